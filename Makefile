@@ -1,0 +1,65 @@
+# Two commands for a newcomer: `make paper` shows the main job, `make test` proves it.
+# Both set everything up first. `make help` lists the rest.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+TAPE   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev setup-bench paper test test-fast check fmt bench lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/setup.stamp: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "holdfast needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + "; try: make setup PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "python venv is missing; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements-dev.lock $(VENV)/setup.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/bench.stamp: requirements-bench.lock $(VENV)/dev.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $@
+
+setup: $(VENV)/setup.stamp  ## build .venv from requirements.lock alone
+setup-dev: $(VENV)/dev.stamp
+setup-bench: $(VENV)/bench.stamp
+
+paper: setup  ## trade the seeded market for a minute; TAPE=DIR trades a recording
+	$(BIN)/holdfast paper $(if $(TAPE),--tape $(TAPE))
+
+test: setup-dev  ## run every test
+	$(BIN)/python -m pytest
+
+test-fast: setup-dev  ## run the tests that take under two seconds each
+	$(BIN)/python -m pytest -m "not slow"
+
+check: setup-dev  ## format, lint, strict types, import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	@if [ -x tests/node/node_modules/.bin/pyright ]; then tests/node/node_modules/.bin/pyright; else echo "pyright: SKIPPED, run npm ci in tests/node"; fi
+	$(BIN)/lint-imports
+
+fmt: setup-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup-bench  ## measure, as ratios beside the peers; writes build/bench.json
+	$(BIN)/python benches/run.py
+
+UV_COMPILE = uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+lock:  ## resolve the lock files anew (needs uv)
+	$(UV_COMPILE) --group build -o requirements.lock
+	$(UV_COMPILE) --group dev -c requirements.lock -o requirements-dev.lock
+	$(UV_COMPILE) --group bench -c requirements.lock -c requirements-dev.lock -o requirements-bench.lock
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,161 @@
+"""Every exception holdfast raises, drawn once.
+
+    TradingError
+    ├── OrderDenied                we said no; change the order or wait, never retry as it is
+    ├── CircuitBreakerOpenError    the dependency is failing; wait for `retry_after_secs`
+    ├── IllegalTransition          a state machine was told something its table forbids; a bug, report it
+    ├── BadInput                   a value cannot be read (price, count, time, line); correct it
+    │   └── UnsupportedCallable    a breaker cannot protect this callable; decorate another shape
+    ├── VenueError                 something between us and the venue
+    │   ├── VenueRejected          the venue said no, for a reason it names
+    │   ├── VenueUnreachable       nothing was sent; trying again later is safe
+    │   └── VenueAnswerUnknown     it may have happened; never repeat, reconcile
+    ├── AuditError                 the log
+    │   ├── AuditWriteError        a write or sync failed; the log is poisoned until reopened
+    │   ├── AuditCorruption        the log is damaged at a named place; nothing was changed
+    │   └── LogHeld                another process writes this log; stop it or choose another directory
+    └── ConfigError                configuration or environment; lists every problem at once
+
+A refusal is a value (`core.reasons.RejectReason`); an exception is a surprise, or a refusal carried across
+an interface that returns something else. Messages follow one form: what was refused or failed, actual
+with unit, relation, bound with unit, keys in parentheses; the same facts stand as attributes. No message
+carries a secret.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from holdfast.core.reasons import RejectReason
+
+EXIT_OK = 0
+EXIT_USER_ERROR = 1
+EXIT_USAGE = 2
+EXIT_INTEGRITY = 3
+EXIT_CANNOT_ACT = 4
+EXIT_UNREACHABLE = 5
+
+
+class TradingError(Exception):
+    """The root of holdfast's exceptions.
+
+    Attributes:
+        hint: What the reader can do about it, one sentence, or "".
+        exit_code: What a command ends with when this error reaches its top.
+    """
+
+    exit_code = EXIT_USER_ERROR
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class OrderDenied(TradingError):
+    """We refused the order before it left; `reason` says why and by how much."""
+
+    exit_code = EXIT_CANNOT_ACT
+
+    def __init__(self, client_order_id: str, reason: RejectReason) -> None:
+        super().__init__(f"order {client_order_id!r} denied: {reason}")
+        self.client_order_id = client_order_id
+        self.reason = reason
+
+
+class CircuitBreakerOpenError(TradingError):
+    """The breaker did not admit the call; nothing was sent.
+
+    Attributes:
+        breaker: Its name.
+        retry_after_secs: Seconds until a probe may go, or None when a person must reset it.
+    """
+
+    exit_code = EXIT_CANNOT_ACT
+
+    def __init__(self, message: str, *, breaker: str, retry_after_secs: float | None) -> None:
+        super().__init__(message)
+        self.breaker = breaker
+        self.retry_after_secs = retry_after_secs
+
+
+class IllegalTransition(TradingError):
+    """A state machine was told something that its table forbids."""
+
+
+class BadInput(TradingError, ValueError):
+    """A value from outside cannot be read; the message names it and says what is expected."""
+
+
+class UnsupportedCallable(BadInput, TypeError):
+    """A breaker was asked to protect something whose outcome it could not see."""
+
+
+class VenueError(TradingError):
+    """Something between us and the venue."""
+
+    exit_code = EXIT_UNREACHABLE
+
+
+class VenueRejected(VenueError):
+    """The venue answered no.
+
+    Attributes:
+        code: The venue's own reason code.
+        status: HTTP status or 0.
+    """
+
+    exit_code = EXIT_USER_ERROR
+
+    def __init__(self, message: str, *, code: str, status: int = 0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        self.status = status
+
+
+class VenueUnreachable(VenueError):
+    """Nothing reached the venue; trying again later is safe."""
+
+
+class VenueAnswerUnknown(VenueError):
+    """The request may have been carried out; never repeat it, reconcile."""
+
+    def __init__(self, message: str, *, status: int = 0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class AuditError(TradingError):
+    """The audit log."""
+
+    exit_code = EXIT_CANNOT_ACT
+
+
+class AuditWriteError(AuditError):
+    """A write or sync failed; nothing after it is acknowledged until the log is reopened through recovery."""
+
+
+class AuditCorruption(AuditError):
+    """The log is damaged.
+
+    Attributes:
+        sequence: The lowest sequence that is not valid in its place, or 0 where no record is concerned.
+        file: File name inside the log directory.
+        offset: Byte offset in that file.
+    """
+
+    exit_code = EXIT_INTEGRITY
+
+    def __init__(self, message: str, *, sequence: int = 0, file: str = "", offset: int = 0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.sequence = sequence
+        self.file = file
+        self.offset = offset
+
+
+class LogHeld(AuditError):
+    """Another process writes this log."""
+
+
+class ConfigError(TradingError):
+    """Configuration cannot be used; the message lists every problem, one a line."""
