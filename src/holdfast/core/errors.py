@@ -146,7 +146,9 @@ class AuditCorruption(AuditError):
 
     exit_code = EXIT_INTEGRITY
 
-    def __init__(self, message: str, *, sequence: int = 0, file: str = "", offset: int = 0, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, sequence: int = 0, file: str = "", offset: int = 0, hint: str = ""
+    ) -> None:
         super().__init__(message, hint=hint)
         self.sequence = sequence
         self.file = file

@@ -43,7 +43,7 @@ def _fixed(value: str | Decimal | int, places: int, what: str) -> int:
     sign, whole, fraction = match[1], match[2], (match[3] or "").rstrip("0")
     if len(fraction) > places:
         raise BadInput(f"{what} {text[:40]!r} has more than {places} decimal places")
-    magnitude = int(whole) * 10**places + int(fraction.ljust(places, "0") or "0")
+    magnitude: int = int(whole) * 10**places + int(fraction.ljust(places, "0") or "0")
     return -magnitude if sign else magnitude
 
 

@@ -1,0 +1,97 @@
+"""Positions as a fold over fills and settlements.
+
+A position is the signed YES quantity of one market: selling YES below zero is being long NO. Cash counts
+what fills, fees and settlements moved, so cash plus liquidation value is what the account is worth. A fill
+counts once, by the venue's trade id, however often it is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from holdfast.core.money import ONE_DOLLAR_E4, MoneyE6, PriceE4, QtyE2
+from holdfast.core.orders import Fill
+
+
+class Mark(NamedTuple):
+    """The executable prices of one market at one moment.
+
+    Attributes:
+        bid: Best YES bid, or None for an empty side.
+        ask: Best YES ask, or None for an empty side.
+        as_of_ns: When the source was last known alive and gapless, clock monotonic ns.
+    """
+
+    bid: PriceE4 | None
+    ask: PriceE4 | None
+    as_of_ns: int
+
+    def liquidation_price(self, position: QtyE2) -> PriceE4:
+        """What closing pays per YES contract; an empty side is bounded: a long is worth 0, a short costs $1."""
+        if position >= 0:
+            return self.bid if self.bid is not None else PriceE4(0)
+        return self.ask if self.ask is not None else ONE_DOLLAR_E4
+
+
+class Portfolio:
+    """Positions and cash flow of one account, rebuilt by replaying its fills.
+
+    Attributes:
+        positions: Signed YES quantity by ticker; absent means flat.
+        cash: What fills, fees, settlements and deposits have moved since the fold began.
+    """
+
+    def __init__(self) -> None:
+        self.positions: dict[str, QtyE2] = {}
+        self.cash = MoneyE6(0)
+        self._trade_ids: set[str] = set()
+
+    def has_fill(self, trade_id: str) -> bool:
+        """Whether this trade already moved the position."""
+        return trade_id in self._trade_ids
+
+    def apply_fill(self, fill: Fill) -> bool:
+        """Book *fill*; False when its trade id was booked before."""
+        if fill.trade_id in self._trade_ids:
+            return False
+        self._trade_ids.add(fill.trade_id)
+        self._move(fill.ticker, fill.delta)
+        self.cash = MoneyE6(self.cash + fill.cash)
+        return True
+
+    def apply_settlement(self, ticker: str, result: str) -> MoneyE6:
+        """Pay out *ticker* at $1 for "yes" and $0 for "no"; returns what the settlement added to cash.
+
+        A short YES position owes a dollar per contract on "yes": its collateral was the other leg.
+        """
+        position = self.positions.pop(ticker, QtyE2(0))
+        payout = MoneyE6(position * ONE_DOLLAR_E4) if result == "yes" else MoneyE6(0)
+        self.cash = MoneyE6(self.cash + payout)
+        return payout
+
+    def deposit(self, amount: MoneyE6) -> None:
+        """Money from outside (or to outside, negative)."""
+        self.cash = MoneyE6(self.cash + amount)
+
+    def position(self, ticker: str) -> QtyE2:
+        """Signed YES quantity; 0 when flat."""
+        return self.positions.get(ticker, QtyE2(0))
+
+    def _move(self, ticker: str, delta: QtyE2) -> None:
+        after = QtyE2(self.positions.get(ticker, 0) + delta)
+        if after:
+            self.positions[ticker] = after
+        else:
+            self.positions.pop(ticker, None)
+
+
+def liquidation_value(positions: Mapping[str, QtyE2], marks: Mapping[str, Mark]) -> MoneyE6 | str:
+    """The value of closing everything at the executable side, or the ticker whose mark is missing."""
+    total = 0
+    for ticker, qty in positions.items():
+        mark = marks.get(ticker)
+        if mark is None:
+            return ticker
+        total += qty * mark.liquidation_price(qty)
+    return MoneyE6(total)

@@ -1,0 +1,1 @@
+"""The only path from intent to venue."""
