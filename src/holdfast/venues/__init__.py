@@ -1,0 +1,1 @@
+"""One folder per venue; adapters know the port in `execution/venue.py`, never each other."""
