@@ -1,0 +1,261 @@
+"""`holdfast.toml`: read once, checked whole, every problem reported at once.
+
+No file means the defaults of the contract. A file is read from the working directory, or from where
+`--config` points. Each problem names its line, what was found, what is expected, and the nearest known key.
+Environment variables for a venue win over the file; nothing else reads the environment.
+
+    [paths]    audit = "logs/audit"   state = "run"
+    [limits]   max_position_size = "100"      contracts per market, worst case by side
+               max_order_value = "500"        dollars, count x price of the side paid
+               max_daily_loss = "1000"        dollars below the session's opening value
+               max_open_orders = 100          working or unknown orders at once
+               max_mark_age_secs = 30         older prices count as unknown
+    [venue.kalshi]
+               env = "demo"                   or "prod", which must be typed
+               key_id = "…"   pem = "path"    the API key and its private key file
+               base_url, ws_url               another host, for instance `holdfast exchange`
+               member_id = "…"                written as the user of every record
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from holdfast.core.errors import BadInput, ConfigError
+from holdfast.core.money import MoneyE6, QtyE2, parse_money, parse_qty
+
+CONFIG_NAME = "holdfast.toml"
+KALSHI_HOSTS = {
+    "demo": (
+        "https://external-api.demo.kalshi.co/trade-api/v2",
+        "wss://external-api.demo.kalshi.co/trade-api/ws/v2",
+    ),
+    "prod": ("https://external-api.kalshi.com/trade-api/v2", "wss://external-api.kalshi.com/trade-api/ws/v2"),
+}
+
+
+class PathsConfig(msgspec.Struct, frozen=True):
+    """Where things are kept, relative to the working directory.
+
+    Attributes:
+        audit: The log's directory.
+        state: Runs of the paper market and process notes.
+    """
+
+    audit: str = "logs/audit"
+    state: str = "run"
+
+
+class LimitsConfig(msgspec.Struct, frozen=True):
+    """The bounds of the gate. At the bound passes; beyond it is refused.
+
+    Attributes:
+        max_position_size: Contracts per market, worst case by side, in 1/100.
+        max_order_value: Count x price of the side paid, without fees, in 1e-6 dollar.
+        max_daily_loss: Loss since the session opened, in 1e-6 dollar, positive.
+        max_open_orders: Orders working or unknown at once.
+        max_mark_age_secs: A price whose source was not proven alive for longer is unknown.
+    """
+
+    max_position_size: QtyE2 = QtyE2(100_00)
+    max_order_value: MoneyE6 = MoneyE6(500_000_000)
+    max_daily_loss: MoneyE6 = MoneyE6(1_000_000_000)
+    max_open_orders: int = 100
+    max_mark_age_secs: int = 30
+
+
+class KalshiConfig(msgspec.Struct, frozen=True):
+    """How to reach Kalshi. `base_url` and `ws_url` follow `env` unless given."""
+
+    env: str = "demo"
+    key_id: str = ""
+    pem: str = ""
+    base_url: str = KALSHI_HOSTS["demo"][0]
+    ws_url: str = KALSHI_HOSTS["demo"][1]
+    member_id: str = ""
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Everything that can be set.
+
+    Attributes:
+        source: The file it was read from, or "" for the defaults.
+        explicit_limits: Whether the file sets any limit; real money asks for that.
+    """
+
+    paths: PathsConfig = PathsConfig()
+    limits: LimitsConfig = LimitsConfig()
+    kalshi: KalshiConfig = KalshiConfig()
+    source: str = ""
+    explicit_limits: bool = False
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise BadInput("expected text in quotes")
+    return value
+
+
+def _env(value: object) -> str:
+    if value not in KALSHI_HOSTS:
+        raise BadInput('expected "demo" or "prod"')
+    return str(value)
+
+
+def _positive_int(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise BadInput("expected a whole number above zero")
+    return value
+
+
+def _positive_qty(value: object) -> QtyE2:
+    qty = parse_qty(_amount(value))
+    if qty <= 0:
+        raise BadInput("expected a number of contracts above zero")
+    return qty
+
+
+def _positive_money(value: object) -> MoneyE6:
+    money = parse_money(_amount(value))
+    if money <= 0:
+        raise BadInput("expected an amount above zero")
+    return money
+
+
+def _amount(value: object) -> str | int:
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise BadInput('expected an amount in quotes, such as "500" or "0.50"')
+
+
+_Reader = Callable[[object], object]
+_KEYS: Mapping[str, _Reader] = {
+    "paths.audit": _text,
+    "paths.state": _text,
+    "limits.max_position_size": _positive_qty,
+    "limits.max_order_value": _positive_money,
+    "limits.max_daily_loss": _positive_money,
+    "limits.max_open_orders": _positive_int,
+    "limits.max_mark_age_secs": _positive_int,
+    "venue.kalshi.env": _env,
+    "venue.kalshi.key_id": _text,
+    "venue.kalshi.pem": _text,
+    "venue.kalshi.base_url": _text,
+    "venue.kalshi.ws_url": _text,
+    "venue.kalshi.member_id": _text,
+}
+_ENVIRONMENT = {
+    "KALSHI_ENV": "venue.kalshi.env",
+    "KALSHI_API_KEY_ID": "venue.kalshi.key_id",
+    "KALSHI_PRIVATE_KEY_PATH": "venue.kalshi.pem",
+    "KALSHI_BASE_URL": "venue.kalshi.base_url",
+    "KALSHI_WS_URL": "venue.kalshi.ws_url",
+}
+
+
+def load_config(path: Path | None = None, *, environ: Mapping[str, str] | None = None) -> Config:
+    """The configuration of *path*, or of `holdfast.toml` here, or the defaults.
+
+    Args:
+        path: A file that must exist, or None to take the one in the working directory if it is there.
+        environ: The environment; the process's own by default.
+
+    Raises:
+        ConfigError: The file cannot be read, or anything in it or in the environment cannot be used.
+    """
+    environ = os.environ if environ is None else environ
+    wanted = path or Path(CONFIG_NAME)
+    source = str(wanted)
+    try:
+        text = wanted.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if path is not None:
+            raise ConfigError(f"no configuration file at {source!r}") from None
+        text, source = "", ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{source!r} cannot be read: {error}") from error
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source!r} is not valid TOML: {error}") from error
+
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for key, value in _leaves(tree):
+        _read(key, value, f"line {_line(text, key):<4}", values, problems)
+    for variable, key in _ENVIRONMENT.items():
+        if environ.get(variable):
+            _read(key, environ[variable], f"${variable}", values, problems)
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ConfigError(
+            f"{source or 'the environment'} has {count} (nothing was started)\n\n" + "\n".join(problems)
+        )
+    return _build(values, source)
+
+
+def _read(key: str, value: object, where: str, values: dict[str, Any], problems: list[str]) -> None:
+    reader = _KEYS.get(key)
+    if reader is None:
+        near = difflib.get_close_matches(key, _KEYS, n=1)
+        suggestion = f"Did you mean {near[0]}?" if near else f"known: {', '.join(_KEYS)}"
+        problems.append(f"  {where} {key}\n            unknown key. {suggestion}")
+        return
+    try:
+        values[key] = reader(value)
+    except BadInput as error:
+        problems.append(f"  {where} {key} = {value!r}\n            {error}")
+
+
+def _build(values: dict[str, Any], source: str) -> Config:
+    def section(prefix: str) -> dict[str, Any]:
+        return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+
+    kalshi = section("venue.kalshi.")
+    rest, stream = KALSHI_HOSTS[kalshi.get("env", "demo")]
+    kalshi.setdefault("base_url", rest)
+    kalshi.setdefault("ws_url", _stream_beside(kalshi["base_url"]) if kalshi["base_url"] != rest else stream)
+    limits = section("limits.")
+    return Config(
+        paths=PathsConfig(**section("paths.")),
+        limits=LimitsConfig(**limits),
+        kalshi=KalshiConfig(**kalshi),
+        source=source,
+        explicit_limits=bool(limits),
+    )
+
+
+def _stream_beside(base_url: str) -> str:
+    """The WebSocket of a host given by its REST address alone: same host, http becomes ws."""
+    return base_url.replace("http", "ws", 1).removesuffix("/v2").rstrip("/") + "/ws/v2"
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = []
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict):
+            found += _leaves(value, f"{key}.")
+        else:
+            found.append((key, value))
+    return found
+
+
+def _line(text: str, key: str) -> int:
+    """The line that sets *key*: the last part of its name, after the header of its table."""
+    table, _, name = key.rpartition(".")
+    inside = not table
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.strip()
+        if stripped.startswith("["):
+            inside = stripped.strip("[] ") == table
+        elif (inside and stripped.split("=")[0].strip().strip('"') == name) or stripped.startswith(f"{key} "):
+            return number
+    return 0
