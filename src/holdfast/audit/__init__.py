@@ -1,0 +1,1 @@
+"""The write-ahead log: if it is not here, it did not happen."""

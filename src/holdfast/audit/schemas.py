@@ -1,0 +1,505 @@
+"""Every record type and what its `details` hold: one published schema per type.
+
+Each schema is a struct whose fields say what each key means; `VERSIONS` numbers them. Rules that hold for
+ever: fields are only added, a meaning never changes, a new meaning is a new type, and readers keep types and
+fields that they do not know. A field without default is required; the writer refuses a record of a known type
+that lacks one, or that carries money, price or quantity as a float. Nothing else is checked on the way in: the
+parts that write records are typed, and the log must not be a reason to lose evidence.
+
+Units: money, prices and quantities are decimal strings of dollars, dollars and contracts as `core.money`
+formats them; times are UTC nanoseconds and end in `_ns`; floats appear only in ratios and `latency_ms`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from holdfast.core.errors import BadInput
+
+SCHEMA_VERSION = 1
+"""The version of this whole set; every segment names it in its first record."""
+
+
+class RecordType(StrEnum):
+    """The record types this version writes."""
+
+    SEGMENT = "SEGMENT"
+    RECOVERY = "RECOVERY"
+    SEALED = "SEALED"
+    GAP = "GAP"
+    CONFIG = "CONFIG"
+    SESSION_OPEN = "SESSION_OPEN"
+    DECISION = "DECISION"
+    ORDER = "ORDER"
+    ORDER_UPDATE = "ORDER_UPDATE"
+    TRADE = "TRADE"
+    RISK_VIOLATION = "RISK_VIOLATION"
+    API_CALL = "API_CALL"
+    BREAKER = "BREAKER"
+    STATE = "STATE"
+    RECONCILE = "RECONCILE"
+    SETTLEMENT = "SETTLEMENT"
+    DEPOSIT = "DEPOSIT"
+    STREAM = "STREAM"
+
+
+class SegmentDetails(msgspec.Struct, kw_only=True, rename={"format_": "format"}):
+    """SEGMENT: the first record of every file; durable before any other line of it.
+
+    Attributes:
+        format_: Key `format`: the line format's version (`format.FORMAT_VERSION`).
+        schema: `SCHEMA_VERSION` of the writer.
+        log_id: 16 random bytes as 32 hexadecimal digits, the same in every segment of a log.
+        origin: The writer's name for the log.
+        first_seq: This record's own sequence.
+        root: RFC 9162 root over every record before this one, 64 hexadecimal digits.
+        clock: Where `ts` comes from (`Clock.source`).
+    """
+
+    format_: int
+    schema: int
+    log_id: str
+    origin: str
+    first_seq: int
+    root: str
+    clock: str
+
+
+class RecoveryDetails(msgspec.Struct, kw_only=True):
+    """RECOVERY: what the start after a crash found and did.
+
+    Attributes:
+        first_lost: The lowest sequence that was not there as a valid line.
+        known_durable: The highest sequence known to be durable then; every kept byte after it was rewritten.
+        file: The segment that held the torn tail.
+        offset: Where in it the tail began, bytes.
+        tail_bytes: Length of the tail without filler; 0 where there was none.
+        quarantine: Names under `quarantine/` where tails were copied, oldest first.
+        head: The state of the head: "open", "poisoned", or "missing".
+    """
+
+    first_lost: int
+    known_durable: int
+    file: str
+    offset: int
+    tail_bytes: int
+    quarantine: list[str]
+    head: str
+
+
+class SealedDetails(msgspec.Struct, kw_only=True):
+    """SEALED: a segment was compressed and the copy proved equal.
+
+    Attributes:
+        segment: The raw file's name.
+        first_seq: Its first sequence.
+        last_seq: Its last sequence.
+        raw_sha256: SHA-256 of the raw file, hexadecimal.
+        gz_sha256: SHA-256 of the compressed file, hexadecimal.
+        raw_bytes: Length of the raw file.
+        gz_bytes: Length of the compressed file.
+    """
+
+    segment: str
+    first_seq: int
+    last_seq: int
+    raw_sha256: str
+    gz_sha256: str
+    raw_bytes: int = 0
+    gz_bytes: int = 0
+
+
+class GapDetails(msgspec.Struct, kw_only=True):
+    """GAP: BUFFERED records that were dropped because the queue was full; counted, never silent.
+
+    Attributes:
+        dropped: How many.
+        first_ts_ns: When the first of them was offered.
+        last_ts_ns: When the last of them was offered.
+        types: How many of each record type.
+    """
+
+    dropped: int
+    first_ts_ns: int
+    last_ts_ns: int
+    types: dict[str, int]
+
+
+class ConfigDetails(msgspec.Struct, kw_only=True):
+    """CONFIG: one effective configuration value at start; secrets are redacted before they come here.
+
+    Attributes:
+        key: Its dotted name.
+        value: Its value, of any JSON type.
+    """
+
+    key: str
+    value: Any
+
+
+class SessionOpenDetails(msgspec.Struct, kw_only=True):
+    """SESSION_OPEN: a trading day begins; daily P&L counts from here.
+
+    Attributes:
+        session: The day's name, YYYY-MM-DD in the session's zone.
+        opened_ns: When it opened.
+        cash: Dollars.
+        liquidation: Cash plus positions at the marks, dollars.
+        positions: Signed contracts of the YES leg per ticker.
+        marks: Per ticker: `bid` and `ask`, dollars or null.
+    """
+
+    session: str
+    opened_ns: int
+    cash: str
+    liquidation: str
+    positions: dict[str, str]
+    marks: dict[str, dict[str, str | None]]
+
+
+class DecisionDetails(msgspec.Struct, kw_only=True):
+    """DECISION: the gate's verdict over one intent, with everything it read.
+
+    Attributes:
+        n: Number of this decision in the run, from 1.
+        intent: The caller's key of the intent.
+        strategy: Who wishes it.
+        ticker: Market.
+        action: "buy" or "sell".
+        side: "yes" or "no".
+        count: Contracts.
+        price: Dollars of the named side.
+        verdict: "allow" or "deny".
+        reason: The first refusal's code, or "".
+        rows: Every check made: code, scope, value, bound, unit, whether it passed.
+        inputs: What the checks read.
+        market_ts_ns: The market's time.
+        limits_version: Which set of limits was in force.
+        question: True where nothing was reserved because somebody only asked.
+    """
+
+    n: int
+    intent: str
+    strategy: str
+    ticker: str
+    action: str
+    side: str
+    count: str
+    price: str
+    verdict: str
+    reason: str
+    rows: list[list[Any]]
+    inputs: dict[str, Any]
+    market_ts_ns: int
+    limits_version: Any
+    question: bool = False
+
+
+class OrderDetails(msgspec.Struct, kw_only=True):
+    """ORDER: the durable intent; no order leaves before this is synced.
+
+    Attributes:
+        order_id: The client order id again, under the name older readers know.
+        side: "buy" or "sell", or "yes" or "no", as its writer says.
+        order_type: "limit" or the caller's word.
+        quantity: Contracts.
+        price: Dollars of the named side.
+        client_order_id: What the venue will know it by.
+        intent: The caller's key.
+        strategy: Who wishes it.
+        ticker: Market.
+        event: The market's event.
+        action: "buy" or "sell".
+        book_side: "bid" or "ask" of the YES book.
+        yes_price: Dollars of the YES leg.
+        tif: Time in force.
+        reduce_only: Whether the venue is told to only reduce.
+        post_only: Whether it must not take.
+        expiration_ns: When the venue ends it, or null.
+        reserved: Dollars reserved for its worst case.
+        fee_bound: Dollars of fees at most.
+        decision: Number of the DECISION that admitted it.
+    """
+
+    order_id: str
+    side: str
+    order_type: str
+    quantity: Any
+    price: Any
+    client_order_id: str = ""
+    intent: str = ""
+    strategy: str = ""
+    ticker: str = ""
+    event: str = ""
+    action: str = ""
+    book_side: str = ""
+    yes_price: str = ""
+    tif: str = ""
+    reduce_only: bool = False
+    post_only: bool = False
+    expiration_ns: int | None = None
+    reserved: str = ""
+    fee_bound: str = ""
+    decision: int | None = None
+
+
+class OrderUpdateDetails(msgspec.Struct, kw_only=True):
+    """ORDER_UPDATE: what became of an order, and on what evidence.
+
+    Attributes:
+        client_order_id: Ours.
+        event: ack, reject, not_sent, unknown, found, fill, canceled, expired, never_arrived, zombie or adopted.
+        order_id: The venue's, or "".
+        status: The order's status after it.
+        filled: Contracts filled so far.
+        leaves: Contracts still open.
+        released: Contracts that will never fill.
+        reason: Why, in one code or sentence.
+        evidence: What the venue said, or where it was found.
+    """
+
+    client_order_id: str
+    event: str
+    order_id: str = ""
+    status: str = ""
+    filled: str = ""
+    leaves: str = ""
+    released: str = ""
+    reason: str = ""
+    evidence: Any = None
+
+
+class TradeDetails(msgspec.Struct, kw_only=True):
+    """TRADE: one fill, as the venue reported it; never written at submission.
+
+    Attributes:
+        order_id: The venue's order id.
+        side: "bid" or "ask" of the YES book, or the caller's word.
+        quantity: Contracts.
+        price: Dollars of the YES leg.
+        market: The ticker, under the name older readers know.
+        trade_id: The venue's; a position moves once per id.
+        client_order_id: Ours, or "".
+        ticker: Market.
+        fee: Dollars.
+        is_taker: Whether it took.
+        external: Whether the order was not ours.
+    """
+
+    order_id: str
+    side: str
+    quantity: Any
+    price: Any
+    market: str
+    trade_id: str = ""
+    client_order_id: str = ""
+    ticker: str = ""
+    fee: str = ""
+    is_taker: bool = False
+    external: bool = False
+
+
+class RiskViolationDetails(msgspec.Struct, kw_only=True):
+    """RISK_VIOLATION: a limit refused something, or was found exceeded.
+
+    Attributes:
+        violation_type: The limit's code.
+        current_value: What was measured, in the limit's unit.
+        limit: The bound, in the same unit.
+        details: Whatever else was known.
+    """
+
+    violation_type: str
+    current_value: Any
+    limit: Any
+    details: dict[str, Any] = {}
+
+
+class ApiCallDetails(msgspec.Struct, kw_only=True):
+    """API_CALL: one call to a venue or feed.
+
+    Attributes:
+        api: Which.
+        endpoint: Path or name, without secrets.
+        method: GET, POST, ...
+        status_code: HTTP status, 0 or null where no answer came.
+        latency_ms: Milliseconds until the answer or the failure; a float.
+        error: What failed, or "".
+    """
+
+    api: str
+    endpoint: str
+    method: str
+    status_code: int | None
+    latency_ms: float | None
+    error: str = ""
+
+
+class BreakerDetails(msgspec.Struct, kw_only=True, rename={"from_": "from"}):
+    """BREAKER: a circuit breaker changed state.
+
+    Attributes:
+        breaker: Its name.
+        from_: Key `from`: the state before.
+        to: The state after.
+        reason: Why.
+        failures: Failures in its window then.
+        retry_after_secs: Seconds until a probe may go, or null.
+    """
+
+    breaker: str
+    from_: str
+    to: str
+    reason: str = ""
+    failures: int = 0
+    retry_after_secs: float | None = None
+
+
+class StateDetails(msgspec.Struct, kw_only=True, rename={"from_": "from"}):
+    """STATE: the trading state changed.
+
+    Attributes:
+        from_: Key `from`: ACTIVE, THROTTLED, REDUCING, CANCEL_ONLY or HALTED.
+        to: The state after.
+        reason: Why.
+        who: A person or a part.
+    """
+
+    from_: str
+    to: str
+    reason: str
+    who: str = ""
+
+
+class ReconcileDetails(msgspec.Struct, kw_only=True):
+    """RECONCILE: ours against the venue's.
+
+    Attributes:
+        phase: start, unknown or periodic.
+        what: What was compared.
+        explained: Whether every difference is accounted for.
+        ours: Ours.
+        theirs: The venue's.
+        differences: One entry each.
+    """
+
+    phase: str
+    what: str
+    explained: bool
+    ours: Any = None
+    theirs: Any = None
+    differences: list[Any] = []
+
+
+class SettlementDetails(msgspec.Struct, kw_only=True):
+    """SETTLEMENT: a market paid out.
+
+    Attributes:
+        ticker: Market.
+        result: "yes", "no" or the venue's word.
+        position: Signed contracts of the YES leg that were paid.
+        payout: Dollars.
+        settled_ns: When.
+    """
+
+    ticker: str
+    result: str
+    position: str
+    payout: str
+    settled_ns: int
+
+
+class DepositDetails(msgspec.Struct, kw_only=True):
+    """DEPOSIT: cash came in or, negative, went out, not by trading.
+
+    Attributes:
+        amount: Dollars, signed.
+        reason: Why, or who said so.
+    """
+
+    amount: str
+    reason: str = ""
+
+
+class StreamDetails(msgspec.Struct, kw_only=True):
+    """STREAM: a market data subscription changed.
+
+    Attributes:
+        event: connected, gap, resubscribed or disconnected.
+        sid: Subscription id, or null.
+        expected: The sequence that should have come.
+        got: The one that came.
+        tickers: Which markets.
+    """
+
+    event: str
+    sid: int | None = None
+    expected: int | None = None
+    got: int | None = None
+    tickers: list[str] = []
+
+
+SCHEMAS: Mapping[str, type[msgspec.Struct]] = {
+    RecordType.SEGMENT: SegmentDetails,
+    RecordType.RECOVERY: RecoveryDetails,
+    RecordType.SEALED: SealedDetails,
+    RecordType.GAP: GapDetails,
+    RecordType.CONFIG: ConfigDetails,
+    RecordType.SESSION_OPEN: SessionOpenDetails,
+    RecordType.DECISION: DecisionDetails,
+    RecordType.ORDER: OrderDetails,
+    RecordType.ORDER_UPDATE: OrderUpdateDetails,
+    RecordType.TRADE: TradeDetails,
+    RecordType.RISK_VIOLATION: RiskViolationDetails,
+    RecordType.API_CALL: ApiCallDetails,
+    RecordType.BREAKER: BreakerDetails,
+    RecordType.STATE: StateDetails,
+    RecordType.RECONCILE: ReconcileDetails,
+    RecordType.SETTLEMENT: SettlementDetails,
+    RecordType.DEPOSIT: DepositDetails,
+    RecordType.STREAM: StreamDetails,
+}
+
+VERSIONS: Mapping[str, int] = dict.fromkeys(SCHEMAS, 1)
+"""Each schema's own version; it grows with every added field."""
+
+_REQUIRED: Mapping[str, frozenset[str]] = {
+    name: frozenset(field.encode_name for field in msgspec.structs.fields(schema) if field.required)
+    for name, schema in SCHEMAS.items()
+}
+_MONEY_KEYS = frozenset(
+    {"amount", "cash", "count", "fee", "fee_bound", "filled", "leaves", "liquidation", "payout", "position"}
+    | {"price", "quantity", "released", "reserved", "yes_price"}
+)
+_MONEY: Mapping[str, tuple[str, ...]] = {
+    name: tuple(
+        field.encode_name for field in msgspec.structs.fields(schema) if field.encode_name in _MONEY_KEYS
+    )
+    for name, schema in SCHEMAS.items()
+}
+
+
+def check(type_: str, details: Mapping[str, Any]) -> None:
+    """Refuse *details* that lack a required key of the known type *type_*, or hold money as a float.
+
+    Types that this version does not know pass.
+
+    Raises:
+        BadInput: Names the type and the keys.
+    """
+    required = _REQUIRED.get(type_)
+    if required is None:
+        return
+    if not required <= details.keys():
+        missing = ", ".join(sorted(required - details.keys()))
+        raise BadInput(f"{type_} record refused: lacks {missing}")
+    for key in _MONEY[type_]:
+        if type(details.get(key)) is float:
+            raise BadInput(
+                f"{type_} record refused: {key} is the float {details[key]!r}, expected a decimal string",
+                hint="format it with holdfast.core.money",
+            )
