@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 TAPE   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-bench paper test test-fast check fmt bench lock clean
+.PHONY: help setup setup-dev setup-bench paper test test-fast check fmt contract bench lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,9 @@ check: setup-dev  ## format, lint, strict types, import layers
 fmt: setup-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+contract: setup-dev
+	$(BIN)/python tests/docs/contract_table.py
 
 bench: setup-bench  ## measure, as ratios beside the peers; writes build/bench.json
 	$(BIN)/python benches/run.py
