@@ -57,8 +57,8 @@ class MarketSpec(msgspec.Struct, frozen=True, kw_only=True):
         title: What is asked, one line.
         yes_title: What YES means.
         open_ns: When trading begins, UTC ns; 0 where the feed begins with it open.
-        close_ns: When trading is scheduled to end, UTC ns. On a tape: the time printed in the ticker where there
-            is one, else the end of the recording, rounded up to the hour so that it does not give away the end.
+        close_ns: When trading is scheduled to end, UTC ns; a `Lifecycle` event ends it, often earlier. On a tape
+            it follows from the ticker alone where that holds a date, so that it gives nothing away.
         price_ranges: The tick grid, stretches of (start, end, step).
         qty_step: Smallest step of a count, in 1/100 contract; 100 = whole contracts.
         fee_type: Whether makers pay.
@@ -157,7 +157,7 @@ class Feed(Protocol):
 
     Iterating starts from the beginning each time and yields the same events each time. `ts_ns` never
     decreases. Times may jump far ahead (a tape over several days): whoever plays a feed decides what a
-    pause means. Iterating may raise `BadInput` only before the first event.
+    pause means.
 
     Attributes:
         markets: Every market that appears, in a fixed order.
