@@ -8,7 +8,6 @@ Environment variables for a venue win over the file; nothing else reads the envi
     [limits]   max_position_size = "100"      contracts per market, worst case by side
                max_order_value = "500"        dollars, count x price of the side paid
                max_daily_loss = "1000"        dollars below the session's opening value
-               max_open_orders = 100          working or unknown orders at once
                max_mark_age_secs = 30         older prices count as unknown
     [venue.kalshi]
                env = "demo"                   or "prod", which must be typed
@@ -60,14 +59,12 @@ class LimitsConfig(msgspec.Struct, frozen=True):
         max_position_size: Contracts per market, worst case by side, in 1/100.
         max_order_value: Count x price of the side paid, without fees, in 1e-6 dollar.
         max_daily_loss: Loss since the session opened, in 1e-6 dollar, positive.
-        max_open_orders: Orders working or unknown at once.
         max_mark_age_secs: A price whose source was not proven alive for longer is unknown.
     """
 
     max_position_size: QtyE2 = QtyE2(100_00)
     max_order_value: MoneyE6 = MoneyE6(500_000_000)
     max_daily_loss: MoneyE6 = MoneyE6(1_000_000_000)
-    max_open_orders: int = 100
     max_mark_age_secs: int = 30
 
 
@@ -142,7 +139,6 @@ _KEYS: Mapping[str, _Reader] = {
     "limits.max_position_size": _positive_qty,
     "limits.max_order_value": _positive_money,
     "limits.max_daily_loss": _positive_money,
-    "limits.max_open_orders": _positive_int,
     "limits.max_mark_age_secs": _positive_int,
     "venue.kalshi.env": _env,
     "venue.kalshi.key_id": _text,
