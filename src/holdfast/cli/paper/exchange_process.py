@@ -1,0 +1,86 @@
+"""The exchange as a child process: started with its own clock and keys, ended with us for certain.
+
+The child learns that we are gone by its standard input: when this process ends, however it ends, the pipe
+closes and the exchange stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from holdfast.core.errors import VenueUnreachable
+
+_READY_SECS = 30.0
+_STOP_SECS = 10.0
+
+
+class Endpoints(msgspec.Struct, frozen=True):
+    """Where an exchange listens and which key it accepts."""
+
+    rest: str
+    ws: str
+    key_id: str
+    pem: str
+
+
+@asynccontextmanager
+async def running_exchange(arguments: Sequence[str]) -> AsyncIterator[Endpoints]:
+    """`holdfast exchange` with *arguments*, ready; stopped when the block ends.
+
+    Raises:
+        VenueUnreachable: It did not start; the message is the child's own.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "holdfast",
+        "exchange",
+        "--json",
+        "--exit-with-stdin",
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        # A signal to our process group (Ctrl-C) must reach us first: we still have to ask for our orders.
+        start_new_session=True,
+    )
+    assert process.stdin is not None  # noqa: S101  PIPE was asked for
+    assert process.stdout is not None  # noqa: S101
+    assert process.stderr is not None  # noqa: S101
+    errors = asyncio.create_task(process.stderr.read())
+    try:
+        try:
+            line = await asyncio.wait_for(process.stdout.readline(), _READY_SECS)
+        except TimeoutError:
+            line = b""
+        if not line.strip():
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+            said = (await errors).decode(errors="replace").strip()
+            raise ExchangeFailed(said or "the exchange did not become ready", process.returncode or 0)
+        yield msgspec.json.decode(line, type=Endpoints)
+    finally:
+        if not errors.done() or process.returncode is None:
+            process.stdin.close()
+            try:
+                await asyncio.wait_for(process.wait(), _STOP_SECS)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        await errors
+
+
+class ExchangeFailed(VenueUnreachable):
+    """The exchange process ended before it was ready; its own message and exit code."""
+
+    def __init__(self, said: str, code: int) -> None:
+        first, _, rest = said.removeprefix("holdfast: ").partition("\nhint: ")
+        super().__init__(first, hint=rest)
+        if code > 0:
+            self.exit_code = code

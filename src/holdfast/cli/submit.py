@@ -1,0 +1,198 @@
+"""`holdfast submit`: a trader for any language. Signals in as JSON Lines, one outcome line each out.
+
+Every line goes through the same gate, journal and client as everything else. An intent that is already in the
+journal is not sent again: its recorded outcome is printed. The outcome of an order is printed once it
+is final, or after `--settle` seconds; an order whose answer was lost stays UNKNOWN with its exposure
+reserved, is printed as `unknown`, and makes the exit code 4.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdfast.config import Config
+    from holdfast.core.signals import Signal
+    from holdfast.execution.trader import Trader
+
+_MAX_LINE_BYTES = 65_536
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe `holdfast submit`."""
+    from holdfast.cli.output import add_json_argument
+
+    parser.epilog = (
+        "one JSON object a line on standard input:\n"
+        '  {"intent": "my-1", "ticker": "KX…", "action": "buy", "side": "yes", "count": "10", "price": "0.56"}\n'
+        'price in dollars of the named side; "tif" is "ioc" (default), "fok", or "gtc", final once it works.\n\n'
+        "one JSON object a line on standard output:\n"
+        '  {"intent", "client_order_id", "outcome", "reason", "order_id", "filled"}\n'
+        "outcome: filled partial working canceled rejected denied not_sent unknown\n\n"
+        "examples:\n"
+        "  holdfast submit < signals.jsonl\n"
+        "  my-bot | holdfast submit --rest http://127.0.0.1:8080/trade-api/v2 --key-id ID --pem key.pem\n\n"
+        "Limits come from holdfast.toml; without one the defaults of `holdfast submit --show-limits` hold.\n"
+        "exit codes: 0 all lines were dealt with · 1 a line could not be read · 4 an order is still unknown, or "
+        "trading is not possible · 5 the venue cannot be reached"
+    )
+    parser.add_argument(
+        "--venue", choices=["kalshi"], default="kalshi", help="where to trade (default kalshi)"
+    )
+    parser.add_argument("--rest", metavar="URL", help="REST address, ending in /trade-api/v2")
+    parser.add_argument("--ws", metavar="URL", help="WebSocket address; default: beside --rest")
+    parser.add_argument(
+        "--key-id", metavar="ID", help="API key; it needs read and trade rights, never transfer"
+    )
+    parser.add_argument("--pem", metavar="FILE", help="its private key, mode 0600")
+    parser.add_argument("--log", metavar="DIR", help="the journal's directory (default [paths] audit)")
+    parser.add_argument(
+        "--settle", type=float, default=30.0, metavar="SECS", help="longest wait for an outcome"
+    )
+    parser.add_argument("--config", metavar="FILE", help="read this holdfast.toml")
+    parser.add_argument("--show-limits", action="store_true", help="print the limits in force and stop")
+    add_json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trade standard input; the exit code."""
+    import msgspec
+
+    from holdfast.config import load_config
+    from holdfast.core.errors import EXIT_OK, ConfigError
+
+    config = load_config(Path(args.config) if args.config else None)
+    if args.show_limits:
+        _print_limits(config)
+        return EXIT_OK
+    given = {
+        "base_url": args.rest,
+        "ws_url": args.ws
+        or (args.rest and args.rest.rstrip("/").replace("http", "ws", 1).removesuffix("/v2") + "/ws/v2"),
+        "key_id": args.key_id,
+        "pem": args.pem,
+    }
+    kalshi = msgspec.structs.replace(config.kalshi, **{name: value for name, value in given.items() if value})
+    if not kalshi.key_id or not kalshi.pem:
+        raise ConfigError(
+            "no API key to trade with",
+            hint="give --key-id and --pem, set KALSHI_API_KEY_ID and KALSHI_PRIVATE_KEY_PATH, or write [venue.kalshi]",
+        )
+    config = msgspec.structs.replace(config, kalshi=kalshi)
+    return asyncio.run(_submit(config, Path(args.log or config.paths.audit), args.settle))
+
+
+async def _submit(config: Config, log: Path, settle_secs: float) -> int:
+    from holdfast.core.errors import EXIT_CANNOT_ACT, EXIT_OK, EXIT_USER_ERROR
+    from holdfast.wiring import open_desk
+
+    desk = open_desk(config, audit_dir=log)
+    bad = unknown = number = 0
+    try:
+        await desk.trader.start()
+        running = asyncio.create_task(desk.trader.run(desk.venue.events(())))
+        lines = _Lines()
+        try:
+            while line := await lines.next(running):
+                number += 1
+                if not line.strip():
+                    continue
+                answer = await _answer(desk.trader, line, number, settle_secs)
+                bad += "error" in answer
+                unknown += answer.get("outcome") == "unknown"
+                _print(answer)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+    finally:
+        await desk.close()
+    if unknown:
+        return EXIT_CANNOT_ACT
+    return EXIT_USER_ERROR if bad else EXIT_OK
+
+
+class _Lines:
+    """Standard input, read one line at a time by a thread that never keeps the process alive."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._wanted = threading.Semaphore(0)
+        self._arrived: asyncio.Queue[bytes] = asyncio.Queue()
+        threading.Thread(target=self._read, name="holdfast-stdin", daemon=True).start()
+
+    async def next(self, running: asyncio.Task[None]) -> bytes:
+        """The next line, b"" at the end; raises what stopped *running*, if that ends first."""
+        self._wanted.release()
+        arriving = asyncio.create_task(self._arrived.get())
+        await asyncio.wait({arriving, running}, return_when=asyncio.FIRST_COMPLETED)
+        if arriving.done():
+            return arriving.result()
+        arriving.cancel()
+        running.result()
+        return b""
+
+    def _read(self) -> None:
+        while True:
+            self._wanted.acquire()
+            line = sys.stdin.buffer.readline(_MAX_LINE_BYTES)
+            self._loop.call_soon_threadsafe(self._arrived.put_nowait, line)
+            if not line:
+                return
+
+
+async def _answer(trader: Trader, line: bytes, number: int, settle_secs: float) -> dict[str, Any]:
+    """The outcome of one line, or what is wrong with it."""
+    from holdfast.core.errors import BadInput
+
+    try:
+        signal = read_line(line)
+    except BadInput as error:
+        return {"line": number, "error": str(error) + (f" ({error.hint})" if error.hint else "")}
+    return await trader.submit(signal, settle_secs=settle_secs)
+
+
+def read_line(line: bytes) -> Signal:
+    """One line of standard input as a signal.
+
+    Raises:
+        BadInput: Not a JSON object, or a field is missing, unknown or unreadable.
+    """
+    import msgspec
+
+    from holdfast.core.errors import BadInput
+    from holdfast.core.signals import read_signal
+
+    try:
+        fields = msgspec.json.decode(line, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput(f"not one JSON object: {error}") from error
+    if not fields.get("intent"):
+        raise BadInput("'intent' is missing", hint="a name of your own; the same name is never sent twice")
+    if not isinstance(fields.get("price"), str) or not isinstance(fields.get("count"), str):
+        raise BadInput("'price' and 'count' must be decimal strings", hint='such as "0.56" and "10"')
+    return read_signal(fields)
+
+
+def _print(answer: dict[str, Any]) -> None:
+    import msgspec
+
+    sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+    sys.stdout.flush()
+
+
+def _print_limits(config: Config) -> None:
+    from holdfast.core.money import format_money, format_qty
+
+    limits = config.limits
+    print(f"limits from {config.source or 'the defaults (no holdfast.toml here)'}")
+    print(
+        f"  max_position_size  {format_qty(limits.max_position_size)} contracts per market, worst case by side"
+    )
+    print(f"  max_order_value    ${format_money(limits.max_order_value)} per order, fees left out")
+    print(f"  max_daily_loss     ${format_money(limits.max_daily_loss)} below the session's opening value")
+    print(f"  max_mark_age_secs  {limits.max_mark_age_secs} s until a held market's price counts as unknown")

@@ -1,0 +1,104 @@
+"""The composition root: the one place where a desk gets its clock, disk, venue and limits.
+
+A desk is everything one venue account needs in one process. Paper and live differ here and nowhere else, and
+only in values: whose address, whose key, whose clock.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.audit.logger import AuditLogger
+from holdfast.audit.wal import WriteAheadLog
+from holdfast.breaker.registry import BreakerRegistry, standard_registry
+from holdfast.config import Config
+from holdfast.core.clock import Clock, ManualClock, SystemClock
+from holdfast.core.money import MoneyE6
+from holdfast.execution.strategy import Strategy
+from holdfast.execution.trader import Trader
+from holdfast.risk.limits import RiskLimits
+from holdfast.venues.kalshi.adapter import KalshiVenue
+from holdfast.venues.kalshi.client import AsyncKalshiClient
+
+
+@dataclass(frozen=True)
+class Desk:
+    """One venue account, wired.
+
+    Attributes:
+        clock: The machine's, or the venue's where the venue owns the market's time.
+        audit: The journal.
+        breakers: The registry, the venue's breaker in it.
+        client: The wire.
+        venue: The port the trader trades through.
+        trader: The running order path.
+    """
+
+    clock: Clock
+    audit: AuditLogger
+    breakers: BreakerRegistry
+    client: AsyncKalshiClient
+    venue: KalshiVenue
+    trader: Trader
+
+    async def close(self) -> None:
+        """Let go of connections and close the journal; resting orders stay."""
+        await self.venue.close()
+        self.audit.wal.close()
+
+
+def open_desk(
+    config: Config,
+    *,
+    audit_dir: Path,
+    strategies: Sequence[Strategy] = (),
+    venue_clock: bool = False,
+    seed: int | None = None,
+) -> Desk:
+    """Wire a desk for the Kalshi account that *config* names.
+
+    Args:
+        config: Account, address and limits.
+        audit_dir: The journal's directory; made when it is not there.
+        strategies: What trades, in the order in which they are asked.
+        venue_clock: The venue owns the market's time (the paper exchange does) and tells it on the stream.
+        seed: Of the jitter between repeated reads; None takes the machine's.
+    """
+    market_clock = ManualClock(now_ns=0, source="venue:kalshi")
+    clock: Clock = market_clock if venue_clock else SystemClock()
+    kalshi = config.kalshi
+    user = kalshi.member_id or kalshi.key_id or "unknown"
+    audit = AuditLogger(WriteAheadLog(audit_dir, clock=clock), user=user)
+    breakers = standard_registry(clock=clock, audit=audit)
+    client = AsyncKalshiClient(
+        kalshi.key_id or None,
+        kalshi.pem or None,
+        base_url=kalshi.base_url,
+        ws_url=kalshi.ws_url,
+        member_id=kalshi.member_id or None,
+        audit_logger=audit,
+        registry=breakers,
+        clock=clock,
+        random=random.Random(seed),  # noqa: S311  jitter, not a secret
+    )
+    venue = KalshiVenue(client, venue_clock=venue_clock)
+    limits = RiskLimits(
+        max_position=config.limits.max_position_size,
+        max_order_value=config.limits.max_order_value,
+        max_exit_value=MoneyE6(10 * config.limits.max_order_value),
+        max_daily_loss=config.limits.max_daily_loss,
+        max_mark_age_secs=config.limits.max_mark_age_secs,
+    )
+    trader = Trader(
+        venue,
+        log=audit,
+        limits=limits,
+        clock=clock,
+        strategies=strategies,
+        user=user,
+        on_time=market_clock.set_now_ns if venue_clock else None,
+    )
+    return Desk(clock=clock, audit=audit, breakers=breakers, client=client, venue=venue, trader=trader)
