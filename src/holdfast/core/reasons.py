@@ -39,10 +39,13 @@ class Code(StrEnum):
     STATE_CANCEL_ONLY = (
         "state_cancel_only"  # reconcile first; `holdfast audit query --type RECONCILE` says what differs
     )
+    STATE_THROTTLED = "state_throttled"  # wait a moment; increasing orders are paced
     STATE_REDUCING = "state_reducing"  # only orders that reduce risk pass
     STATE_HALTED = "state_halted"  # a person releases it
     CIRCUIT_BREAKER_OPEN = "circuit_breaker_open"  # the venue is failing; wait for the probe
     AUDIT_UNAVAILABLE = "audit_unavailable"  # the log cannot take a record; nothing leaves
+    NOT_REDUCING = "not_reducing"  # declared reduce_only, but it adds risk or exceeds what can be closed
+    DEADLINE_PASSED = "deadline_passed"  # the admission grew too old before it could be sent; ask again
     # the fixed summary of the router
     RISK_CHECK_FAILED = "risk_check_failed"
 

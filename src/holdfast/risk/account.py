@@ -1,0 +1,461 @@
+"""One venue account as a fold over its journal: orders, positions, cash, the session, the state.
+
+`Account.apply(record_type, details)` is how state changes, live and at replay alike, so that replaying the
+journal gives the same account. Beside it the gate alone holds back quantity in memory (`reserve`) in the
+moment it admits an order, before the order's own record is durable, and gives it back (`forget`) when
+that record could not be written.
+
+What holds at every moment:
+
+    order      filled + leaves + released = quantity (an overfill is kept apart, booked and alarmed)
+    market     working buys and sells = the leaves of all orders not closed, UNKNOWN ones in full
+    position   the opening position + the sum of fills, each once by trade id, external ones too
+    cash       opening cash + what fills, fees, settlements and deposits moved; selling YES earns its price and
+               owes a dollar on "yes", so a NO contract's collateral counts as cash
+
+An acknowledgement's fill count is a claim: its quantity stays reserved until the fills themselves arrive.
+The opening position comes from the first SESSION_OPEN of a journal: what the venue said before we began.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from holdfast.core.errors import IllegalTransition
+from holdfast.core.money import (
+    ONE_DOLLAR_E4,
+    MoneyE6,
+    PriceE4,
+    QtyE2,
+    format_money,
+    format_price,
+    format_qty,
+    parse_money,
+    parse_price,
+    parse_qty,
+)
+from holdfast.core.orders import Fill, OrderEvent, OrderStatus, next_status
+from holdfast.core.positions import Portfolio
+from holdfast.core.signals import BookSide, TimeInForce
+from holdfast.risk.halt import Holds
+
+_NOTHING = QtyE2(0)
+_FREE = MoneyE6(0)
+_SENT_EVENTS = frozenset(OrderEvent) - {OrderEvent.SENT, OrderEvent.NOT_SENT, OrderEvent.ANSWER_LOST}
+
+
+class Order(msgspec.Struct, kw_only=True):
+    """One order of the account and how far it got.
+
+    Attributes:
+        client_order_id: Its name; an adopted order of somebody else is kept under the venue's id.
+        side: Of the YES book; `yes_price` is its limit there.
+        reserved: Dollars set aside at admission for its worst case, fees included.
+        content: Digest of what was wished, `core.signals.content_digest`.
+        decision: Number of the decision that admitted it.
+        order_id: The venue's id once known.
+        filled: Executed, by fills seen.
+        released: What provably cannot execute any more.
+        overfilled: Executed beyond the quantity; must be zero, is alarmed.
+        external: Not ours: adopted from the venue's books.
+    """
+
+    client_order_id: str
+    ticker: str
+    side: BookSide
+    quantity: QtyE2
+    yes_price: PriceE4
+    key: str = ""
+    strategy: str = ""
+    content: str = ""
+    tif: TimeInForce = TimeInForce.IOC
+    expiration_ns: int = 0
+    reserved: MoneyE6 = _FREE
+    created_ns: int = 0
+    decision: int = 0
+    order_id: str = ""
+    status: OrderStatus = OrderStatus.PENDING
+    filled: QtyE2 = _NOTHING
+    released: QtyE2 = _NOTHING
+    overfilled: QtyE2 = _NOTHING
+    reason: str = ""
+    external: bool = False
+
+    @property
+    def leaves(self) -> QtyE2:
+        """What may still execute, 1/100 contract."""
+        return QtyE2(self.quantity - self.filled - self.released)
+
+    @property
+    def is_open(self) -> bool:
+        """Not known to have ended."""
+        return not self.status.is_closed
+
+    @property
+    def worst_case(self) -> MoneyE6:
+        """What the open part still sets aside: its share of `reserved`, rounded up."""
+        return MoneyE6(-(-self.reserved * self.leaves // self.quantity)) if self.quantity else _FREE
+
+
+class Session(msgspec.Struct, frozen=True):
+    """The trading day that daily P&L counts from: its name and the account's whole value at its open."""
+
+    name: str
+    opened_ns: int
+    value: MoneyE6
+
+
+class Denial(msgspec.Struct, frozen=True):
+    """The recorded refusal of a keyed intent."""
+
+    content: str
+    reason: str
+
+
+class Account:
+    """The state of one account.
+
+    Attributes:
+        lock: Held for every change and by the gate from check to reservation; re-entrant.
+        orders: By client order id, oldest first.
+        portfolio: Positions and cash.
+        holds: The trading state.
+        session: None until the day's opening value is recorded.
+        deposits: Net, since the session opened.
+        results: Settled markets and what they paid on.
+        decisions: Number of the newest decision.
+        last_fill_ns: Venue time of the newest fill, or of the opening position; reading on starts before it.
+        runs: How often a trader has started on this journal.
+        reserved: Dollars set aside for all open orders of ours.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.orders: dict[str, Order] = {}
+        self.portfolio = Portfolio()
+        self.holds = Holds()
+        self.session: Session | None = None
+        self.deposits = _FREE
+        self.results: dict[str, str] = {}
+        self.decisions = 0
+        self.runs = 0
+        self.last_fill_ns = 0
+        self.reserved = _FREE
+        self._open: dict[str, Order] = {}
+        self._working: dict[str, list[int]] = {}
+        self._by_venue_id: dict[str, str] = {}
+        self._denials: dict[str, Denial] = {}
+        self._counted: frozenset[str] = frozenset()
+        self._folds: dict[str, Callable[[Mapping[str, Any]], None]] = {
+            "ORDER": self._apply_order,
+            "ORDER_UPDATE": self._apply_update,
+            "TRADE": self._apply_trade,
+            "SETTLEMENT": self._apply_settlement,
+            "DEPOSIT": self._apply_deposit,
+            "SESSION_OPEN": self._apply_session,
+            "STATE": self.holds.apply,
+            "DECISION": self._apply_decision,
+            "RECONCILE": self._apply_reconcile,
+        }
+
+    # What is known ------------------------------------------------------------------------------------
+
+    def working(self, ticker: str) -> tuple[QtyE2, QtyE2]:
+        """Open quantity that buys and that sells *ticker*'s YES leg, UNKNOWN and external orders included."""
+        pair = self._working.get(ticker)
+        return (QtyE2(pair[0]), QtyE2(pair[1])) if pair else (_NOTHING, _NOTHING)
+
+    def open_orders(self) -> list[Order]:
+        """Every order not known to have ended, oldest first."""
+        return list(self._open.values())
+
+    def by_venue_id(self, order_id: str) -> Order | None:
+        """The order that the venue knows under *order_id*."""
+        name = self._by_venue_id.get(order_id)
+        return self.orders.get(name) if name else None
+
+    def has_fill(self, trade_id: str) -> bool:
+        """Whether this trade already counts, as a fill or in the opening position."""
+        return trade_id in self._counted or self.portfolio.has_fill(trade_id)
+
+    def denial(self, client_order_id: str) -> Denial | None:
+        """How a keyed intent was refused earlier."""
+        return self._denials.get(client_order_id)
+
+    def snapshot(self) -> dict[str, Any]:
+        """All of it as plain values: equal accounts have equal snapshots."""
+        with self.lock:
+            return {
+                "orders": {
+                    name: msgspec.structs.asdict(order) for name, order in sorted(self.orders.items())
+                },
+                "positions": dict(sorted(self.portfolio.positions.items())),
+                "cash": self.portfolio.cash,
+                "working": {
+                    ticker: tuple(pair) for ticker, pair in sorted(self._working.items()) if any(pair)
+                },
+                "reserved": self.reserved,
+                "holds": self.holds.snapshot(),
+                "session": self.session,
+                "deposits": self.deposits,
+                "results": dict(sorted(self.results.items())),
+                "decisions": self.decisions,
+                "runs": self.runs,
+                "denials": dict(sorted(self._denials.items())),
+            }
+
+    # What changes it ----------------------------------------------------------------------------------
+
+    def apply(self, record_type: str, details: Mapping[str, Any]) -> None:
+        """Take over one journal record; types that do not concern the account pass.
+
+        Raises:
+            IllegalTransition: The record contradicts the state, for instance an update of an unknown order.
+        """
+        fold = self._folds.get(record_type)
+        if fold is not None:
+            with self.lock:
+                fold(details)
+
+    def reserve(self, order: Order) -> None:
+        """Hold back *order*'s quantity and dollars; only the gate calls this, under `lock`."""
+        if order.client_order_id in self.orders:
+            raise IllegalTransition(f"order {order.client_order_id!r} is already reserved")
+        self.orders[order.client_order_id] = order
+        self._count(order, 1)
+
+    def forget(self, client_order_id: str) -> None:
+        """Give back a reservation whose ORDER record could not be written: it never became an order."""
+        with self.lock:
+            order = self.orders[client_order_id]
+            if order.status is not OrderStatus.PENDING:
+                raise IllegalTransition(
+                    f"order {client_order_id!r} is {order.status.value!r}, not a mere reservation"
+                )
+            self._count(order, -1)
+            del self.orders[client_order_id], self._open[client_order_id]
+
+    def update(
+        self,
+        client_order_id: str,
+        event: OrderEvent,
+        *,
+        order_id: str = "",
+        released: QtyE2 | None = None,
+        reason: str = "",
+        evidence: str = "",
+    ) -> dict[str, Any]:
+        """The details of the ORDER_UPDATE record by which *event* happens; nothing changes until `apply`.
+
+        Args:
+            client_order_id: Of an order of this account.
+            event: What happened.
+            order_id: The venue's id, when it became known.
+            released: All that can no longer execute so far; None leaves it, an end releases what is left.
+            reason: Why, one code or sentence.
+            evidence: Who said so.
+
+        Raises:
+            IllegalTransition: The table does not know the pair.
+        """
+        order = self.orders[client_order_id]
+        status = _status_after(order.status, event)
+        if event is OrderEvent.ZOMBIE:
+            gone = _NOTHING
+        elif status.is_closed:
+            gone = QtyE2(order.quantity - order.filled)
+        else:
+            gone = order.released if released is None else released
+        return {
+            "client_order_id": client_order_id,
+            "order_id": order_id or order.order_id,
+            "event": event.value,
+            "status": status.value,
+            "filled": format_qty(order.filled),
+            "leaves": format_qty(QtyE2(order.quantity - order.filled - gone)),
+            "released": format_qty(gone),
+            "reason": reason,
+            "evidence": evidence,
+        }
+
+    # The folds ----------------------------------------------------------------------------------------
+
+    def _apply_order(self, details: Mapping[str, Any]) -> None:
+        name = details["client_order_id"]
+        if name in self.orders:  # reserved by the gate a moment ago
+            return
+        order = Order(
+            client_order_id=name,
+            ticker=details["ticker"],
+            side=BookSide(details["book_side"]),
+            quantity=parse_qty(details["quantity"]),
+            yes_price=parse_price(details["yes_price"]),
+            key=details["intent"],
+            strategy=details["strategy"],
+            content=details["content"],
+            tif=TimeInForce(details["tif"]),
+            expiration_ns=details["expiration_ns"] or 0,
+            reserved=parse_money(details["reserved"]),
+            created_ns=details["created_ns"],
+            decision=details["decision"],
+        )
+        self.reserve(order)
+
+    def _apply_update(self, details: Mapping[str, Any]) -> None:
+        name = details["client_order_id"]
+        if details["event"] == "adopted":
+            self._adopt(details)
+            return
+        order = self.orders.get(name)
+        if order is None:
+            raise IllegalTransition(f"record of event {details['event']!r} for an unknown order {name!r}")
+        status = _status_after(order.status, OrderEvent(details["event"]))
+        released = parse_qty(details["released"])
+        if released + order.filled > order.quantity:
+            raise IllegalTransition(
+                f"order {name!r} of {format_qty(order.quantity)} cannot have {details['released']} released "
+                f"beside {format_qty(order.filled)} filled"
+            )
+        self._count(order, -1)
+        order.status = status
+        order.released = released
+        order.reason = details["reason"] or order.reason
+        if details["order_id"]:
+            order.order_id = details["order_id"]
+            self._by_venue_id[order.order_id] = name
+        self._count(order, 1)
+
+    def _adopt(self, details: Mapping[str, Any]) -> None:
+        name = details["order_id"]
+        if name in self.orders:
+            return
+        order = Order(
+            client_order_id=name,
+            ticker=details["ticker"],
+            side=BookSide(details["side"]),
+            quantity=parse_qty(details["leaves"]),
+            yes_price=parse_price(details["yes_price"]),
+            tif=TimeInForce.GTC,
+            order_id=name,
+            status=OrderStatus.WORKING,
+            external=True,
+        )
+        self._by_venue_id[name] = name
+        self.reserve(order)
+
+    def _apply_trade(self, details: Mapping[str, Any]) -> None:
+        fill = read_trade(details)
+        if self.has_fill(fill.trade_id):
+            return
+        self.portfolio.apply_fill(fill)
+        self.last_fill_ns = max(self.last_fill_ns, fill.ts_ns)
+        order = self.orders.get(fill.client_order_id) or self.by_venue_id(fill.order_id)
+        if order is None:
+            return
+        self._count(order, -1)
+        counted = min(fill.qty, order.quantity - order.filled)
+        order.filled = QtyE2(order.filled + counted)
+        order.overfilled = QtyE2(order.overfilled + fill.qty - counted)
+        # A fill of what was believed released is booked: the position follows what happened.
+        order.released = QtyE2(min(order.released, order.quantity - order.filled))
+        if not order.order_id and fill.order_id:
+            order.order_id = fill.order_id
+            self._by_venue_id[fill.order_id] = order.client_order_id
+        self._count(order, 1)
+
+    def _apply_settlement(self, details: Mapping[str, Any]) -> None:
+        self.portfolio.apply_settlement(details["ticker"], details["result"])
+        self.results[details["ticker"]] = details["result"]
+
+    def _apply_deposit(self, details: Mapping[str, Any]) -> None:
+        amount = parse_money(details["amount"])
+        self.portfolio.deposit(amount)
+        self.deposits = MoneyE6(self.deposits + amount)
+
+    def _apply_session(self, details: Mapping[str, Any]) -> None:
+        if self.session is None:
+            self.portfolio.positions = {
+                ticker: parse_qty(qty) for ticker, qty in details["positions"].items() if parse_qty(qty)
+            }
+            self.portfolio.cash = parse_money(details["cash"])
+            self._counted = frozenset(details.get("counted", ()))
+            self.last_fill_ns = details["opened_ns"]
+        self.session = Session(details["session"], details["opened_ns"], parse_money(details["liquidation"]))
+        self.deposits = _FREE
+
+    def _apply_decision(self, details: Mapping[str, Any]) -> None:
+        self.decisions = max(self.decisions, details["n"])
+        name = details["client_order_id"]
+        if (
+            details["verdict"] == "deny"
+            and not details["question"]
+            and details["keyed"]
+            and name not in self.orders
+        ):
+            self._denials.setdefault(name, Denial(details["content"], details["reason"]))
+
+    def _apply_reconcile(self, details: Mapping[str, Any]) -> None:
+        if details["phase"] == "start" and details["what"] == "run":
+            self.runs += 1
+
+    def _count(self, order: Order, sign: int) -> None:
+        """Add (+1) or take away (-1) an open order's leaves and dollars; called around every change of one."""
+        if order.status.is_closed:
+            if sign > 0:
+                self._open.pop(order.client_order_id, None)
+            return
+        pair = self._working.setdefault(order.ticker, [0, 0])
+        pair[0 if order.side is BookSide.BID else 1] += sign * order.leaves
+        self.reserved = MoneyE6(self.reserved + sign * order.worst_case)
+        if sign > 0:
+            self._open[order.client_order_id] = order
+
+
+def _status_after(status: OrderStatus, event: OrderEvent) -> OrderStatus:
+    """The table, with the step from PENDING to SENT taken as read: an answer proves that it was sent."""
+    if status is OrderStatus.PENDING and event in _SENT_EVENTS:
+        status = OrderStatus.SENT
+    return next_status(status, event)
+
+
+def read_trade(details: Mapping[str, Any]) -> Fill:
+    """The fill that a TRADE record holds."""
+    return Fill(
+        trade_id=details["trade_id"],
+        order_id=details["order_id"],
+        client_order_id=details.get("client_order_id", ""),
+        ticker=details["ticker"],
+        side=BookSide(details["side"]),
+        price=parse_price(details["price"]),
+        qty=parse_qty(details["quantity"]),
+        fee=parse_money(details["fee"]),
+        is_taker=details["is_taker"],
+        ts_ns=details.get("filled_ns", 0),
+    )
+
+
+def trade_details(fill: Fill, *, client_order_id: str, external: bool) -> dict[str, Any]:
+    """The TRADE record of a fill."""
+    return {
+        "trade_id": fill.trade_id,
+        "order_id": fill.order_id,
+        "client_order_id": client_order_id,
+        "ticker": fill.ticker,
+        "market": fill.ticker,
+        "side": fill.side.value,
+        "quantity": format_qty(fill.qty),
+        "price": format_price(fill.price),
+        "fee": format_money(fill.fee),
+        "is_taker": fill.is_taker,
+        "external": external,
+        "filled_ns": fill.ts_ns,
+    }
+
+
+def collateral(positions: Mapping[str, QtyE2]) -> MoneyE6:
+    """What the venue holds for NO contracts and this account counts as cash: a dollar each."""
+    return MoneyE6(sum(-qty * ONE_DOLLAR_E4 for qty in positions.values() if qty < 0))
