@@ -1,0 +1,431 @@
+"""Sealing: a rotated segment is compressed, proved equal, and only then replaced.
+
+Who does what, so that there is one writer and no step that cannot be repeated:
+
+    child process      compress to `<segment>.log.gz.tmp` → fsync file and directory → read it back, decompress,
+                       compare with the raw file byte by byte → print the facts and end
+    writer's process   append SEALED with those facts (DURABLE) → rename to `.log.gz` → sync the directory →
+                       unlink the raw file → sync the directory
+
+The child (`python -m holdfast.audit.seal`, started by exec with descriptors closed) takes no lock and decides
+nothing; in a thread the same work would double the log's p99. A thread of the writer's process only waits for
+it. After a crash the next writer deletes temporary files and starts over; where `.log` and `.log.gz` both
+stand, the raw file goes if they are equal, and both stay, named as corruption, if they are not.
+
+The compressed file is a series of gzip members, each of at most `MEMBER_BYTES` of whole lines, which every
+gzip reads as one file and a search may enter at any member. A failed attempt leaves the raw file as it was;
+`Sealer.failures` says why, and the next start tries again.
+"""
+
+from __future__ import annotations
+
+import queue
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from holdfast.audit.format import decode_facts, parse_segment_name
+from holdfast.audit.storage import Directory, File, LocalDirectory, LocalStorage
+from holdfast.core.errors import AuditCorruption, AuditError, BadInput, TradingError
+
+MEMBER_BYTES = 128 * 1024
+"""Raw bytes in one gzip member, at most; a line is shorter."""
+TEMPORARY_SUFFIX = ".gz.tmp"
+CLOSE_WAIT_SECS = 30.0
+"""How long `Sealer.close` lets a running seal finish."""
+
+_BLOCK = 1 << 20
+_GZIP = 31
+_MEMBER_START = b"\x1f\x8b\x08" + bytes(5)
+_LEVEL = 6
+
+
+class SealFacts(msgspec.Struct, frozen=True):
+    """What a SEALED record says about one segment; the fields are those of `schemas.SealedDetails`."""
+
+    segment: str
+    first_seq: int
+    last_seq: int
+    raw_sha256: str
+    raw_bytes: int
+    gzip_sha256: str
+    gzip_bytes: int
+    members: int
+
+
+# -- reading and writing compressed segments ------------------------------------------------------------------
+
+
+def read_blocks(file: File, *, end: int | None = None) -> Iterator[bytes]:
+    """The bytes of *file* in order, up to offset *end* or its end."""
+    offset = 0
+    while end is None or offset < end:
+        block = file.pread(_BLOCK if end is None else min(_BLOCK, end - offset), offset)
+        if not block:
+            return
+        offset += len(block)
+        yield block
+
+
+def read_members(file: File, *, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Each gzip member of *file* from offset *start*: where it begins, and its raw bytes.
+
+    Raises:
+        AuditCorruption: Not a series of gzip members of at most `MEMBER_BYTES`; the offset says where.
+    """
+    pending, offset = b"", start  # *offset* is where the next read begins
+    while True:
+        began = offset - len(pending)
+        unpack = zlib.decompressobj(_GZIP)
+        raw, size = list[bytes](), 0
+        fed = False
+        while not unpack.eof:
+            if not pending:
+                pending = file.pread(_BLOCK // 4, offset)
+                offset += len(pending)
+                if not pending:
+                    if not fed:
+                        return
+                    raise _damaged(file, began, "compressed data ends inside a member")
+            fed = True
+            try:
+                piece = unpack.decompress(pending, MEMBER_BYTES + 1 - size)
+            except zlib.error as why:
+                raise _damaged(file, began, f"not gzip: {why}") from why
+            raw.append(piece)
+            size += len(piece)
+            if size > MEMBER_BYTES:
+                raise _damaged(file, began, f"gzip member holds more than {MEMBER_BYTES} bytes")
+            pending = unpack.unconsumed_tail
+        pending = unpack.unused_data
+        yield began, b"".join(raw)
+
+
+def salvage_member(file: File, start: int) -> bytes:
+    """What can be read of the damaged gzip member at *start*, up to the byte that makes no sense."""
+    unpack = zlib.decompressobj(_GZIP)
+    raw, size = list[bytes](), 0
+    data = file.pread(2 * MEMBER_BYTES, start)
+    for at in range(0, len(data), 16):
+        try:
+            piece = unpack.decompress(data[at : at + 16], MEMBER_BYTES + 1 - size)
+        except zlib.error:
+            break
+        raw.append(piece)
+        size += len(piece)
+        if unpack.eof or size > MEMBER_BYTES:
+            break
+    return b"".join(raw)[:MEMBER_BYTES]
+
+
+def find_member(file: File, start: int) -> int | None:
+    """Where the next gzip member begins at or after *start*, or None."""
+    data, offset = b"", start
+    while block := file.pread(_BLOCK, offset):
+        found = (data + block).find(_MEMBER_START)
+        if found >= 0:
+            return offset - len(data) + found
+        offset += len(block)
+        data = (data + block)[-len(_MEMBER_START) :]
+    return None
+
+
+def _damaged(file: File, offset: int, why: str) -> AuditCorruption:
+    return AuditCorruption(
+        f"audit log damaged: {file.name!r} at byte {offset}: {why}", file=file.name, offset=offset
+    )
+
+
+def _whole_line_pieces(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """*blocks* cut anew into pieces of at most `MEMBER_BYTES`, each ending behind a newline."""
+    rest = b""
+    for block in blocks:
+        rest += block
+        while len(rest) > MEMBER_BYTES:
+            cut = rest.rfind(b"\n", 0, MEMBER_BYTES) + 1
+            if not cut:
+                raise BadInput(f"no line end within {MEMBER_BYTES} bytes")
+            yield rest[:cut]
+            rest = rest[cut:]
+    if rest:
+        if not rest.endswith(b"\n"):
+            raise BadInput("the last line has no end")
+        yield rest
+
+
+def compress_segment(directory: Directory, name: str) -> SealFacts:
+    """Compress segment *name* into its temporary file, sync it, prove it equal; the raw file is not touched.
+
+    Raises:
+        AuditCorruption: The segment is not a closed, orderly series of records; nothing is sealed over damage.
+        OSError: The disk.
+    """
+    parsed = parse_segment_name(name)
+    if parsed is None or parsed.sealed:
+        raise BadInput(f"not a raw segment: {name!r}")
+    raw = directory.open(name)
+    try:
+        packed = directory.create(name + TEMPORARY_SUFFIX)
+        try:
+            members, lines, first, last = 0, 0, b"", b""
+            digest, size, offset = sha256(), 0, 0
+            try:
+                for piece in _whole_line_pieces(read_blocks(raw)):
+                    first = first or piece[: piece.index(b"\n")]
+                    last = piece[piece.rfind(b"\n", 0, len(piece) - 1) + 1 : -1]
+                    members += 1
+                    lines += piece.count(b"\n")
+                    digest.update(piece)
+                    size += len(piece)
+                    offset = _write(packed, zlib.compress(piece, _LEVEL, wbits=_GZIP), offset)
+                first_seq, last_seq = decode_facts(first).seq, decode_facts(last).seq
+            except BadInput as why:
+                raise AuditCorruption(
+                    f"audit log damaged: {name!r} cannot be sealed: {why}",
+                    sequence=parsed.first_seq,
+                    file=name,
+                ) from why
+            if first_seq != parsed.first_seq or last_seq != first_seq + lines - 1:
+                raise AuditCorruption(
+                    f"audit log damaged: {name!r} cannot be sealed: {lines} lines run from sequence {first_seq} to {last_seq}",
+                    sequence=parsed.first_seq,
+                    file=name,
+                )
+            packed.fsync()
+        finally:
+            packed.close()
+        directory.sync()
+        gzip_sha256, gzip_bytes = _prove_equal(directory, name, name + TEMPORARY_SUFFIX)
+    finally:
+        raw.close()
+    return SealFacts(name, first_seq, last_seq, digest.hexdigest(), size, gzip_sha256, gzip_bytes, members)
+
+
+def _write(file: File, data: bytes, offset: int) -> int:
+    while data:
+        taken = file.pwrite(data, offset)
+        offset += taken
+        data = data[taken:]
+    return offset
+
+
+def _prove_equal(directory: Directory, raw_name: str, packed_name: str) -> tuple[str, int]:
+    """Read both files back from the disk; the compressed one's SHA-256 and length.
+
+    Raises:
+        AuditCorruption: They differ.
+    """
+    raw, packed = directory.open(raw_name), directory.open(packed_name)
+    try:
+        offset = 0
+        for _, piece in read_members(packed):
+            if raw.pread(len(piece), offset) != piece:
+                raise _differ(raw_name, packed_name, offset)
+            offset += len(piece)
+        if offset != raw.size():
+            raise _differ(raw_name, packed_name, offset)
+        digest, size = sha256(), 0
+        for block in read_blocks(packed):
+            digest.update(block)
+            size += len(block)
+    finally:
+        raw.close()
+        packed.close()
+    return digest.hexdigest(), size
+
+
+def _differ(raw_name: str, packed_name: str, offset: int) -> AuditCorruption:
+    return AuditCorruption(
+        f"audit log damaged: {raw_name!r} and {packed_name!r} differ at byte {offset} of the raw file",
+        file=raw_name,
+        offset=offset,
+        hint="both are kept; restore the right one from a copy",
+    )
+
+
+# -- the writer's half ----------------------------------------------------------------------------------------
+
+
+def replace_raw(directory: Directory, name: str) -> None:
+    """Put the proved temporary file in the place of segment *name*; SEALED must be durable before."""
+    directory.rename(name + TEMPORARY_SUFFIX, name + ".gz")
+    directory.sync()
+    directory.unlink(name)
+    directory.sync()
+
+
+def finish_interrupted(directory: Directory, closed: Iterable[str]) -> list[str]:
+    """Clear up what a crash left of earlier seals; the segments among *closed* still to be sealed, in order.
+
+    Raises:
+        AuditCorruption: A segment stands there twice, raw and compressed, with different content.
+    """
+    present = set(directory.names())
+    stray = [name for name in present if name.endswith(TEMPORARY_SUFFIX)]
+    for name in stray:
+        directory.unlink(name)
+    if stray:
+        directory.sync()
+    waiting: list[str] = []
+    for name in closed:
+        parsed = parse_segment_name(name)
+        if parsed is None or parsed.sealed or name not in present:
+            continue
+        if name + ".gz" in present:
+            _prove_equal(directory, name, name + ".gz")
+            directory.unlink(name)
+            directory.sync()
+        else:
+            waiting.append(name)
+    return waiting
+
+
+class Sealer:
+    """Seals segments for the process that writes them.
+
+    On a real disk a thread waits for a child process that compresses; on any other `Directory` nothing happens
+    until `run_pending` is called, in the caller's thread.
+
+    Attributes:
+        failures: Why segments stayed raw, one sentence each; they are tried again at the next start.
+    """
+
+    def __init__(self, directory: Directory, append: Callable[[str, dict[str, Any]], int]) -> None:
+        """Seal in *directory*, writing SEALED records through *append*, which returns once they are durable."""
+        self.failures: list[str] = []
+        self._directory = directory
+        self._append = append
+        self._in_child = isinstance(directory, LocalDirectory)
+        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._closed = False
+
+    def start(self, closed_segments: Iterable[str]) -> None:
+        """Finish what an earlier process left half done; call once, after recovery, before new records.
+
+        Raises:
+            AuditCorruption: A segment stands there twice with different content; nothing was removed.
+        """
+        for name in finish_interrupted(self._directory, closed_segments):
+            self.rotated(name)
+
+    def rotated(self, name: str) -> None:
+        """Segment *name* is closed: seal it when time allows; returns at once."""
+        with self._lock:
+            if self._closed:
+                return
+            self._queue.put(name)
+            if self._in_child and self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="holdfast-sealer", daemon=True)
+                self._thread.start()
+
+    def run_pending(self) -> None:
+        """Seal everything that waits, here and now; for disks that no child process can see."""
+        while not self._queue.empty():
+            name = self._queue.get()
+            if name is not None:
+                self._seal([name], lambda names: (compress_segment(self._directory, one) for one in names))
+
+    def close(self, wait_secs: float = CLOSE_WAIT_SECS) -> None:
+        """Let the seals that wait finish, at most *wait_secs*; the rest is done by the next start."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        if thread is None:
+            return
+        self._queue.put(None)
+        thread.join(wait_secs)
+        if thread.is_alive():
+            with self._lock:
+                child = self._child
+            if child is not None:
+                child.kill()
+            thread.join()
+
+    def _serve(self) -> None:
+        while (names := self._next_names()) is not None:
+            if not self._seal(names, self._compress_in_child):
+                return
+
+    def _next_names(self) -> list[str] | None:
+        name = self._queue.get()
+        names: list[str] = []
+        while name is not None:
+            names.append(name)
+            if self._queue.empty():
+                return names
+            name = self._queue.get()
+        if names:
+            self._queue.put(None)
+            return names
+        return None
+
+    def _seal(self, names: list[str], compress: Callable[[list[str]], Iterable[SealFacts]]) -> bool:
+        """Seal *names*; False where the log takes no more records and sealing ends with it."""
+        try:
+            for facts in compress(names):
+                self._append("SEALED", msgspec.structs.asdict(facts))
+                replace_raw(self._directory, facts.segment)
+        except AuditCorruption as why:
+            self.failures.append(str(why))
+        except AuditError as why:
+            self.failures.append(f"sealing stopped: {why}")
+            return False
+        except (OSError, ValueError, TradingError, msgspec.MsgspecError) as why:
+            self.failures.append(f"{', '.join(names)} stay raw: {why}")
+        return True
+
+    def _compress_in_child(self, names: list[str]) -> Iterator[SealFacts]:
+        command = [sys.executable, "-m", "holdfast.audit.seal", str(self._directory.path), *names]
+        with self._lock:
+            child = subprocess.Popen(  # noqa: S603  our own module, arguments checked by compress_segment
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                close_fds=True,
+                # A Ctrl-C on the terminal is for the trader; it lets this finish.
+                start_new_session=True,
+            )
+            self._child = child
+        out, err = child.communicate()
+        with self._lock:
+            self._child = None
+        for line in out.splitlines():
+            yield msgspec.json.decode(line, type=SealFacts)
+        if child.returncode != 0:
+            said = err.decode(errors="replace").strip().splitlines()
+            raise OSError(f"the sealer ended with {child.returncode}: {said[-1] if said else 'no message'}")
+
+
+def main(argv: list[str]) -> int:
+    """Compress the segments named after the directory in *argv*; print one line of facts for each."""
+    import os  # noqa: PLC0415  only the child process needs it
+
+    os.nice(5)
+    path, *names = argv
+    directory = LocalStorage().directory(Path(path), create=False)
+    try:
+        for name in names:
+            facts: Mapping[str, Any] = msgspec.structs.asdict(compress_segment(directory, name))
+            sys.stdout.buffer.write(msgspec.json.encode(facts) + b"\n")
+            sys.stdout.buffer.flush()
+    except (OSError, TradingError) as why:
+        print(why, file=sys.stderr)  # noqa: T201  the parent reads it
+        return 1
+    finally:
+        directory.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
