@@ -2,8 +2,8 @@
 
 Each schema is a struct whose fields say what each key means; `VERSIONS` numbers them. Rules that hold for
 ever: fields are only added, a meaning never changes, a new meaning is a new type, and readers keep types and
-fields that they do not know. A field without default is required; the writer refuses a record of a known type
-that lacks one, or that carries money, price or quantity as a float. Nothing else is checked on the way in: the
+fields that they do not know. A field without default is required; `AuditLogger` refuses a record of a known
+type that lacks one, or that carries money, price or quantity as a float. Nothing else is checked on the way in: the
 parts that write records are typed, and the log must not be a reason to lose evidence.
 
 Units: money, prices and quantities are decimal strings of dollars, dollars and contracts as `core.money`
@@ -95,22 +95,24 @@ class SealedDetails(msgspec.Struct, kw_only=True):
     """SEALED: a segment was compressed and the copy proved equal.
 
     Attributes:
-        segment: The raw file's name.
+        segment: The raw file's name; the compressed one adds ".gz".
         first_seq: Its first sequence.
         last_seq: Its last sequence.
         raw_sha256: SHA-256 of the raw file, hexadecimal.
-        gz_sha256: SHA-256 of the compressed file, hexadecimal.
         raw_bytes: Length of the raw file.
-        gz_bytes: Length of the compressed file.
+        gzip_sha256: SHA-256 of the compressed file, hexadecimal.
+        gzip_bytes: Length of the compressed file.
+        members: How many gzip members it has.
     """
 
     segment: str
     first_seq: int
     last_seq: int
     raw_sha256: str
-    gz_sha256: str
-    raw_bytes: int = 0
-    gz_bytes: int = 0
+    raw_bytes: int
+    gzip_sha256: str
+    gzip_bytes: int
+    members: int = 0
 
 
 class GapDetails(msgspec.Struct, kw_only=True):
@@ -130,15 +132,10 @@ class GapDetails(msgspec.Struct, kw_only=True):
 
 
 class ConfigDetails(msgspec.Struct, kw_only=True):
-    """CONFIG: one effective configuration value at start; secrets are redacted before they come here.
+    """CONFIG: the effective configuration at start, secrets redacted before they come here.
 
-    Attributes:
-        key: Its dotted name.
-        value: Its value, of any JSON type.
+    The keys are the settings' dotted names, the values their JSON values; none is required.
     """
-
-    key: str
-    value: Any
 
 
 class SessionOpenDetails(msgspec.Struct, kw_only=True):

@@ -45,10 +45,6 @@ class File(Protocol):
         """Its length in bytes."""
         ...
 
-    def reserve(self, offset: int, size: int) -> None:
-        """Make room on the disk for *size* bytes from *offset*, so that writing them cannot lack space."""
-        ...
-
     def truncate(self, size: int) -> None:
         """Cut it to *size* bytes."""
         ...
@@ -163,10 +159,6 @@ class LocalFile:
 
     def size(self) -> int:
         return os.fstat(self._fd).st_size
-
-    def reserve(self, offset: int, size: int) -> None:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(self._fd, offset, size)
 
     def truncate(self, size: int) -> None:
         os.ftruncate(self._fd, size)

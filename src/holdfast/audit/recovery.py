@@ -1,0 +1,453 @@
+"""What a start does with the log that it finds: a decision table, and the repair of a torn tail.
+
+Let s be the lowest sequence that is not present as a valid line in its place. Let m be the highest sequence
+known to have been durable: the highest of `synced` in any valid line of any segment and of the head.
+
+| m against s   | from s on                  | head said closed | verdict   |
+| ------------- | -------------------------- | ---------------- | --------- |
+| m >= s        | anything                   | either           | CORRUPT   |
+| m = s - 1     | only filler                | either           | INTACT    |
+| m = s - 1     | anything else              | yes              | CORRUPT   |
+| m = s - 1     | anything else              | no               | TORN      |
+| m < s - 1     | anything                   | yes              | CORRUPT   |
+| m < s - 1     | anything                   | no               | TORN      |
+
+* CORRUPT: something that was durable is gone or changed. Nothing is touched; `AuditCorruption` names s, the
+  file and the offset. A forged line can make us refuse, never delete.
+* INTACT: nothing is repaired and nothing is written.
+* TORN: what a crash leaves. The tail is copied to `quarantine/<segment>-<offset>-<sha256, 16 hex>` and synced;
+  it is overwritten with filler to the end of the allocation and synced; every kept byte after m is written
+  again in its place and synced, because what reads back from the page cache may not be on the disk; then a
+  RECOVERY record names the copy. An empty tail is not copied. Every step may be repeated: a copy that no
+  RECOVERY names gets one at the next start, an unnamed copy that is not whole is made anew or removed.
+
+Before a clean close ends, everything is synced and the files are cut, and before a start changes anything the
+head durably stops saying "closed"; so after a clean close every bad or missing line, and every line beyond the
+head, is corruption.
+
+Some damage needs no m: a segment whose first record does not fit the records before it (its root, its log id,
+its kind), and a sealed segment that cannot be read back, are corruption wherever they stand.
+
+Assumed of the disk: a sector of 512 bytes that is being rewritten holds its old or its new content.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from enum import Enum
+from hashlib import sha256
+from typing import NamedTuple, cast
+
+import msgspec
+
+from holdfast.audit.format import (
+    FILLER,
+    LineFacts,
+    SegmentName,
+    decode_facts,
+    decode_line,
+    parse_segment_name,
+)
+from holdfast.audit.head import HeadMark, HeadState
+from holdfast.audit.schemas import RecordType, SegmentDetails
+from holdfast.audit.storage import Directory, File
+from holdfast.audit.tree import Frontier
+from holdfast.core.errors import AuditCorruption, BadInput
+
+QUARANTINE = "quarantine"
+_CHUNK = 1 << 20
+_HOLE = b"\0"
+_JOURNAL_OWN = frozenset({RecordType.SEGMENT, RecordType.RECOVERY})
+
+
+class Verdict(Enum):
+    """What a found log is."""
+
+    INTACT = "intact"
+    TORN = "torn"
+    CORRUPT = "corrupt"
+
+
+def decide(first_missing: int, known_durable: int, *, only_filler: bool, closed: bool) -> Verdict:
+    """The table above.
+
+    Args:
+        first_missing: s.
+        known_durable: m.
+        only_filler: Whether nothing but newlines stands behind the last valid line, in any segment.
+        closed: Whether the head says that the last writer closed the log.
+    """
+    if known_durable >= first_missing:
+        return Verdict.CORRUPT
+    if known_durable == first_missing - 1 and only_filler:
+        return Verdict.INTACT
+    return Verdict.CORRUPT if closed else Verdict.TORN
+
+
+class Tail(NamedTuple):
+    """What stands in one segment behind its last valid line.
+
+    Attributes:
+        segment: File name.
+        offset: Where it begins.
+        content: Its bytes without the filler and holes at its end; empty where there are only those.
+        only_filler: Whether it is newlines and nothing else.
+    """
+
+    segment: str
+    offset: int
+    content: bytes
+    only_filler: bool
+
+
+class SegmentFacts(NamedTuple):
+    """One segment of the valid part of the log.
+
+    Attributes:
+        name: Its file name, taken apart.
+        first_ts: `ts` of its SEGMENT record.
+        last_seq: The sequence of its last valid line.
+        end: Bytes of it that hold valid lines.
+    """
+
+    name: SegmentName
+    first_ts: int
+    last_seq: int
+    end: int
+
+
+class Scan:
+    """Everything a start needs to know about the segments of a log; made by `scan`.
+
+    Attributes:
+        first_missing: s, from 1.
+        synced: The highest `synced` of any valid line, in its place or not; 0 without lines.
+        place: File name and offset where s should stand.
+        only_filler: Whether nothing but filler stands from there on.
+        reason: Why the line there is not valid, or "".
+        segments: Those with at least one valid line in its place, in order.
+        tails: What stands behind the valid part, in order; empty segments included.
+        frontier: The tree over all valid lines.
+        log_id: 32 hexadecimal digits, or "" for a log without records.
+        named_quarantine: Quarantine files that RECOVERY records name.
+    """
+
+    def __init__(self) -> None:
+        self.first_missing = 1
+        self.synced = 0
+        self.place = ("", 0)
+        self.only_filler = True
+        self.reason = ""
+        self.segments: list[SegmentFacts] = []
+        self.tails: list[Tail] = []
+        self.frontier = Frontier()
+        self.log_id = ""
+        self.named_quarantine: set[str] = set()
+
+
+def log_segments(directory: Directory) -> list[SegmentName]:
+    """The segments of the log in order of first sequence, each once: the raw one where both forms exist."""
+    chosen: dict[tuple[int, str], SegmentName] = {}
+    for entry in directory.names():
+        name = parse_segment_name(entry)
+        if name is None:
+            continue
+        key = (name.first_seq, entry.removesuffix(".gz"))
+        if key not in chosen or not name.sealed:
+            chosen[key] = name
+    return [chosen[key] for key in sorted(chosen)]
+
+
+def read_all(file: File) -> bytes:
+    """The whole content of *file*."""
+    size, parts, offset = file.size(), list[bytes](), 0
+    while offset < size:
+        part = file.pread(min(size - offset, 8 * _CHUNK), offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+    return b"".join(parts)
+
+
+def read_segment(directory: Directory, name: SegmentName) -> bytes:
+    """The raw bytes of a segment, decompressed where it is sealed.
+
+    Raises:
+        AuditCorruption: A sealed segment does not decompress.
+    """
+    file = directory.open(name.name)
+    try:
+        content = read_all(file)
+    finally:
+        file.close()
+    if not name.sealed:
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as why:
+        raise AuditCorruption(
+            f"audit log damaged: sealed segment {name.name!r} does not decompress: {why}",
+            sequence=name.first_seq,
+            file=name.name,
+        ) from why
+
+
+def scan(directory: Directory) -> Scan:
+    """Read every segment of the log in *directory* and say what is there; changes nothing.
+
+    Raises:
+        AuditCorruption: Damage that needs no judgement, see the head of this file.
+    """
+    found = Scan()
+    broken = False
+    for name in log_segments(directory):
+        content = read_segment(directory, name)
+        end = 0 if broken else _scan_segment(found, name, content)
+        if name.sealed and end < len(content):
+            raise AuditCorruption(
+                f"audit log damaged: sequence {found.first_missing} in {name.name!r} at byte {end}: "
+                f"{found.reason or 'not in its place'}",
+                sequence=found.first_missing,
+                file=name.name,
+                offset=end,
+            )
+        rest = content[end:]
+        kept = rest.rstrip(FILLER + _HOLE)
+        only_filler = not kept and _HOLE not in rest
+        if not broken:
+            found.place = (name.name, end)
+        if kept:
+            _note_stray_lines(found, kept)
+        broken = broken or bool(kept) or not only_filler
+        found.only_filler = found.only_filler and only_filler
+        if not name.sealed and (broken or end == 0):
+            found.tails.append(Tail(name.name, end, kept, only_filler))
+    return found
+
+
+def _scan_segment(found: Scan, name: SegmentName, content: bytes) -> int:
+    """Take the valid lines at the start of *content* into *found*; return where they end."""
+    if name.first_seq != found.first_missing:
+        found.reason = f"the next segment begins with sequence {name.first_seq}"
+        return 0
+    expected = name.first_seq
+    synced, end, first_ts = found.synced, 0, 0
+    leaves: list[bytes] = []
+    # The part behind the last newline is no line: a line ends with one.
+    for line in content.rstrip(FILLER + _HOLE).split(FILLER):
+        try:
+            facts = decode_facts(line)
+        except BadInput as why:
+            found.reason = str(why)
+            break
+        after = end + len(line) + 1
+        if facts.seq != expected or after > len(content) or content[after - 1] != FILLER[0]:
+            found.reason = (
+                f"found sequence {facts.seq}" if facts.seq != expected else "cut before its newline"
+            )
+            break
+        if not end:
+            _check_first_line(found, name, facts, line)
+            first_ts = facts.ts
+        elif facts.type in _JOURNAL_OWN:
+            _note_own_record(found, name, facts, line, end)
+        synced = max(synced, facts.synced)
+        leaves.append(sha256(b"\0" + line).digest())
+        expected += 1
+        end = after
+    found.synced = synced
+    found.first_missing = expected
+    found.frontier.extend(leaves)
+    if end:
+        found.segments.append(SegmentFacts(name, first_ts, expected - 1, end))
+    return end
+
+
+def _note_own_record(found: Scan, name: SegmentName, facts: LineFacts, line: bytes, offset: int) -> None:
+    if facts.type == RecordType.SEGMENT:
+        raise _damage(name, facts.seq, offset, "a SEGMENT record inside a segment")
+    named = decode_line(line).details.get("quarantine")
+    if isinstance(named, list):
+        found.named_quarantine.update(str(one) for one in cast("list[object]", named))
+
+
+def _damage(name: SegmentName, sequence: int, offset: int, reason: str) -> AuditCorruption:
+    return AuditCorruption(
+        f"audit log damaged: sequence {sequence} in {name.name!r} at byte {offset}: {reason}",
+        sequence=sequence,
+        file=name.name,
+        offset=offset,
+    )
+
+
+def _check_first_line(found: Scan, name: SegmentName, facts: LineFacts, line: bytes) -> None:
+    """Refuse a segment whose first record does not continue the log before it."""
+    if facts.type != RecordType.SEGMENT:
+        raise _damage(name, facts.seq, 0, f"the first record is {facts.type}, expected SEGMENT")
+    try:
+        details = msgspec.convert(decode_line(line).details, SegmentDetails)
+    except msgspec.ValidationError as why:
+        raise _damage(name, facts.seq, 0, f"SEGMENT record without its keys: {why}") from why
+    if found.log_id not in {"", details.log_id}:
+        raise _damage(name, facts.seq, 0, f"log id {details.log_id} is not {found.log_id}")
+    if details.root != found.frontier.root().hex():
+        raise _damage(name, facts.seq, 0, "its root is not the root of the records before it")
+    found.log_id = details.log_id
+
+
+def _note_stray_lines(found: Scan, content: bytes) -> None:
+    """Learn `synced` from valid lines behind the first bad place: they prove that it was durable."""
+    for line in content.split(FILLER):
+        if line:
+            try:
+                found.synced = max(found.synced, decode_facts(line.lstrip(_HOLE)).synced)
+            except BadInput:
+                continue
+
+
+class Repair(NamedTuple):
+    """What `repair` did, for the RECOVERY record.
+
+    Attributes:
+        tail_bytes: Bytes of torn tail, filler not counted.
+        quarantine: Names of the copies made.
+    """
+
+    tail_bytes: int
+    quarantine: list[str]
+
+
+def repair(directory: Directory, found: Scan, known_durable: int) -> Repair:
+    """Make a torn log whole: copy the tail away, clear it, rewrite what is kept and not known durable.
+
+    Every write is synced before the next step begins; running it again from any point gives the same log.
+    """
+    copies = [_copy_to_quarantine(directory, tail) for tail in found.tails if tail.content]
+    for tail in found.tails:
+        _clear(directory, tail)
+    _rewrite_kept(directory, found, known_durable)
+    last = found.place[0]
+    for tail in found.tails:
+        name = parse_segment_name(tail.segment)
+        # A segment behind the torn one is filler now; it stays only where the next record may begin it.
+        if tail.offset == 0 and name is not None and name.first_seq != found.first_missing:
+            directory.unlink(tail.segment)
+    if last:
+        directory.sync()
+    return Repair(sum(len(tail.content) for tail in found.tails), copies)
+
+
+def _write_fully(file: File, content: bytes, offset: int) -> None:
+    for start in range(0, len(content), _CHUNK):
+        part = content[start : start + _CHUNK]
+        if file.pwrite(part, offset + start) != len(part):
+            raise OSError(f"short write to {file.name!r}")
+
+
+def quarantine_name(tail: Tail) -> str:
+    """The name of the copy of *tail*: where it stood and what it holds."""
+    return f"{tail.segment}-{tail.offset}-{sha256(tail.content).hexdigest()[:16]}"
+
+
+def _copy_to_quarantine(directory: Directory, tail: Tail) -> str:
+    name = quarantine_name(tail)
+    target = directory.subdirectory(QUARANTINE)
+    try:
+        try:
+            file = target.create(name)
+        except FileExistsError:
+            file = target.open(name, writable=True)
+        try:
+            file.truncate(0)
+            _write_fully(file, tail.content, 0)
+            file.fsync()
+        finally:
+            file.close()
+        target.sync()
+    finally:
+        target.close()
+    return name
+
+
+def _clear(directory: Directory, tail: Tail) -> None:
+    if tail.only_filler:
+        return
+    file = directory.open(tail.segment, writable=True)
+    try:
+        _write_fully(file, FILLER * (file.size() - tail.offset), tail.offset)
+        file.fdatasync()
+    finally:
+        file.close()
+
+
+def _rewrite_kept(directory: Directory, found: Scan, known_durable: int) -> None:
+    for segment in found.segments:
+        if segment.last_seq <= known_durable or segment.name.sealed:
+            continue
+        file = directory.open(segment.name.name, writable=True)
+        try:
+            content = file.pread(segment.end, 0)
+            start, seq = 0, segment.name.first_seq
+            while seq <= known_durable:
+                start = content.index(FILLER, start) + 1
+                seq += 1
+            _write_fully(file, content[start:], start)
+            file.fdatasync()
+        finally:
+            file.close()
+
+
+def unnamed_quarantine(directory: Directory, named: set[str]) -> list[str]:
+    """Whole quarantine files that no RECOVERY record names; those that are not whole are removed.
+
+    A copy that is not whole was cut short by a crash, before anything was cleared: its tail is still in place
+    or was copied anew.
+    """
+    if QUARANTINE not in directory.names():
+        return []
+    unnamed: list[str] = []
+    target = directory.subdirectory(QUARANTINE)
+    try:
+        for name in sorted(set(target.names()) - named):
+            file = target.open(name)
+            try:
+                digest = sha256(read_all(file)).hexdigest()[:16]
+            finally:
+                file.close()
+            if name.endswith(f"-{digest}"):
+                unnamed.append(name)
+            else:
+                target.unlink(name)
+        target.sync()
+    finally:
+        target.close()
+    return unnamed
+
+
+def judge(found: Scan, head: HeadMark | None) -> tuple[Verdict, int]:
+    """The verdict over a scanned log and its head, and m.
+
+    Raises:
+        AuditCorruption: The verdict is CORRUPT.
+    """
+    known = max(found.synced, 0 if head is None else head.sequence)
+    closed = head is not None and head.state is HeadState.CLOSED
+    verdict = decide(found.first_missing, known, only_filler=found.only_filler, closed=closed)
+    if verdict is Verdict.CORRUPT:
+        file, offset = found.place
+        if not file and head is not None:
+            file = head.segment
+        reason = found.reason or (
+            "missing" if known >= found.first_missing else "beyond the head of a closed log"
+        )
+        raise AuditCorruption(
+            f"audit log damaged: sequence {found.first_missing} in {file!r} at byte {offset}: {reason}"
+            f" (durable up to {known})",
+            sequence=found.first_missing,
+            file=file,
+            offset=offset,
+            hint="the log stays readable; nothing was changed; compare it with a copy",
+        )
+    return verdict, known

@@ -1,0 +1,1197 @@
+"""The write-ahead log: append, group commit, rotate, refuse.
+
+Promises:
+
+* A sequence that `append` returns for a DURABLE record is synced: no crash loses it. For a WRITTEN record it
+  has been handed to the kernel: no death of this process loses it. For a BUFFERED record it is in a bounded
+  queue: written within 10 ms, synced within 100 ms.
+* Sequence, time and place of a record are assigned under one lock, in one order.
+* The order of work is write -> fdatasync -> head -> acknowledge, and no caller is told otherwise.
+* A failed write or sync poisons: the log acknowledges nothing more, says so in its head, closes its file and
+  is only opened again through recovery. A failed sync is never tried again: after one the kernel drops the
+  data and reports success.
+* One process writes a directory; a second is told who does. A forked copy refuses to write.
+
+Limits: methods may be called from any thread, but never from a signal handler. Nothing here knows record
+types; `AuditLogger` holds records against their schemas.
+
+How a commit goes. A record waits in a queue under the `_mutex`. Whoever holds `_io` takes the whole queue and
+writes it; whoever holds `_sync` serves one batch of waiters: it writes the queue, syncs, moves the head and
+wakes. `_filling` guards the growth of the file. The locks are always taken in the order `_sync`, `_io`,
+`_filling`, `_mutex`. A synchronous caller that finds its
+batch without a leader leads it; the next batch gathers meanwhile. Asynchronous callers are served by one
+flusher thread, which also writes and syncs what nobody waits for, and takes over a batch whose leader was
+interrupted before it began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import errno
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import IntEnum
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from zlib import crc32
+
+from holdfast.audit import recovery
+from holdfast.audit.format import (
+    FILLER,
+    FORMAT_VERSION,
+    MAX_RECORD_BYTES,
+    Record,
+    assemble_line,
+    encode_details,
+    line_bound,
+    line_middle,
+    parse_segment_name,
+    segment_name,
+)
+from holdfast.audit.head import Head, HeadState, read_head
+from holdfast.audit.recovery import Scan, Verdict
+from holdfast.audit.schemas import SCHEMA_VERSION, RecordType
+from holdfast.audit.storage import PAGE_BYTES, Directory, File, LocalStorage, Storage
+from holdfast.audit.tree import Frontier
+from holdfast.core.clock import NANOS, Clock
+from holdfast.core.errors import AuditError, AuditWriteError, BadInput, LogHeld
+
+if TYPE_CHECKING:
+    from holdfast.audit.query import AuditEntry, Moment
+    from holdfast.audit.seal import Sealer
+
+ROTATE_BYTES = 100_000_000
+FILL_STEP_BYTES = 8 << 20
+FIRST_FILL_BYTES = 256 << 10
+RUN = "run"
+PID = "pid"
+
+_DAY_NS = 86_400 * NANOS
+_WRITE_CHUNK = 1 << 20
+_WRITE_WITHIN_SECS = 0.01
+_SYNC_EVERY_ROUNDS = 9
+_AHEAD_BYTES = 1 << 20
+_IDLE_SECS = 1.0
+_SEGMENT_BOUND = 600
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class Level(IntEnum):
+    """How safe a record is before its append returns."""
+
+    BUFFERED = 0
+    WRITTEN = 1
+    DURABLE = 2
+
+
+class Entry(NamedTuple):
+    """One record to append.
+
+    Attributes:
+        type: Its record type's name.
+        details: What its schema says; text keys, no NaN, no infinity.
+        user: Who caused it.
+        component: Which part writes it.
+    """
+
+    type: str
+    details: Mapping[str, Any]
+    user: str = ""
+    component: str = ""
+
+
+_Item = tuple[int, bytes, bytes, "list[bytes] | None"]
+"""A queued record: ts, middle, details, and where its leaf hash goes; an empty middle begins a segment."""
+
+
+class _Batch:
+    """Those who wait for the same sync, or the same write."""
+
+    __slots__ = ("error", "finished", "futures", "led", "token", "turnstile")
+
+    def __init__(self) -> None:
+        self.led = False
+        self.finished = False
+        self.token = [True]  # taken by the one who wakes
+        self.error: AuditWriteError | None = None
+        self.turnstile: threading.Lock | None = None
+        self.futures: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+
+    def join(self) -> threading.Lock:
+        """The lock on which a follower waits; call under the mutex."""
+        if self.turnstile is None:
+            self.turnstile = threading.Lock()
+            self.turnstile.acquire()
+        return self.turnstile
+
+    def finish(self, error: AuditWriteError | None) -> None:
+        """Wake everybody: one call into each event loop, and a closed loop disturbs nobody."""
+        if not self.token:
+            return
+        self.token.clear()
+        self.error = error
+        self.finished = True
+        if self.turnstile is not None:
+            self.turnstile.release()
+        for loop, futures in self.futures.items():
+            # RuntimeError: the loop was closed while its tasks waited; they are gone.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(_resolve, futures, error)
+
+
+def _resolve(futures: list[asyncio.Future[None]], error: AuditWriteError | None) -> None:
+    for future in futures:
+        if not future.done():
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(AuditWriteError(str(error)))
+
+
+class WriteAheadLog:
+    """One audit log in one directory.
+
+    It opens lazily: reading needs no lock, the first append takes it and runs recovery.
+
+    Args:
+        directory: Where the log lives; created 0700 where it is missing.
+        clock: Stamps records and decides when a UTC day ends.
+        storage: The disk; the machine's own by default.
+        origin: The log's name for other people, written into every segment.
+        rotate_bytes: A segment is rotated before it grows beyond this; at least 4096.
+        seal: Whether rotated segments are compressed by a child process.
+        buffer_bytes: Bound of the queue of BUFFERED records.
+        overflow: What a BUFFERED append does when that bound is reached: "wait" writes the queue out first,
+            "gap" drops the record, returns 0 and counts it in a GAP record.
+        random_bytes: Where the log id comes from.
+
+    Attributes:
+        directory: As given, as a Path.
+    """
+
+    def __init__(  # noqa: PLR0915  the fields of a shared object, in one place and by the lock that guards them
+        self,
+        directory: Path | str,
+        *,
+        clock: Clock,
+        storage: Storage | None = None,
+        origin: str = "holdfast",
+        rotate_bytes: int = ROTATE_BYTES,
+        seal: bool = True,
+        buffer_bytes: int = 8 << 20,
+        overflow: Literal["wait", "gap"] = "wait",
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        if rotate_bytes < 4096:
+            raise BadInput(f"rotate_bytes {rotate_bytes} bytes < 4096 bytes")
+        self.directory = Path(directory)
+        self._clock = clock
+        self._storage: Storage = LocalStorage() if storage is None else storage
+        self._origin = origin
+        self._rotate_bytes = rotate_bytes
+        self._seals = seal
+        self._buffer_bytes = buffer_bytes
+        self._overflow = overflow
+        self._random_bytes = random_bytes
+
+        self._opening = threading.Lock()
+        self._sync = threading.Lock()
+        self._io = threading.Lock()
+        self._filling = threading.Lock()
+        self._mutex = threading.Lock()
+
+        # Under _mutex.
+        self._state: Literal["closed", "open", "poisoned"] = "closed"
+        self._ended = False
+        self._failure = ""
+        self._queue: list[_Item] = []
+        self._queued_bytes = 0
+        self._base = 1  # sequence of the first record in the queue
+        self._markers = 0  # how many segments begin in the queue
+        self._plan_count = 0
+        self._plan_bytes = 0  # bound of the bytes of the segment that the next record goes to
+        self._plan_records = 0  # its records, the SEGMENT record not counted
+        self._has_segment = False
+        self._midnight_ns = 0
+        self._durable = 0
+        self._batch = _Batch()
+        self._written_batch = _Batch()
+        self._serving = self._writing = self._batch  # those being served just now
+        self._dropped: dict[str, int] = {}
+        self._dropped_ts = (0, 0)
+        self._flusher_idle = False
+        self._wanted = False  # somebody waits for the flusher
+        self._poison_callbacks: list[Callable[[str], None]] = []
+
+        # Under _io.
+        self._file: File | None = None
+        self._end = 0
+        self._allocated = 0
+        self._step = FIRST_FILL_BYTES  # the next step of filler, bytes
+        self._filler_wanted = False
+        self._written = 0
+        self._frontier = Frontier()
+        self._log_id = ""
+        self._spare = ""  # an empty segment found at start, whose first sequence is the next
+        self._space_low = False
+        self._rotated: list[str] = []
+
+        self._home: Directory | None = None
+        self._head: Head | None = None
+        self._pid = 0
+        self._stopping = False
+        self._wake = threading.Event()
+        self._flusher: threading.Thread | None = None
+        self._sealer: Sealer | None = None
+        self._middles: dict[tuple[str, str, str], bytes] = {}
+
+    # ------------------------------------------------------------------ what others ask
+
+    @property
+    def state(self) -> Literal["closed", "open", "poisoned"]:
+        """One of "closed" (before the first append and after `close`), "open" and "poisoned"."""
+        return self._state
+
+    @property
+    def failure(self) -> str:
+        """Why the log is poisoned, or ""."""
+        return self._failure
+
+    @property
+    def last_seq(self) -> int:
+        """The highest sequence assigned by this log object; 0 before its first append."""
+        with self._mutex:
+            return self._base + len(self._queue) - 1 if self._state != "closed" or self._ended else 0
+
+    @property
+    def durable_seq(self) -> int:
+        """The highest sequence known to be synced; 0 before the first append."""
+        return self._durable
+
+    @property
+    def space_low(self) -> bool:
+        """Whether the next step of filler could not be had.
+
+        Appends still work in what is allocated, but the gate must refuse new risk. It ends by itself when the
+        disk has room again.
+        """
+        return self._space_low
+
+    @property
+    def log_id(self) -> str:
+        """The log's id, 32 hexadecimal digits; "" before the first append."""
+        return self._log_id
+
+    def root(self) -> tuple[int, bytes]:
+        """Size and RFC 9162 root over every record written so far; (0, ...) before the first append."""
+        with self._io:
+            return self._frontier.size, self._frontier.root()
+
+    def on_poison(self, callback: Callable[[str], None]) -> None:
+        """Call *callback* with the reason when the log is poisoned, on the thread that found it.
+
+        It must return at once and must not append. Called immediately if it already happened.
+        """
+        with self._mutex:
+            self._poison_callbacks.append(callback)
+            failure = self._failure
+        if failure:
+            callback(failure)
+
+    # ------------------------------------------------------------------ append
+
+    def append(
+        self,
+        type: str,  # noqa: A002  the name of the field in the record
+        details: Mapping[str, Any],
+        *,
+        user: str = "",
+        component: str = "",
+        level: Level = Level.DURABLE,
+        leaves: list[bytes] | None = None,
+    ) -> int:
+        """Append one record and return its sequence once it is as safe as *level* says.
+
+        Args:
+            type: A record type's name.
+            details: Text keys; no NaN, no infinity; the whole line at most `MAX_RECORD_BYTES`.
+            user: Who caused it.
+            component: Which part writes it.
+            level: How safe before this returns.
+            leaves: Gets the record's leaf hash appended; not with BUFFERED.
+
+        Raises:
+            BadInput: The record cannot be written; the log goes on.
+            AuditWriteError: The write or sync failed, now or before. The record may or may not be there.
+            AuditCorruption: The log on disk is damaged; nothing was changed.
+            LogHeld: Another process writes it.
+        """
+        middle = self._middles.get((type, user, component)) or self._middle(type, user, component)
+        body = encode_details(details)
+        if line_bound(middle, body) > MAX_RECORD_BYTES:
+            raise _too_long(type, middle, body)
+        if self._state != "open":
+            self.open()
+        with self._mutex:
+            seq = self._enqueue(middle, body, leaves, level, type)
+            batch = self._batch
+            turnstile = self._join(level, batch)
+        if level == Level.DURABLE:
+            self._wait_durable(batch, turnstile)
+        else:
+            self._wait_written(level, seq)
+        return seq
+
+    def append_many(
+        self,
+        entries: Iterable[Entry],
+        *,
+        level: Level = Level.DURABLE,
+        leaves: list[bytes] | None = None,
+    ) -> list[int]:
+        """Append *entries* one behind the other, with one write and one sync; return their sequences.
+
+        Nothing stands between them but, where a file is full, a SEGMENT record. Either all are accepted or, when
+        one cannot be written, none. Raises as `append` does.
+        """
+        ready = self._prepare(entries)
+        if not ready:
+            return []
+        if self._state != "open":
+            self.open()
+        with self._mutex:
+            seqs = self._enqueue_many(ready, leaves, level)
+            batch = self._batch
+            turnstile = self._join(level, batch)
+        if level == Level.DURABLE:
+            self._wait_durable(batch, turnstile)
+        else:
+            self._wait_written(level, seqs[-1])
+        return seqs
+
+    async def append_async(
+        self,
+        type: str,  # noqa: A002  the name of the field in the record
+        details: Mapping[str, Any],
+        *,
+        user: str = "",
+        component: str = "",
+        level: Level = Level.DURABLE,
+        leaves: list[bytes] | None = None,
+    ) -> int:
+        """As `append`, without ever blocking the event loop; cancelling it cancels only the wait."""
+        middle = self._middles.get((type, user, component)) or self._middle(type, user, component)
+        body = encode_details(details)
+        if line_bound(middle, body) > MAX_RECORD_BYTES:
+            raise _too_long(type, middle, body)
+        if self._state != "open":
+            await asyncio.to_thread(self.open)
+        with self._mutex:
+            seq = self._enqueue(middle, body, leaves, level, type)
+            future = self._join_async(level)
+        if future is not None:
+            await future
+        return seq
+
+    async def append_many_async(
+        self,
+        entries: Iterable[Entry],
+        *,
+        level: Level = Level.DURABLE,
+        leaves: list[bytes] | None = None,
+    ) -> list[int]:
+        """As `append_many`, without ever blocking the event loop; cancelling it cancels only the wait."""
+        ready = self._prepare(entries)
+        if not ready:
+            return []
+        if self._state != "open":
+            await asyncio.to_thread(self.open)
+        with self._mutex:
+            seqs = self._enqueue_many(ready, leaves, level)
+            future = self._join_async(level)
+        if future is not None:
+            await future
+        return seqs
+
+    def _middle(self, type_: str, user: str, component: str) -> bytes:
+        middle = line_middle(type_, user, component)
+        if len(self._middles) >= 4096:
+            self._middles.clear()
+        self._middles[type_, user, component] = middle
+        return middle
+
+    def _prepare(self, entries: Iterable[Entry]) -> list[tuple[str, bytes, bytes]]:
+        ready: list[tuple[str, bytes, bytes]] = []
+        for type_, details, user, component in entries:
+            middle = self._middles.get((type_, user, component)) or self._middle(type_, user, component)
+            body = encode_details(details)
+            if line_bound(middle, body) > MAX_RECORD_BYTES:
+                raise _too_long(type_, middle, body)
+            ready.append((type_, middle, body))
+        return ready
+
+    def _enqueue(
+        self, middle: bytes, body: bytes, leaves: list[bytes] | None, level: Level, type_: str
+    ) -> int:
+        """Give a record its sequence and time; call under the mutex.
+
+        The sequence follows from the queue's length, so that an interruption here can neither skip one nor
+        give one twice.
+        """
+        if self._state != "open" or os.getpid() != self._pid:
+            raise self._refusal()
+        ts = self._clock.now_ns()
+        bound = line_bound(middle, body)
+        if level == Level.BUFFERED and self._overflow == "gap" and self._queued_bytes > self._buffer_bytes:
+            self._dropped[type_] = self._dropped.get(type_, 0) + 1
+            self._dropped_ts = (self._dropped_ts[0] or ts, ts)
+            return 0
+        if ts >= self._midnight_ns or self._plan_bytes + bound > self._rotate_bytes:
+            self._plan_segment(ts)
+        queue = self._queue
+        seq = self._base + len(queue)
+        queue.append((ts, middle, body, leaves))
+        self._plan_records += 1
+        self._plan_bytes += bound
+        self._queued_bytes += bound
+        return seq
+
+    def _enqueue_many(
+        self, ready: list[tuple[str, bytes, bytes]], leaves: list[bytes] | None, level: Level
+    ) -> list[int]:
+        enqueue = self._enqueue
+        return [enqueue(middle, body, leaves, level, type_) for type_, middle, body in ready]
+
+    def _plan_segment(self, ts: int) -> None:
+        """Let the next record begin a new segment, unless the current one is empty; call under the mutex."""
+        if self._plan_records or not self._has_segment:
+            self._queue.append((ts, b"", b"", None))
+            self._markers += 1
+            self._plan_count += 1
+            self._plan_bytes = _SEGMENT_BOUND
+            self._plan_records = 0
+            self._has_segment = True
+        self._midnight_ns = (ts // _DAY_NS + 1) * _DAY_NS
+
+    def _refusal(self) -> AuditError:
+        if self._state == "poisoned":
+            return AuditWriteError(
+                f"audit log poisoned: {self._failure}",
+                hint="stop, repair the disk, start again: recovery runs then",
+            )
+        if os.getpid() != self._pid and self._pid:
+            return AuditWriteError(
+                f"audit log refused: process {os.getpid()} is a fork of the writer {self._pid}",
+                hint="start children by exec, or open the log after the fork",
+            )
+        return AuditError("audit log refused: it was closed")
+
+    # ------------------------------------------------------------------ waiting
+
+    def _join(self, level: Level, batch: _Batch) -> threading.Lock | None:
+        """The lock to wait on as a follower, or None for the batch's leader; call under the mutex."""
+        if level != Level.DURABLE:
+            if self._flusher_idle:
+                self._kick()
+            return None
+        if batch.led:
+            return batch.join()
+        batch.led = True
+        return None
+
+    def _wait_durable(self, batch: _Batch, turnstile: threading.Lock | None) -> None:
+        if turnstile is None:
+            try:
+                with self._sync:
+                    if not batch.finished:
+                        self._serve()
+            except BaseException:
+                # Interrupted before it began: the flusher serves the batch.
+                self._wanted = True
+                self._wake.set()
+                raise
+        else:
+            while not batch.finished and self._state != "poisoned":
+                if turnstile.acquire(timeout=_IDLE_SECS):
+                    turnstile.release()
+                    break
+        if batch.error is not None or not batch.finished:
+            raise self._refusal()
+
+    def _wait_written(self, level: Level, seq: int) -> None:
+        if level == Level.WRITTEN or (self._overflow == "wait" and self._queued_bytes > self._buffer_bytes):
+            self._write_out(seq)
+
+    def _join_async(self, level: Level) -> asyncio.Future[None] | None:
+        """A future that ends with the record's batch; call under the mutex, on the event loop."""
+        if level == Level.BUFFERED and self._queued_bytes <= self._buffer_bytes:
+            if self._flusher_idle:
+                self._kick()
+            return None
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        batch = self._batch if level == Level.DURABLE else self._written_batch
+        waiting = batch.futures.get(loop)
+        if waiting is None:
+            batch.futures[loop] = [future]
+        else:
+            waiting.append(future)
+        if not batch.led:
+            batch.led = True
+            self._wanted = True
+            self._wake.set()
+        return future
+
+    def _kick(self) -> None:
+        """End the flusher's long sleep; call under the mutex."""
+        self._flusher_idle = False
+        self._wake.set()
+
+    # ------------------------------------------------------------------ write, sync, acknowledge
+
+    def _serve(self) -> None:
+        """One group commit, for everybody who waits now; call with `_sync` held.
+
+        Whatever ends it before the last waiter is told, be it a signal, poisons.
+        """
+        with self._mutex:
+            batch = self._serving = self._batch
+            batch.led = True
+            self._batch = _Batch()
+        try:
+            with self._io:
+                self._drain()
+                file, target, end = self._file, self._written, self._end
+            if file is not None and target > self._durable:
+                self._acknowledge(file, target, end)
+            batch.finish(None)
+        except Exception as why:
+            self._poison(why)
+            raise self._refusal() from why
+        except BaseException as why:
+            self._poison(why)
+            raise
+
+    def _acknowledge(self, file: File, target: int, end: int) -> None:
+        """Sync what is written up to *target*, then say so in the head."""
+        file.fdatasync()
+        with self._mutex:
+            if self._state == "poisoned":
+                raise self._refusal()
+            if self._head is not None:
+                self._head.write(target, file.name, end)
+            self._durable = target
+
+    def _write_out(self, seq: int) -> None:
+        """Hand the queue to the kernel, unless somebody already did so up to *seq*."""
+        try:
+            while self._written < seq:
+                if self._markers:
+                    with self._sync, self._io:
+                        self._drain()
+                else:
+                    with self._io:
+                        self._drain(may_rotate=False)
+        except Exception as why:
+            self._poison(why)
+            raise self._refusal() from why
+        except BaseException as why:
+            self._poison(why)
+            raise
+
+    def _drain(self, *, may_rotate: bool = True) -> None:
+        """Write the whole queue; call with `_io` held, and with `_sync` where it may rotate."""
+        with self._mutex:
+            if self._state == "poisoned":
+                raise self._refusal()
+            if self._markers and not may_rotate:
+                return
+            if self._dropped:
+                self._enqueue_gap()
+            items = self._queue
+            if not items:
+                return
+            first, markers, plan = self._base, self._markers, self._plan_count
+            bounded, self._queued_bytes = self._queued_bytes, 0
+            self._markers = 0
+            self._queue, self._base = [], first + len(items)
+            batch = self._writing = self._written_batch
+            self._written_batch = _Batch()
+        start = 0
+        if markers:
+            for index, item in enumerate(items):
+                if not item[1]:
+                    self._write_lines(items[start:index], first + start)
+                    self._begin_segment(item[0], first + index)
+                    start = index + 1
+            items = items[start:]
+        written = self._write_lines(items, first + start)
+        batch.finish(None)
+        if not markers:
+            with self._mutex:
+                # Give back what the bounds asked for too much, so that segments fill up.
+                if plan == self._plan_count:
+                    self._plan_bytes -= bounded - written
+
+    def _enqueue_gap(self) -> None:
+        """Count the dropped records in a record of their own; call under the mutex."""
+        details = {
+            "dropped": sum(self._dropped.values()),
+            "first_ts_ns": self._dropped_ts[0],
+            "last_ts_ns": self._dropped_ts[1],
+            "types": self._dropped,
+        }
+        self._dropped, self._dropped_ts = {}, (0, 0)
+        middle = self._middle(RecordType.GAP, "", "journal")
+        bound = line_bound(middle, body := encode_details(details))
+        self._queue.append((self._clock.now_ns(), middle, body, None))
+        self._plan_bytes += bound
+        self._queued_bytes += bound
+
+    def _write_lines(self, items: Sequence[_Item], first: int) -> int:
+        """Write *items* as lines from sequence *first* into the current segment; return their bytes."""
+        if not items:
+            return 0
+        if first != self._written + 1 or self._file is None:
+            raise AuditWriteError(f"sequence {first} would follow {self._written}")
+        synced = self._durable
+        crc = crc32
+        lines: list[bytes] = []
+        add = lines.append
+        seq = first
+        sinks = False
+        for ts, middle, details, sink in items:
+            body = b'"seq":%d,"synced":%d,"ts":%d%b%b}' % (seq, synced, ts, middle, details)
+            add(b'{"crc":"%08x",%b' % (crc(body), body))
+            seq += 1
+            if sink is not None:
+                sinks = True
+        add(b"")
+        data = FILLER.join(lines)
+        lines.pop()
+        self._put(self._file, data)
+        self._written = seq - 1
+        hasher = sha256
+        leaves = [hasher(b"\0" + line).digest() for line in lines]
+        self._frontier.extend(leaves)
+        if sinks:
+            for leaf, item in zip(leaves, items, strict=True):
+                if item[3] is not None:
+                    item[3].append(leaf)
+        return len(data)
+
+    def _put(self, file: File, data: bytes) -> None:
+        end = self._end + len(data)
+        if end > self._allocated:
+            with self._filling:
+                while end > self._allocated:
+                    if not self._fill_step_of(file, self._step):
+                        raise OSError(errno.ENOSPC, f"no space left for {len(data)} bytes in {file.name!r}")
+        # One write for one batch; a short one is a failure like any other.
+        if file.pwrite(data, self._end) != len(data):
+            raise OSError(errno.EIO, f"short write to {file.name!r}")
+        self._end = end
+        if self._allocated - end < self._step // 4 and not self._filler_wanted:
+            self._filler_wanted = True
+            self._wake.set()
+
+    # ------------------------------------------------------------------ segments and space
+
+    def _begin_segment(self, ts: int, seq: int) -> None:
+        """Close the current segment and begin the next; call with `_sync` and `_io` held."""
+        if self._home is None:
+            raise AuditWriteError("audit log is not open")
+        with self._filling:
+            old = self._file
+            if old is not None:
+                if self._written > self._durable:
+                    self._acknowledge(old, self._written, self._end)
+                old.truncate(self._end)
+                old.fsync()
+                self._rotated.append(old.name)
+                old.close()
+            name = self._spare or segment_name(ts, seq)
+            self._file = file = (
+                self._home.open(name, writable=True) if self._spare else self._home.create(name)
+            )
+            self._spare = ""
+            self._end = self._allocated = 0
+            self._step = FIRST_FILL_BYTES
+            if not self._fill_step_of(file, self._step):
+                raise OSError(errno.ENOSPC, f"no space left for a new segment {name!r}")
+            file.fsync()
+            self._home.sync()
+        if not self._log_id:
+            self._log_id = self._random_bytes(16).hex()
+        details = {
+            "format": FORMAT_VERSION,
+            "schema": SCHEMA_VERSION,
+            "log_id": self._log_id,
+            "origin": self._origin,
+            "first_seq": seq,
+            "root": self._frontier.root().hex(),
+            "clock": self._clock.source,
+        }
+        middle = self._middle(RecordType.SEGMENT, "", "journal")
+        line = assemble_line(seq, self._durable, ts, middle, encode_details(details))
+        self._put(file, line + FILLER)
+        self._written = seq
+        self._frontier.append(sha256(b"\0" + line).digest())
+        # Durable before any other line of the segment.
+        self._acknowledge(file, seq, self._end)
+
+    def _fill_step_of(self, file: File, step: int) -> bool:
+        """Add at most *step* bytes of filler behind the allocated part; call with `_filling` held.
+
+        A step that the disk refuses for lack of room is halved, down to one page. False, and `space_low`, when
+        not even a page can be had.
+        """
+        while step >= PAGE_BYTES:
+            start = self._allocated
+            size = step - start % PAGE_BYTES
+            try:
+                _write_filler(file, start, size)
+            except OSError as why:
+                if why.errno not in _NO_SPACE:
+                    raise
+                step //= 2
+                continue
+            self._allocated = start + size
+            self._step = min(2 * step, FILL_STEP_BYTES)
+            self._space_low = False
+            return True
+        self._step = PAGE_BYTES
+        self._space_low = True
+        return False
+
+    def _fill_ahead(self) -> None:
+        """Have filler on the disk before it is needed: the flusher's work, in small pieces.
+
+        It writes only behind the allocated part, so nobody who writes lines has to wait for it; the sync is
+        made with `_sync` held, because of two syncs of one descriptor only one is told of a failure.
+        """
+        self._filler_wanted = False
+        goal = self._step
+        while self._state == "open" and (self._allocated - self._end < goal or self._space_low):
+            with self._filling:
+                file = self._file
+                if file is None or not self._fill_step_of(file, min(self._step, _AHEAD_BYTES)):
+                    return
+            with self._sync:
+                if self._file is file:
+                    file.fdatasync()
+
+    # ------------------------------------------------------------------ poison
+
+    def _poison(self, why: BaseException) -> None:
+        """Stop for good: nothing more is acknowledged, and everybody who waits is told."""
+        with self._mutex:
+            if self._state == "poisoned":
+                return
+            self._failure = f"{type(why).__name__}: {why}" if str(why) else type(why).__name__
+            self._state = "poisoned"
+            batches = (self._serving, self._writing, self._batch, self._written_batch)
+            callbacks = list(self._poison_callbacks)
+            head, file = self._head, self._file
+            if head is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    head.write(self._durable, file.name if file else "", head.end_offset, HeadState.POISONED)
+        error = AuditWriteError(f"audit log poisoned: {self._failure}")
+        for batch in batches:
+            batch.finish(error)
+        if head is not None:
+            # The disk may refuse this too; readers on this machine see the mapped page.
+            with contextlib.suppress(OSError, ValueError):
+                head.flush()
+        for callback in callbacks:
+            callback(self._failure)
+        self._wake.set()
+
+    def _let_go(self) -> None:
+        """Close the segment's descriptor after a failure, when nobody is inside a call on it."""
+        with self._sync, self._io, self._filling:
+            if self._file is not None:
+                self._file.close()
+
+    # ------------------------------------------------------------------ the flusher
+
+    def _run_flusher(self) -> None:
+        rounds = 0
+        try:
+            while self._state == "open" and not self._stopping:
+                with self._mutex:
+                    pending = self._base + len(self._queue) - 1 > self._durable
+                    idle = self._flusher_idle = not (pending or self._wanted or self._filler_wanted)
+                kicked = self._wake.wait(_IDLE_SECS if idle else _WRITE_WITHIN_SECS)
+                self._wake.clear()
+                wanted, self._wanted = self._wanted, False
+                if idle and kicked and not wanted:
+                    continue  # somebody began to write; give it the 10 ms to gather
+                rounds = self._flush(rounds, wanted=wanted)
+        except AuditError:
+            pass  # poisoned: whoever waited has been told
+        except BaseException as why:  # noqa: BLE001  a task ends here, and poisons
+            self._poison(why)
+        if self._state == "poisoned":
+            self._let_go()
+
+    def _flush(self, rounds: int, *, wanted: bool) -> int:
+        """One round of the flusher; returns for how many rounds something has been unsynced."""
+        if wanted and self._batch.led:
+            with self._sync:
+                self._serve()
+        elif self._queue:
+            self._write_out(self._base + len(self._queue) - 1)
+        else:
+            self.tick()
+        if self._rotated and self._sealer is not None:
+            with self._io:
+                rotated, self._rotated = self._rotated, []
+            for name in rotated:
+                self._sealer.rotated(name)
+        if self._filler_wanted or self._space_low:
+            self._fill_ahead()
+        if self._written <= self._durable:
+            return 0
+        if rounds + 1 < _SYNC_EVERY_ROUNDS:
+            return rounds + 1
+        self.sync()
+        return 0
+
+    def tick(self) -> None:
+        """Rotate if the UTC day of the current segment is over; also done once a second while idle."""
+        if self._state != "open":
+            return
+        with self._mutex:
+            now = self._clock.now_ns()
+            if now < self._midnight_ns or not self._plan_records:
+                return
+            self._plan_segment(now)
+        self.sync()
+
+    def sync(self) -> None:
+        """Return once everything appended before is synced.
+
+        Raises:
+            AuditWriteError: The write or sync failed, now or before.
+        """
+        if self._state == "poisoned":
+            raise self._refusal()
+        if self._state == "open":
+            with self._sync:
+                self._serve()
+
+    # ------------------------------------------------------------------ open and close
+
+    def open(self) -> None:
+        """Take the lock and run recovery now instead of at the first append; an open log is left alone.
+
+        Raises as `append` does.
+        """
+        if self._state == "open" and os.getpid() == self._pid:
+            return
+        # Asked before the lock too: in a forked child nobody will ever release it.
+        self._refuse_to_open()
+        with self._opening:
+            if self._state == "open":
+                return
+            self._refuse_to_open()
+            home = self._storage.directory(self.directory, create=True)
+            try:
+                self._open_in(home)
+            except BaseException:
+                self._forget(home)
+                raise
+
+    def _refuse_to_open(self) -> None:
+        if self._ended or self._state == "poisoned" or (self._pid and self._pid != os.getpid()):
+            raise self._refusal()
+
+    def _open_in(self, home: Directory) -> None:
+        if not home.try_lock():
+            raise _held(home)
+        found = recovery.scan(home)
+        mark = read_head(home)
+        verdict, known = recovery.judge(found, mark)
+        self._pid = os.getpid()
+        self._home = home
+        try:
+            _write_pid(home, self._pid)
+            details = self._recover(home, found, known, torn=verdict is Verdict.TORN)
+            if self._seals:
+                self._start_sealer(home, found)
+        except AuditError:
+            raise
+        except BaseException as why:
+            self._poison(why)
+            raise self._refusal() from why
+        with self._mutex:
+            self._state = "open"
+        self._flusher = threading.Thread(target=self._run_flusher, name="holdfast-audit", daemon=True)
+        self._flusher.start()
+        atexit.register(self.close)
+        _LOGS.add(self)
+        if details is not None:
+            self.append(RecordType.RECOVERY, details, component="journal")
+
+    def _recover(self, home: Directory, found: Scan, known: int, *, torn: bool) -> dict[str, Any] | None:
+        """Make the log whole and take up where it ends; returns the details of a RECOVERY record, or None."""
+        self._head = head = Head(home)
+        mark = head.found
+        # From here on the log is not "closed" any more, whatever happens next.
+        head.write(*((0, "", 0) if mark is None else (mark.sequence, mark.segment, mark.end_offset)))
+        head.flush()
+        repaired = recovery.repair(home, found, known) if torn else None
+        copies = recovery.unnamed_quarantine(home, found.named_quarantine)
+        self._take_up(home, found, head)
+        if repaired is None and not copies:
+            return None
+        file, offset = found.place
+        return {
+            "first_lost": found.first_missing,
+            "known_durable": known,
+            "file": file,
+            "offset": offset,
+            "tail_bytes": 0 if repaired is None else repaired.tail_bytes,
+            "quarantine": sorted({*copies, *(() if repaired is None else repaired.quarantine)}),
+            "head": "missing" if mark is None else mark.state.name.lower(),
+        }
+
+    def _take_up(self, home: Directory, found: Scan, head: Head) -> None:
+        """Go on behind the last record found."""
+        self._log_id = found.log_id
+        self._frontier = found.frontier
+        self._base = found.first_missing
+        self._written = self._durable = found.first_missing - 1
+        self._spare = next(
+            (
+                tail.segment
+                for tail in found.tails
+                if tail.offset == 0 and first_sequence(tail.segment) == found.first_missing
+            ),
+            "",
+        )
+        if not found.segments:
+            return
+        last = found.segments[-1]
+        head.write(last.last_seq, last.name.name, last.end)
+        if last.name.sealed:
+            return
+        self._file = home.open(last.name.name, writable=True)
+        self._end = last.end
+        self._allocated = self._file.size()
+        if not self._spare:
+            self._has_segment = True
+            self._plan_bytes = last.end
+            self._plan_records = last.last_seq - last.name.first_seq
+            self._midnight_ns = (last.first_ts // _DAY_NS + 1) * _DAY_NS
+
+    def _start_sealer(self, home: Directory, found: Scan) -> None:
+        from holdfast.audit.seal import Sealer  # noqa: PLC0415  a log that is only read needs no sealer
+
+        self._sealer = Sealer(home, self.append)
+        self._sealer.start([segment.name.name for segment in found.segments[:-1]])
+
+    def _forget(self, home: Directory) -> None:
+        """Undo a start that failed, so that another may try."""
+        with self._io:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+        if self._head is not None:
+            self._head.close()
+            self._head = None
+        home.close()
+        self._home = None
+        if self._state != "poisoned":
+            self._pid = 0
+
+    def close(self) -> None:
+        """Sync everything, cut the segment, say "closed" in the head and give up the lock; for good.
+
+        A poisoned log only gives up its descriptors. A second call does nothing.
+
+        Raises:
+            AuditWriteError: The last sync failed; the log is poisoned.
+        """
+        if self._pid and self._pid != os.getpid():
+            return
+        with self._opening:
+            if self._ended:
+                return
+            sealer, flusher, home = self._sealer, self._flusher, self._home
+            if self._state == "open" and sealer is not None:
+                sealer.close()
+            self._ended = True
+            self._stopping = True
+            self._wake.set()
+            if flusher is not None and flusher is not threading.current_thread():
+                flusher.join()
+            atexit.unregister(self.close)
+            _LOGS.discard(self)
+            try:
+                if self._state == "open":
+                    self._finish()
+            finally:
+                for thing in (self._file, self._head, home):
+                    if thing is not None:
+                        thing.close()
+
+    def _finish(self) -> None:
+        with self._sync:
+            with self._mutex:
+                self._state = "closed"
+            self._serve()
+            with self._io, self._filling:
+                try:
+                    file, head = self._file, self._head
+                    if file is not None and head is not None:
+                        file.truncate(self._end)
+                        file.fsync()
+                        head.write(self._durable, file.name, self._end, HeadState.CLOSED)
+                        head.flush()
+                except OSError as why:
+                    self._poison(why)
+                    raise self._refusal() from why
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------ reading
+
+    def records(self, start_seq: int = 1) -> Iterator[Record]:
+        """Every record from *start_seq* on, up to what is durable when it is asked for.
+
+        Raises:
+            AuditCorruption: After the last record before the damage.
+        """
+        from holdfast.audit.query import read_records  # noqa: PLC0415  the writer alone does not need it
+
+        self._sync_for_reading()
+        return read_records(self.directory, start_seq=start_seq, storage=self._storage)
+
+    def query(
+        self,
+        start_time: Moment | None = None,
+        end_time: Moment | None = None,
+        event_type: str | None = None,
+        user_id: str | None = None,
+        max_results: int | None = None,
+    ) -> list[AuditEntry]:
+        """Records by time, type and user, in sequence order; see `query.query`.
+
+        What this log object appended before is included, whatever its level.
+        """
+        from holdfast.audit.query import query  # noqa: PLC0415  the writer alone does not need it
+
+        self._sync_for_reading()
+        return query(
+            self.directory, start_time, end_time, event_type, user_id, max_results, storage=self._storage
+        )
+
+    def verify_integrity(self) -> dict[str, Any]:
+        """Check every byte of the log; see `verify.verify`."""
+        from holdfast.audit.verify import verify  # noqa: PLC0415  the writer alone does not need it
+
+        self._sync_for_reading()
+        return verify(self.directory, storage=self._storage).to_dict()
+
+    def _sync_for_reading(self) -> None:
+        if self._state == "open":
+            self.sync()
+
+
+_LOGS: weakref.WeakSet[WriteAheadLog] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In a forked child: let go of the lock's descriptor, so that it ends with the writer alone.
+
+    No lock may be taken here, and the child must not touch the shared head page.
+    """
+    for log in list(_LOGS):
+        log._state = "closed"  # noqa: SLF001  the same module
+        log._ended = True  # noqa: SLF001
+        if log._home is not None:  # noqa: SLF001
+            log._home.close()  # noqa: SLF001
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def first_sequence(name: str) -> int:
+    """The first sequence in a segment's file name, or 0."""
+    parsed = parse_segment_name(name)
+    return 0 if parsed is None else parsed.first_seq
+
+
+def _write_filler(file: File, start: int, size: int) -> None:
+    for offset in range(start, start + size, _WRITE_CHUNK):
+        part = FILLER * min(_WRITE_CHUNK, start + size - offset)
+        if file.pwrite(part, offset) != len(part):
+            raise OSError(errno.ENOSPC, "short write of filler")
+
+
+def _too_long(type_: str, middle: bytes, body: bytes) -> BadInput:
+    return BadInput(
+        f"record refused: {line_bound(middle, body)} bytes > {MAX_RECORD_BYTES} bytes (type={type_})",
+        hint="store the payload elsewhere and record its digest",
+    )
+
+
+def _write_pid(home: Directory, pid: int) -> None:
+    """Note who writes, for the one who finds the log held; losing the note loses nothing."""
+    with contextlib.suppress(OSError):
+        run = home.subdirectory(RUN)
+        try:
+            try:
+                file = run.create(PID)
+            except FileExistsError:
+                file = run.open(PID, writable=True)
+            try:
+                file.truncate(0)
+                file.pwrite(b"%d\n" % pid, 0)
+            finally:
+                file.close()
+        finally:
+            run.close()
+
+
+def _held(home: Directory) -> LogHeld:
+    pid = read_pid(home)
+    who = "another process" if pid is None else f"process {pid}"
+    return LogHeld(
+        f"audit log {str(home.path)!r} is held: {who} writes it",
+        hint="stop it, or choose another directory",
+    )
+
+
+def read_pid(home: Directory) -> int | None:
+    """The process that last wrote the log in *home*, if it noted itself and still lives."""
+    try:
+        if RUN not in home.names():
+            return None
+        run = home.subdirectory(RUN)
+        try:
+            file = run.open(PID)
+            try:
+                pid = int(file.pread(32, 0))
+            finally:
+                file.close()
+        finally:
+            run.close()
+        os.kill(pid, 0)
+    except PermissionError:
+        return None
+    except (OSError, ValueError):
+        return None
+    return pid
