@@ -45,8 +45,12 @@ steps = st.one_of(
         prices,
         sizes,
         st.sampled_from(list(TimeInForce)),
-        st.sampled_from(["x", "y"]),
-        st.tuples(st.booleans(), st.sampled_from(list(SelfTrade)), st.integers(0, 4)),
+        st.tuples(
+            st.sampled_from(["x", "y"]),
+            st.booleans(),
+            st.sampled_from(list(SelfTrade)),
+            st.integers(0, 4),
+        ),
     ),
     st.tuples(st.just("cancel"), st.integers(0, 20)),
     st.tuples(st.just("wait"), st.integers(0, 3)),
@@ -128,8 +132,8 @@ class World:
         no = tuple((PriceE4(10_000 - p), QtyE2(n)) for (s, p), n in self.recorded.items() if s is ASK)
         return self.book.apply(Snapshot("M", self.ts, yes, no))
 
-    def place(self, side, price, size, tif, account, extras):
-        post_only, self_trade, expires = extras
+    def place(self, side, price, size, tif, who):
+        account, post_only, self_trade, expires = who
         order = NewOrder(
             order_id=f"o{len(self.orders)}",
             account=account,
