@@ -42,7 +42,9 @@ CLOSE_WAIT_SECS = 30.0
 """How long `Sealer.close` lets a running seal finish."""
 
 _BLOCK = 1 << 20
-_GZIP = 31
+_WINDOW_BITS = 15
+_GZIP = 16 + _WINDOW_BITS
+_HEADER_BYTES = 10
 _MEMBER_START = b"\x1f\x8b\x08" + bytes(5)
 _LEVEL = 6
 
@@ -108,21 +110,25 @@ def read_members(file: File, *, start: int = 0) -> Iterator[tuple[int, bytes]]:
         yield began, b"".join(raw)
 
 
-def salvage_member(file: File, start: int) -> bytes:
-    """What can be read of the damaged gzip member at *start*, up to the byte that makes no sense."""
-    unpack = zlib.decompressobj(_GZIP)
+def salvage_member(file: File, start: int) -> tuple[bytes, bool]:
+    """What can be read of the damaged gzip member at *start*, and whether that is all of its content.
+
+    Header and trailer are passed over, so that damage there costs no line; inside, everything up to the byte
+    that makes no sense is given.
+    """
+    unpack = zlib.decompressobj(-_WINDOW_BITS)
     raw, size = list[bytes](), 0
     data = file.pread(2 * MEMBER_BYTES, start)
-    for at in range(0, len(data), 16):
+    for at in range(_HEADER_BYTES, len(data)):
         try:
-            piece = unpack.decompress(data[at : at + 16], MEMBER_BYTES + 1 - size)
+            piece = unpack.decompress(data[at : at + 1], MEMBER_BYTES + 1 - size)
         except zlib.error:
             break
         raw.append(piece)
         size += len(piece)
         if unpack.eof or size > MEMBER_BYTES:
             break
-    return b"".join(raw)[:MEMBER_BYTES]
+    return b"".join(raw)[:MEMBER_BYTES], unpack.eof
 
 
 def find_member(file: File, start: int) -> int | None:
@@ -380,7 +386,8 @@ class Sealer:
         except AuditError as why:
             self.failures.append(f"sealing stopped: {why}")
             return False
-        except (OSError, ValueError, TradingError, msgspec.MsgspecError) as why:
+        except (OSError, ValueError, RuntimeError, TradingError, msgspec.MsgspecError) as why:
+            # RuntimeError: the interpreter is ending and starts no process any more.
             self.failures.append(f"{', '.join(names)} stay raw: {why}")
         return True
 

@@ -56,6 +56,7 @@ MAX_PROBLEMS = 1000
 """More problems are counted, not kept."""
 
 _QUARANTINE_NAME = re.compile(r"(audit_\d{8}_\d{6}_\d{12}\.log)-(\d+)-([0-9a-f]{16})", re.ASCII)
+_PROCESS_ID = re.compile(rb"(\d{1,10}\n)?", re.ASCII)
 _OWN_TYPES = frozenset({"SEGMENT", "SEALED", "RECOVERY"})
 
 
@@ -305,21 +306,25 @@ class _Verification:
     # -- the head ----------------------------------------------------------------------------------------------
 
     def _read_head(self) -> bytes | None:
-        """The head's bytes, or None where there is none."""
-        try:
-            file = self.directory.open(HEAD_NAME)
-        except FileNotFoundError:
-            return None
-        except OSError as why:
-            self.note(0, HEAD_NAME, 0, f"cannot be read: {why}")
-            return None
-        try:
-            page = file.pread(PAGE_BYTES + 1, 0)
-        except OSError as why:
-            self.note(0, HEAD_NAME, 0, f"cannot be read: {why}")
-            return None
-        finally:
-            file.close()
+        """The head's bytes, or None where there is none.
+
+        A reading that fell into a writer's change is taken anew; damage stays.
+        """
+        page = b""
+        for _ in range(8):
+            try:
+                file = self.directory.open(HEAD_NAME)
+                try:
+                    page = file.pread(PAGE_BYTES + 1, 0)
+                finally:
+                    file.close()
+            except FileNotFoundError:
+                return None
+            except OSError as why:
+                self.note(0, HEAD_NAME, 0, f"cannot be read: {why}")
+                return None
+            if not _head_faults(page):
+                break
         self.mark = decode_head(page)
         return page
 
@@ -328,29 +333,8 @@ class _Verification:
             if has_segments and not self.report.problem_count:
                 self.note(0, HEAD_NAME, 0, "missing beside segments")
             return
-        if len(page) != PAGE_BYTES:
-            self.note(0, HEAD_NAME, min(len(page), PAGE_BYTES), f"not {PAGE_BYTES} bytes long")
-        rest = bytearray(page)
-        for offset in SLOT_OFFSETS:
-            rest[offset : offset + SLOT_BYTES] = bytes(len(rest[offset : offset + SLOT_BYTES]))
-        stray = next((index for index, byte in enumerate(rest) if byte), None)
-        if stray is not None:
-            self.note(0, HEAD_NAME, stray, "a byte outside the two slots is not zero")
-        self._check_slots([page[offset : offset + SLOT_BYTES] for offset in SLOT_OFFSETS])
-
-    def _check_slots(self, slots: list[bytes]) -> None:
-        marks = [decode_slot(slot) for slot in slots]
-        if all(mark is None for mark in marks):
-            if any(slot.strip(b"\0") for slot in slots):
-                self.note(0, HEAD_NAME, 0, "neither slot is valid")
-        elif self.is_closed:
-            # A writer that closed in order has written both slots, one after the other.
-            for offset, slot, mark in zip(SLOT_OFFSETS, slots, marks, strict=True):
-                if mark is None and slot.strip(b"\0"):
-                    self.note(0, HEAD_NAME, offset, "a slot of the closed log is not valid")
-            counts = [mark.count for mark in marks if mark is not None]
-            if len(counts) == 2 and abs(counts[0] - counts[1]) != 1:
-                self.note(0, HEAD_NAME, 0, f"its slots were written as numbers {counts[0]} and {counts[1]}")
+        for offset, reason in _head_faults(page):
+            self.note(0, HEAD_NAME, offset, reason)
 
     # -- what lies in the directory ----------------------------------------------------------------------------
 
@@ -402,6 +386,15 @@ class _Verification:
             for name in sorted(run.names()):
                 if name != PID:
                     self.note(0, f"{RUN}/{name}", 0, "an unknown file")
+                    continue
+                file = run.open(name)
+                try:
+                    if not _PROCESS_ID.fullmatch(file.pread(64, 0)):
+                        self.note(0, f"{RUN}/{name}", 0, "not a process id")
+                finally:
+                    file.close()
+        except OSError as why:
+            self.note(0, RUN, 0, f"cannot be read: {why}")
         finally:
             run.close()
 
@@ -493,7 +486,7 @@ class _Verification:
             now = read_head(self.directory)
         except OSError:
             return False
-        return now is not None and (self.mark is None or now.count != self.mark.count)
+        return now is not None and (self.mark is None or now.writes != self.mark.writes)
 
     # -- sealed segments, quarantine ---------------------------------------------------------------------------
 
@@ -588,6 +581,32 @@ class _Verification:
             self.note(0, f"{QUARANTINE}/{name}", 0, "its SHA-256 is not the one in its name")
 
 
+def _head_faults(page: bytes) -> list[tuple[int, str]]:
+    """What is wrong with the bytes of a head, with its offset.
+
+    A slot fills part of one sector, which no crash tears, so each is valid or was never written.
+    """
+    faults: list[tuple[int, str]] = []
+    if len(page) != PAGE_BYTES:
+        faults.append((min(len(page), PAGE_BYTES), f"{len(page)} bytes long, expected {PAGE_BYTES}"))
+    rest = bytearray(page)
+    marks: list[HeadMark] = []
+    for offset in SLOT_OFFSETS:
+        slot = page[offset : offset + SLOT_BYTES]
+        mark = decode_slot(slot)
+        if mark is not None:
+            marks.append(mark)
+        elif slot.strip(b"\0"):
+            faults.append((offset, "a slot of it is not valid"))
+        rest[offset : offset + SLOT_BYTES] = bytes(len(slot))
+    if len(marks) == 2 and abs(marks[0].writes - marks[1].writes) != 1:
+        faults.append((0, f"its slots were written as numbers {marks[0].writes} and {marks[1].writes}"))
+    stray = next((index for index, byte in enumerate(rest) if byte), None)
+    if stray is not None:
+        faults.append((stray, "a byte outside its two slots is not zero"))
+    return faults
+
+
 class _SegmentCheck:
     """One segment read from its first to its last byte."""
 
@@ -647,8 +666,14 @@ class _SegmentCheck:
                 self.readable = False
                 self.member = why.offset
                 reason = str(why).rpartition(": ")[2]
-                yield salvage_member(self.file, why.offset)
-                self.whole.note(0, self.file.name, why.offset, f"gzip member damaged: {reason}")
+                content, complete = salvage_member(self.file, why.offset)
+                yield content
+                if complete:
+                    self.whole.note(
+                        0, self.file.name, why.offset, f"gzip member damaged around its lines: {reason}"
+                    )
+                else:
+                    self.whole.damage(self.file.name, why.offset, f"gzip member damaged: {reason}")
                 start = find_member(self.file, why.offset + 1)
 
     def _check_lines(self, data: bytes) -> bytes:
@@ -731,7 +756,7 @@ class _SegmentCheck:
         if mark is None:
             return
         name = self.file.name.removesuffix(".gz")
-        if (mark.segment, mark.end_offset) != (name, self.offset):
+        if (mark.segment.removesuffix(".gz"), mark.end_offset) != (name, self.offset):
             self.whole.note(
                 mark.sequence,
                 self.file.name,
