@@ -1,0 +1,1031 @@
+"""Kalshi's wire, as pure functions: requests out of values, values out of answers.
+
+Promise: a parser returns a complete value or raises `VenueAnswerUnknown`, never anything else and never a
+half-filled value. Fields this code does not know are tolerated; those it needs must be there, in today's
+fixed-point form ("10.00" contracts, "0.5600" dollars). The older integer cents and counts are never read. An
+answer that carries an `error` is no answer, whatever its status code.
+
+All prices leave here on the YES leg, all numbers as integers in a named unit, all times as UTC nanoseconds.
+
+Source: research 05, sections 1 and 2; docs.kalshi.com (OpenAPI 3.26, AsyncAPI 2.0).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Generic, NamedTuple, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from holdfast.core.errors import BadInput, VenueAnswerUnknown
+from holdfast.core.fees import MAKER_RATE_E4, TAKER_RATE_E4, FeeType, KalshiFees
+from holdfast.core.instruments import Instrument, PriceRange
+from holdfast.core.money import (
+    ONE_CONTRACT_E2,
+    ONE_DOLLAR_E4,
+    MoneyE6,
+    PriceE4,
+    QtyE2,
+    complement,
+    format_price,
+    format_qty,
+    parse_money,
+    parse_price,
+    parse_qty,
+)
+from holdfast.core.orders import Fill, OrderStatus
+from holdfast.core.signals import BookSide, Intent, TimeInForce
+from holdfast.execution.venue import Ack, Book, Canceled, Level, MarketChanged, PublicTrade, VenueOrder
+
+REST_PREFIX = "/trade-api/v2"
+ORDERS_PATH = "portfolio/events/orders"
+MAX_PAGE = 1000
+
+T = TypeVar("T")
+
+_TIME_IN_FORCE: Mapping[TimeInForce, str] = {
+    TimeInForce.GTC: "good_till_canceled",
+    TimeInForce.IOC: "immediate_or_cancel",
+    TimeInForce.FOK: "fill_or_kill",
+}
+_ORDER_STATUS: Mapping[str, OrderStatus] = {
+    "resting": OrderStatus.WORKING,
+    "canceled": OrderStatus.CANCELED,
+    "executed": OrderStatus.FILLED,
+}
+_OPEN_STATUS = "active"
+_HUNDREDTH = QtyE2(1)
+_NANOS_PER_SEC = 1_000_000_000
+_NANOS_PER_MS = 1_000_000
+
+
+# --- values -----------------------------------------------------------------------------------------------
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the venue said, as one value; fields can be read by name or, as older callers do, by index."""
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return getattr(self, name)
+        except AttributeError:
+            raise KeyError(name) from None
+
+
+class ErrorBody(NamedTuple):
+    """What a non-2xx answer said."""
+
+    code: str
+    message: str
+
+
+class Page(NamedTuple, Generic[T]):
+    """One page of a list; an empty *cursor* means that it was the last."""
+
+    items: list[T]
+    cursor: str
+
+
+class Balance(Answer, frozen=True, kw_only=True):
+    """Cash available for trading.
+
+    Attributes:
+        balance: Dollars.
+        updated_ns: When the venue last changed it, UTC ns, or 0.
+    """
+
+    balance: MoneyE6
+    updated_ns: int = 0
+
+
+class ExchangeStatus(Answer, frozen=True, kw_only=True):
+    """Whether the venue is up, and whether it trades."""
+
+    exchange_active: bool
+    trading_active: bool
+
+
+class Market(Answer, frozen=True, kw_only=True):
+    """One market with its best prices.
+
+    Attributes:
+        ticker, event_ticker: Its names.
+        status: The venue's word: initialized, inactive, active, closed, determined, disputed, amended, finalized.
+        result: "yes", "no", or "" while undetermined.
+        title, yes_title: For people.
+        yes_bid, yes_ask: Best prices on the YES leg; None for an empty side.
+        yes_bid_qty, yes_ask_qty: Quantity there; 0 where the venue does not say.
+        last_price: Of the last trade; None before the first.
+        volume, open_interest: In contracts.
+        price_ranges: The tick grid.
+        qty_step: 1 where fractions of a contract trade, else 100.
+        open_ns, close_ns: When trading begins and ends; 0 where the venue does not say.
+    """
+
+    ticker: str
+    event_ticker: str
+    status: str
+    result: str
+    price_ranges: tuple[PriceRange, ...]
+    title: str = ""
+    yes_title: str = ""
+    yes_bid: PriceE4 | None = None
+    yes_ask: PriceE4 | None = None
+    yes_bid_qty: QtyE2 = QtyE2(0)
+    yes_ask_qty: QtyE2 = QtyE2(0)
+    last_price: PriceE4 | None = None
+    volume: QtyE2 = QtyE2(0)
+    open_interest: QtyE2 = QtyE2(0)
+    qty_step: QtyE2 = ONE_CONTRACT_E2
+    open_ns: int = 0
+    close_ns: int = 0
+
+
+class EventFacts(Answer, frozen=True, kw_only=True):
+    """What an event says about its markets together."""
+
+    event_ticker: str
+    series_ticker: str
+    mutually_exclusive: bool
+
+
+class SeriesFees(Answer, frozen=True, kw_only=True):
+    """What a series charges, in parts per million of price x (1 - price)."""
+
+    taker_fee_ppm: int
+    maker_fee_ppm: int
+
+
+DEAREST_FEES = SeriesFees(taker_fee_ppm=TAKER_RATE_E4 * 100, maker_fee_ppm=MAKER_RATE_E4 * 100)
+"""The dearest published model at multiplier 1, for a series the venue does not describe."""
+
+
+class Position(Answer, frozen=True, kw_only=True):
+    """One market's position.
+
+    Attributes:
+        ticker: The market.
+        quantity: Signed YES contracts; negative is long NO.
+        exposure, realized_pnl, fees_paid: As the venue counts them, dollars; None where it does not say.
+    """
+
+    ticker: str
+    quantity: QtyE2
+    exposure: MoneyE6 | None = None
+    realized_pnl: MoneyE6 | None = None
+    fees_paid: MoneyE6 | None = None
+
+
+class Settlement(Answer, frozen=True, kw_only=True):
+    """How one market ended for us.
+
+    Attributes:
+        result: "yes", "no", "scalar" or "void".
+        yes_count, no_count: Contracts of each leg held then.
+        fee: Paid for them in all.
+        settled_ns: When, UTC ns.
+    """
+
+    ticker: str
+    event_ticker: str
+    result: str
+    yes_count: QtyE2
+    no_count: QtyE2
+    fee: MoneyE6
+    settled_ns: int
+
+
+# --- requests ---------------------------------------------------------------------------------------------
+
+
+class CreateOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The body of POST /portfolio/events/orders."""
+
+    ticker: str
+    client_order_id: str
+    side: BookSide
+    count: str
+    price: str
+    time_in_force: str
+    self_trade_prevention_type: str
+    expiration_time: int = 0
+    post_only: bool = False
+    reduce_only: bool = False
+
+
+def create_request(intent: Intent) -> CreateOrder:
+    """The placement of *intent*.
+
+    `expiration_time` (whole seconds, rounded down) goes only with a resting order, `reduce_only` only with an
+    immediate one: the venue refuses them elsewhere.
+
+    Raises:
+        BadInput: Count not positive or price outside (0, 1): nothing that the gate lets through.
+    """
+    signal = intent.signal
+    if intent.count <= 0 or not 0 < intent.yes_price < ONE_DOLLAR_E4:
+        raise BadInput(
+            f"order {intent.client_order_id!r} with count {intent.count} (1/100) and YES price"
+            f" {intent.yes_price} (1/10,000 dollar) cannot be written for the venue"
+        )
+    rests = signal.tif is TimeInForce.GTC
+    return CreateOrder(
+        ticker=intent.ticker,
+        client_order_id=intent.client_order_id,
+        side=intent.book_side,
+        count=format_qty(intent.count),
+        price=format_price(intent.yes_price),
+        time_in_force=_TIME_IN_FORCE[signal.tif],
+        self_trade_prevention_type="taker_at_cross",
+        expiration_time=signal.expiration_ns // _NANOS_PER_SEC if rests else 0,
+        post_only=signal.post_only,
+        reduce_only=signal.reduce_only and not rests,
+    )
+
+
+def create_body(intent: Intent) -> bytes:
+    """`create_request` as JSON."""
+    return msgspec.json.encode(create_request(intent))
+
+
+def segment(name: str, what: str) -> str:
+    """*name* as one segment of a path.
+
+    Raises:
+        BadInput: Empty, longer than 200 characters, or one that would climb out of its place.
+    """
+    if not name or len(name) > 200 or name in {".", ".."}:
+        raise BadInput(f"{what} {name[:40]!r} cannot be asked for")
+    return quote(name, safe="")
+
+
+def query(**fields: str | int | None) -> str:
+    """The query string of the fields that are not None; "" when none is left."""
+    return urlencode({name: value for name, value in fields.items() if value is not None})
+
+
+# --- reading ----------------------------------------------------------------------------------------------
+
+
+class _Wire(msgspec.Struct, kw_only=True):
+    error: Any = None
+
+
+_Decoder = msgspec.json.Decoder
+W = TypeVar("W", bound=_Wire)
+
+
+def decode(decoder: _Decoder[T], body: bytes | bytearray | memoryview | msgspec.Raw, what: str) -> T:
+    """*body* through *decoder*.
+
+    Raises:
+        VenueAnswerUnknown: Not JSON, not the expected shape, or an essential field is missing.
+    """
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise VenueAnswerUnknown(f"{what} cannot be read: {str(error)[:200]}") from None
+
+
+def _answer(decoder: _Decoder[W], body: bytes, what: str) -> W:
+    wire = decode(decoder, body, what)
+    if wire.error is not None:
+        raise VenueAnswerUnknown(f"{what} carries an error: {_text(wire.error)}")
+    return wire
+
+
+def _text(value: Any) -> str:
+    return "".join(char if char.isprintable() else "?" for char in str(value))[:200]
+
+
+class reading(contextlib.AbstractContextManager[None]):  # noqa: N801  used as a statement, like `contextlib.suppress`
+    """Turns what a value's text can be wrong about into `VenueAnswerUnknown`."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, BadInput | ValueError | OverflowError):
+            raise VenueAnswerUnknown(f"{self.what} cannot be read: {_text(error)}") from None
+
+
+def _time_ns(text: str | None) -> int:
+    """An RFC 3339 time in UTC ns, 0 for none."""
+    if not text:
+        return 0
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    whole = int(moment.replace(microsecond=0).timestamp())
+    return whole * _NANOS_PER_SEC + moment.microsecond * 1000
+
+
+def _positive_qty(text: str, what: str) -> QtyE2:
+    qty = parse_qty(text, what)
+    if qty < 0:
+        raise BadInput(f"{what} {text!r} is negative")
+    return qty
+
+
+def _yes_price(text: str, what: str = "price") -> PriceE4:
+    price = parse_price(text, what)
+    if not 0 <= price <= ONE_DOLLAR_E4:
+        raise BadInput(f"{what} {text!r} is outside 0 to 1 dollar")
+    return price
+
+
+def book_side(book: str | None, outcome: str | None, side: str | None, action: str | None) -> BookSide:
+    """The side of the YES book from today's fields, else from the older pair of outcome and action.
+
+    Raises:
+        BadInput: Nothing that says which.
+    """
+    if book in {"bid", "ask"}:
+        return BookSide.BID if book == "bid" else BookSide.ASK
+    if outcome in {"yes", "no"}:
+        return BookSide.BID if outcome == "yes" else BookSide.ASK
+    if side in {"yes", "no"} and action in {"buy", "sell"}:
+        return BookSide.BID if (side == "yes") == (action == "buy") else BookSide.ASK
+    raise BadInput("neither book_side nor outcome_side nor side with action says which side it was")
+
+
+def parse_error(status: int, body: bytes) -> ErrorBody:
+    """Code and message of a non-2xx answer; never raises.
+
+    The envelope is {"error": {"code", "message", ...}}, a 429 says {"error": "too many requests"}, and a
+    gateway in front may say anything at all.
+    """
+    fallback = ErrorBody(f"http_{status}", "")
+    try:
+        found: object = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return fallback
+    if isinstance(found, dict) and "error" in found:
+        found = found["error"]
+    if isinstance(found, str):
+        return ErrorBody(_text(found).lower().replace(" ", "_") or fallback.code, _text(found))
+    if not isinstance(found, dict):
+        return fallback
+    code, message = found.get("code"), found.get("message")
+    details = found.get("details")
+    text = _text(message) if isinstance(message, str) else ""
+    if isinstance(details, str) and details and details != text:
+        text = f"{text}: {_text(details)}" if text else _text(details)
+    return ErrorBody(_text(code) if isinstance(code, str) and code else fallback.code, text)
+
+
+class _CreatedWire(_Wire, kw_only=True):
+    order_id: str
+    fill_count: str
+    remaining_count: str
+    client_order_id: str | None = None
+    ts_ms: int = 0
+
+
+_CREATED = _Decoder(_CreatedWire)
+
+
+def parse_created(body: bytes, client_order_id: str) -> Ack:
+    """The acknowledgement of the order *client_order_id*."""
+    wire = _answer(_CREATED, body, "acknowledgement")
+    with reading("acknowledgement"):
+        if not wire.order_id:
+            raise BadInput("order_id is empty")
+        if wire.client_order_id and wire.client_order_id != client_order_id:
+            raise BadInput(f"it is for another order, {wire.client_order_id[:80]!r}")
+        return Ack(
+            order_id=wire.order_id,
+            filled=_positive_qty(wire.fill_count, "fill_count"),
+            remaining=_positive_qty(wire.remaining_count, "remaining_count"),
+            ts_ns=wire.ts_ms * _NANOS_PER_MS,
+        )
+    raise AssertionError  # unreachable: `reading` swallows nothing
+
+
+class _CanceledWire(_Wire, kw_only=True):
+    reduced_by: str
+
+
+_CANCELED = _Decoder(_CanceledWire)
+
+
+def parse_canceled(body: bytes) -> Canceled:
+    """What a cancel took off the book."""
+    wire = _answer(_CANCELED, body, "cancel answer")
+    with reading("cancel answer"):
+        return Canceled(released=_positive_qty(wire.reduced_by, "reduced_by"))
+    raise AssertionError
+
+
+class _OrderWire(msgspec.Struct, kw_only=True):
+    order_id: str
+    ticker: str
+    status: str
+    yes_price_dollars: str
+    fill_count_fp: str
+    remaining_count_fp: str
+    initial_count_fp: str
+    client_order_id: str | None = None
+    book_side: str | None = None
+    outcome_side: str | None = None
+    side: str | None = None
+    action: str | None = None
+    created_time: str | None = None
+    created_ts_ms: int | None = None
+    last_update_reason: str | None = None
+
+
+def _order(wire: _OrderWire) -> VenueOrder:
+    status = _ORDER_STATUS.get(wire.status)
+    if status is None:
+        raise BadInput(f"order status {wire.status[:40]!r} is unknown")
+    if status is OrderStatus.CANCELED and wire.last_update_reason == "ExpiryCancel":
+        status = OrderStatus.EXPIRED
+    if not wire.order_id:
+        raise BadInput("order_id is empty")
+    created_ns = (
+        wire.created_ts_ms * _NANOS_PER_MS if wire.created_ts_ms is not None else _time_ns(wire.created_time)
+    )
+    return VenueOrder(
+        order_id=wire.order_id,
+        client_order_id=wire.client_order_id or "",
+        ticker=wire.ticker,
+        side=book_side(wire.book_side, wire.outcome_side, wire.side, wire.action),
+        yes_price=_yes_price(wire.yes_price_dollars),
+        filled=_positive_qty(wire.fill_count_fp, "fill_count_fp"),
+        leaves=_positive_qty(wire.remaining_count_fp, "remaining_count_fp"),
+        initial=_positive_qty(wire.initial_count_fp, "initial_count_fp"),
+        status=status,
+        created_ns=created_ns,
+    )
+
+
+class _OneOrder(_Wire, kw_only=True):
+    order: _OrderWire
+
+
+class _Orders(_Wire, kw_only=True):
+    orders: list[_OrderWire]
+    cursor: str | None = None
+
+
+_ONE_ORDER = _Decoder(_OneOrder)
+_ORDERS = _Decoder(_Orders)
+_STREAM_ORDER = _Decoder(_OrderWire)
+
+
+def parse_order(body: bytes) -> VenueOrder:
+    """One order."""
+    wire = _answer(_ONE_ORDER, body, "order")
+    with reading("order"):
+        return _order(wire.order)
+    raise AssertionError
+
+
+def parse_orders(body: bytes) -> Page[VenueOrder]:
+    """A page of orders."""
+    wire = _answer(_ORDERS, body, "orders")
+    with reading("orders"):
+        return Page([_order(order) for order in wire.orders], wire.cursor or "")
+    raise AssertionError
+
+
+def parse_stream_order(msg: bytes | msgspec.Raw) -> VenueOrder:
+    """One order as the user_orders channel tells it."""
+    wire = decode(_STREAM_ORDER, msg, "order message")
+    with reading("order message"):
+        return _order(wire)
+    raise AssertionError
+
+
+class _FillWire(msgspec.Struct, kw_only=True):
+    trade_id: str
+    order_id: str
+    count_fp: str
+    yes_price_dollars: str
+    fee_cost: str
+    is_taker: bool
+    ticker: str | None = None
+    market_ticker: str | None = None
+    client_order_id: str | None = None
+    book_side: str | None = None
+    outcome_side: str | None = None
+    side: str | None = None
+    action: str | None = None
+    created_time: str | None = None
+    ts_ms: int | None = None
+
+
+def _fill(wire: _FillWire) -> Fill:
+    ticker = wire.market_ticker or wire.ticker
+    qty = parse_qty(wire.count_fp, "count_fp")
+    if not ticker or not wire.trade_id or not wire.order_id or qty <= 0:
+        raise BadInput("a fill lacks its market, trade or order, or counts nothing")
+    return Fill(
+        trade_id=wire.trade_id,
+        order_id=wire.order_id,
+        client_order_id=wire.client_order_id or "",
+        ticker=ticker,
+        side=book_side(wire.book_side, wire.outcome_side, wire.side, wire.action),
+        price=_yes_price(wire.yes_price_dollars),
+        qty=qty,
+        fee=parse_money(wire.fee_cost, "fee_cost"),
+        is_taker=wire.is_taker,
+        ts_ns=wire.ts_ms * _NANOS_PER_MS if wire.ts_ms is not None else _time_ns(wire.created_time),
+    )
+
+
+class _Fills(_Wire, kw_only=True):
+    fills: list[_FillWire]
+    cursor: str | None = None
+
+
+_FILLS = _Decoder(_Fills)
+_STREAM_FILL = _Decoder(_FillWire)
+
+
+def parse_fills(body: bytes) -> Page[Fill]:
+    """A page of our fills."""
+    wire = _answer(_FILLS, body, "fills")
+    with reading("fills"):
+        return Page([_fill(fill) for fill in wire.fills], wire.cursor or "")
+    raise AssertionError
+
+
+def parse_stream_fill(msg: bytes | msgspec.Raw) -> Fill:
+    """One of our fills as the fill channel tells it."""
+    wire = decode(_STREAM_FILL, msg, "fill message")
+    with reading("fill message"):
+        return _fill(wire)
+    raise AssertionError
+
+
+class _TradeWire(msgspec.Struct, kw_only=True):
+    trade_id: str
+    yes_price_dollars: str
+    count_fp: str
+    ticker: str | None = None
+    market_ticker: str | None = None
+    taker_book_side: str | None = None
+    taker_outcome_side: str | None = None
+    taker_side: str | None = None
+    created_time: str | None = None
+    ts_ms: int | None = None
+
+
+def _trade(wire: _TradeWire) -> PublicTrade:
+    ticker = wire.market_ticker or wire.ticker
+    if not ticker:
+        raise BadInput("a trade lacks its market")
+    return PublicTrade(
+        ticker=ticker,
+        trade_id=wire.trade_id,
+        yes_price=_yes_price(wire.yes_price_dollars),
+        qty=_positive_qty(wire.count_fp, "count_fp"),
+        taker_side=book_side(wire.taker_book_side, wire.taker_outcome_side, wire.taker_side, "buy"),
+        ts_ns=wire.ts_ms * _NANOS_PER_MS if wire.ts_ms is not None else _time_ns(wire.created_time),
+    )
+
+
+class _Trades(_Wire, kw_only=True):
+    trades: list[_TradeWire]
+    cursor: str | None = None
+
+
+_TRADES = _Decoder(_Trades)
+_STREAM_TRADE = _Decoder(_TradeWire)
+
+
+def parse_trades(body: bytes) -> Page[PublicTrade]:
+    """A page of public trades."""
+    wire = _answer(_TRADES, body, "trades")
+    with reading("trades"):
+        return Page([_trade(trade) for trade in wire.trades], wire.cursor or "")
+    raise AssertionError
+
+
+def parse_stream_trade(msg: bytes | msgspec.Raw) -> PublicTrade:
+    """A public trade as the trade channel tells it."""
+    wire = decode(_STREAM_TRADE, msg, "trade message")
+    with reading("trade message"):
+        return _trade(wire)
+    raise AssertionError
+
+
+class _BalanceWire(_Wire, kw_only=True):
+    balance_dollars: str
+    updated_ts: int = 0
+
+
+_BALANCE = _Decoder(_BalanceWire)
+
+
+def parse_balance(body: bytes) -> Balance:
+    """Cash available; the integer `balance` beside it is never read."""
+    wire = _answer(_BALANCE, body, "balance")
+    with reading("balance"):
+        return Balance(
+            balance=parse_money(wire.balance_dollars, "balance_dollars"),
+            updated_ns=wire.updated_ts * _NANOS_PER_SEC,
+        )
+    raise AssertionError
+
+
+class _PositionWire(msgspec.Struct, kw_only=True):
+    ticker: str
+    position_fp: str
+    market_exposure_dollars: str | None = None
+    realized_pnl_dollars: str | None = None
+    fees_paid_dollars: str | None = None
+
+
+class _Positions(_Wire, kw_only=True):
+    market_positions: list[_PositionWire]
+    cursor: str | None = None
+
+
+_POSITIONS = _Decoder(_Positions)
+
+
+def _money_or_none(text: str | None, what: str) -> MoneyE6 | None:
+    return None if text is None else parse_money(text, what)
+
+
+def parse_positions(body: bytes) -> Page[Position]:
+    """A page of positions, flat ones included as the venue lists them."""
+    wire = _answer(_POSITIONS, body, "positions")
+    with reading("positions"):
+        return Page(
+            [
+                Position(
+                    ticker=position.ticker,
+                    quantity=parse_qty(position.position_fp, "position_fp"),
+                    exposure=_money_or_none(position.market_exposure_dollars, "market_exposure_dollars"),
+                    realized_pnl=_money_or_none(position.realized_pnl_dollars, "realized_pnl_dollars"),
+                    fees_paid=_money_or_none(position.fees_paid_dollars, "fees_paid_dollars"),
+                )
+                for position in wire.market_positions
+            ],
+            wire.cursor or "",
+        )
+    raise AssertionError
+
+
+class _SettlementWire(msgspec.Struct, kw_only=True):
+    ticker: str
+    market_result: str
+    yes_count_fp: str
+    no_count_fp: str
+    settled_time: str
+    fee_cost: str
+    event_ticker: str = ""
+
+
+class _Settlements(_Wire, kw_only=True):
+    settlements: list[_SettlementWire]
+    cursor: str | None = None
+
+
+_SETTLEMENTS = _Decoder(_Settlements)
+
+
+def parse_settlements(body: bytes) -> Page[Settlement]:
+    """A page of settlements."""
+    wire = _answer(_SETTLEMENTS, body, "settlements")
+    with reading("settlements"):
+        return Page(
+            [
+                Settlement(
+                    ticker=one.ticker,
+                    event_ticker=one.event_ticker,
+                    result=one.market_result,
+                    yes_count=_positive_qty(one.yes_count_fp, "yes_count_fp"),
+                    no_count=_positive_qty(one.no_count_fp, "no_count_fp"),
+                    fee=parse_money(one.fee_cost, "fee_cost"),
+                    settled_ns=_time_ns(one.settled_time),
+                )
+                for one in wire.settlements
+            ],
+            wire.cursor or "",
+        )
+    raise AssertionError
+
+
+class _StatusWire(_Wire, kw_only=True):
+    exchange_active: bool
+    trading_active: bool
+
+
+_STATUS = _Decoder(_StatusWire)
+
+
+def parse_status(body: bytes) -> ExchangeStatus:
+    """Whether the venue is up and trades."""
+    wire = _answer(_STATUS, body, "exchange status")
+    return ExchangeStatus(exchange_active=wire.exchange_active, trading_active=wire.trading_active)
+
+
+class _RangeWire(msgspec.Struct, kw_only=True):
+    start: str
+    end: str
+    step: str
+
+
+class _MarketWire(msgspec.Struct, kw_only=True):
+    ticker: str
+    event_ticker: str
+    status: str
+    price_ranges: list[_RangeWire]
+    result: str = ""
+    title: str | None = None
+    yes_sub_title: str | None = None
+    yes_bid_dollars: str | None = None
+    yes_ask_dollars: str | None = None
+    yes_bid_size_fp: str | None = None
+    yes_ask_size_fp: str | None = None
+    last_price_dollars: str | None = None
+    volume_fp: str | None = None
+    open_interest_fp: str | None = None
+    fractional_trading_enabled: bool = False
+    open_time: str | None = None
+    close_time: str | None = None
+
+
+def _best(text: str | None, what: str) -> PriceE4 | None:
+    """A best price; the venue writes an empty side as 0 or 1 dollar."""
+    if text is None:
+        return None
+    price = _yes_price(text, what)
+    return price if 0 < price < ONE_DOLLAR_E4 else None
+
+
+def _range(wire: _RangeWire) -> PriceRange:
+    stretch = PriceRange(
+        _yes_price(wire.start, "start"), _yes_price(wire.end, "end"), parse_price(wire.step, "step")
+    )
+    if stretch.step <= 0 or stretch.end < stretch.start:
+        raise BadInput(f"price range {wire.start[:20]!r} to {wire.end[:20]!r} by {wire.step[:20]!r} is empty")
+    return stretch
+
+
+def _market(wire: _MarketWire) -> Market:
+    if not wire.price_ranges or not wire.ticker:
+        raise BadInput("a market lacks its ticker or tick grid")
+    return Market(
+        ticker=wire.ticker,
+        event_ticker=wire.event_ticker,
+        status=wire.status,
+        result=wire.result,
+        title=wire.title or "",
+        yes_title=wire.yes_sub_title or "",
+        yes_bid=_best(wire.yes_bid_dollars, "yes_bid_dollars"),
+        yes_ask=_best(wire.yes_ask_dollars, "yes_ask_dollars"),
+        yes_bid_qty=_positive_qty(wire.yes_bid_size_fp or "0", "yes_bid_size_fp"),
+        yes_ask_qty=_positive_qty(wire.yes_ask_size_fp or "0", "yes_ask_size_fp"),
+        last_price=_best(wire.last_price_dollars, "last_price_dollars"),
+        volume=_positive_qty(wire.volume_fp or "0", "volume_fp"),
+        open_interest=_positive_qty(wire.open_interest_fp or "0", "open_interest_fp"),
+        price_ranges=tuple(_range(one) for one in wire.price_ranges),
+        qty_step=_HUNDREDTH if wire.fractional_trading_enabled else ONE_CONTRACT_E2,
+        open_ns=_time_ns(wire.open_time),
+        close_ns=_time_ns(wire.close_time),
+    )
+
+
+class _OneMarket(_Wire, kw_only=True):
+    market: _MarketWire
+
+
+class _Markets(_Wire, kw_only=True):
+    markets: list[_MarketWire]
+    cursor: str | None = None
+
+
+_ONE_MARKET = _Decoder(_OneMarket)
+_MARKETS = _Decoder(_Markets)
+
+
+def parse_market(body: bytes) -> Market:
+    """One market."""
+    wire = _answer(_ONE_MARKET, body, "market")
+    with reading("market"):
+        return _market(wire.market)
+    raise AssertionError
+
+
+def parse_markets(body: bytes) -> Page[Market]:
+    """A page of markets."""
+    wire = _answer(_MARKETS, body, "markets")
+    with reading("markets"):
+        return Page([_market(market) for market in wire.markets], wire.cursor or "")
+    raise AssertionError
+
+
+class _EventWire(msgspec.Struct, kw_only=True):
+    event_ticker: str
+    series_ticker: str
+    mutually_exclusive: bool = False
+
+
+class _OneEvent(_Wire, kw_only=True):
+    event: _EventWire
+
+
+_ONE_EVENT = _Decoder(_OneEvent)
+
+
+def parse_event(body: bytes) -> EventFacts:
+    """One event."""
+    wire = _answer(_ONE_EVENT, body, "event").event
+    return EventFacts(
+        event_ticker=wire.event_ticker,
+        series_ticker=wire.series_ticker,
+        mutually_exclusive=wire.mutually_exclusive,
+    )
+
+
+class _SeriesWire(msgspec.Struct, kw_only=True):
+    fee_type: str
+    fee_multiplier: float | int | str = 1
+
+
+class _OneSeries(_Wire, kw_only=True):
+    series: _SeriesWire
+
+
+_ONE_SERIES = _Decoder(_OneSeries)
+
+
+def parse_series(body: bytes) -> SeriesFees:
+    """What one series charges; `flat`, for which no amount is published, is unreadable."""
+    wire = _answer(_ONE_SERIES, body, "series").series
+    with reading("series"):
+        schedule = KalshiFees.of(wire.fee_type, wire.fee_multiplier)
+        maker_rate = 0 if schedule.fee_type is FeeType.QUADRATIC else MAKER_RATE_E4
+        return SeriesFees(
+            taker_fee_ppm=_ppm(TAKER_RATE_E4, schedule.multiplier_e4),
+            maker_fee_ppm=_ppm(maker_rate, schedule.multiplier_e4),
+        )
+    raise AssertionError
+
+
+def _ppm(rate_e4: int, multiplier_e4: int) -> int:
+    """Rate x multiplier in parts per million, rounded up."""
+    return -(-rate_e4 * multiplier_e4 // 100)
+
+
+def instrument(market: Market, event: EventFacts | None, fees: SeriesFees) -> Instrument:
+    """The rules of *market*; without its event, markets of one event are taken to be independent."""
+    return Instrument(
+        venue="kalshi",
+        ticker=market.ticker,
+        event=market.event_ticker,
+        event_exclusive=event is not None and event.mutually_exclusive,
+        price_ranges=market.price_ranges,
+        qty_step=market.qty_step,
+        taker_fee_ppm=fees.taker_fee_ppm,
+        maker_fee_ppm=fees.maker_fee_ppm,
+        is_open=market.status == _OPEN_STATUS,
+        close_ns=market.close_ns,
+        status=market.status,
+        result=market.result,
+    )
+
+
+_Pairs = list[tuple[str, str]]
+
+
+class _Sides(msgspec.Struct, kw_only=True):
+    yes_dollars: _Pairs | None = None
+    no_dollars: _Pairs | None = None
+
+
+class _BookWire(_Wire, kw_only=True):
+    orderbook_fp: _Sides
+
+
+_BOOK = _Decoder(_BookWire)
+
+
+def read_pairs(pairs: _Pairs | None) -> list[tuple[PriceE4, QtyE2]]:
+    """Price and quantity of each level of one leg's bids; prices strictly inside 0 to 1, no price twice.
+
+    Raises:
+        BadInput: A level that cannot be.
+    """
+    levels: dict[PriceE4, QtyE2] = {}
+    for price_text, qty_text in pairs or ():
+        price, qty = parse_price(price_text), parse_qty(qty_text)
+        if not 0 < price < ONE_DOLLAR_E4 or qty < 0 or price in levels:
+            raise BadInput(f"book level {price_text[:20]!r} of {qty_text[:20]!r} contracts cannot be")
+        levels[price] = qty
+    return [(price, qty) for price, qty in levels.items() if qty]
+
+
+def parse_book(body: bytes, ticker: str, alive_ns: int) -> Book:
+    """A book on the YES leg: a NO bid at q is an ask at 1 - q."""
+    wire = _answer(_BOOK, body, "order book").orderbook_fp
+    with reading("order book"):
+        bids = sorted(read_pairs(wire.yes_dollars), reverse=True)
+        asks = sorted((complement(price), qty) for price, qty in read_pairs(wire.no_dollars))
+        return Book(
+            ticker=ticker,
+            bids=tuple(Level(price, qty) for price, qty in bids),
+            asks=tuple(Level(price, qty) for price, qty in asks),
+            alive_ns=alive_ns,
+        )
+    raise AssertionError
+
+
+# --- the stream -------------------------------------------------------------------------------------------
+
+
+class Envelope(msgspec.Struct, kw_only=True):
+    """What every frame says about itself; `msg` waits, unread, for the parser of its type."""
+
+    type: str
+    id: int | None = None
+    sid: int | None = None
+    seq: int | None = None
+    msg: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class SnapshotMessage(msgspec.Struct, kw_only=True):
+    """A whole book; an empty side is left out."""
+
+    market_ticker: str
+    yes_dollars_fp: _Pairs | None = None
+    no_dollars_fp: _Pairs | None = None
+
+
+class DeltaMessage(msgspec.Struct, kw_only=True):
+    """A change of one level, not its new size."""
+
+    market_ticker: str
+    price_dollars: str
+    delta_fp: str
+    side: str
+    ts_ms: int = 0
+
+
+class SubscribedMessage(msgspec.Struct, kw_only=True):
+    """The answer to one channel of a subscribe command."""
+
+    channel: str
+    sid: int
+
+
+class StreamError(msgspec.Struct, kw_only=True):
+    """A command, or a whole subscription, failed."""
+
+    code: int
+    msg: str = ""
+
+
+class TickMessage(msgspec.Struct, kw_only=True):
+    """A venue that owns the market's clock tells the time."""
+
+    n: int
+    ts_ns: int
+    final: bool = False
+
+
+ENVELOPE = _Decoder(Envelope)
+SNAPSHOT = _Decoder(SnapshotMessage)
+DELTA = _Decoder(DeltaMessage)
+SUBSCRIBED = _Decoder(SubscribedMessage)
+STREAM_ERROR = _Decoder(StreamError)
+TICK = _Decoder(TickMessage)
+
+
+class _LifecycleWire(msgspec.Struct, kw_only=True):
+    event_type: str
+    market_ticker: str
+    result: str | None = None
+    determination_ts: int | None = None
+    settled_ts: int | None = None
+    ts_ms: int | None = None
+
+
+_LIFECYCLE = _Decoder(_LifecycleWire)
+_LIFECYCLE_STATUS: Mapping[str, str] = {
+    "created": "initialized",
+    "activated": "active",
+    "deactivated": "inactive",
+    "settled": "finalized",
+}
+
+
+def parse_lifecycle(msg: bytes | msgspec.Raw) -> MarketChanged:
+    """A market's change; an event type without a market status is passed on under its own name."""
+    wire = decode(_LIFECYCLE, msg, "lifecycle message")
+    seconds = wire.settled_ts or wire.determination_ts or 0
+    return MarketChanged(
+        ticker=wire.market_ticker,
+        status=_LIFECYCLE_STATUS.get(wire.event_type, wire.event_type),
+        result=wire.result or "",
+        ts_ns=wire.ts_ms * _NANOS_PER_MS if wire.ts_ms is not None else seconds * _NANOS_PER_SEC,
+    )
