@@ -216,6 +216,29 @@ class _Entered(NamedTuple):
 _entered: ContextVar[_Entered | None] = ContextVar("holdfast_breakers_entered", default=None)
 
 
+class _QuickCount:
+    """A count that grows without a lock: `next(ticks)` is one step of the interpreter."""
+
+    __slots__ = ("_reads", "ticks")
+
+    def __init__(self) -> None:
+        self.ticks: Iterator[int] = itertools.count()
+        self._reads = 0
+
+    def read(self) -> int:
+        """The count; the caller holds the lock. Looking takes a tick, which is taken off again."""
+        value = next(self.ticks) - self._reads
+        self._reads += 1
+        return value
+
+
+class _Shut(NamedTuple):
+    """What every caller is told while the breaker admits nobody; read without a lock."""
+
+    until_ns: int | None
+    text: str
+
+
 class TradingCircuitBreaker:
     """Guards the calls to one dependency.
 
@@ -256,8 +279,10 @@ class TradingCircuitBreaker:
         self._tallies = dict.fromkeys(Verdict, 0)
         self._late = dict.fromkeys(Verdict, 0)
         self._rejected = 0
-        self.quick_successes: Iterator[int] = itertools.count()
-        self._quick_reads = 0
+        self._successes_by_ticks = _QuickCount()
+        self._refusals_by_ticks = _QuickCount()
+        self.quick_successes = self._successes_by_ticks.ticks
+        self._shut: _Shut | None = None
         self._last_error = ""
         self._since_wall_ns = self._clock.now_ns()
         self._outbox: deque[BreakerEvent] = deque()
@@ -284,6 +309,9 @@ class TradingCircuitBreaker:
         Raises:
             CircuitBreakerOpenError: Not now; it says why and when to ask again.
         """
+        shut = self._shut
+        if shut is not None:
+            self._refuse_if_still(shut)
         answer = self._apply(Asked(probe))
         if isinstance(answer, Refused):
             raise self._refusal(answer)
@@ -372,13 +400,12 @@ class TradingCircuitBreaker:
         """The figures at this moment, all from one look."""
         self._apply(Looked())
         with self._lock:
-            quick = next(self.quick_successes) - self._quick_reads
-            self._quick_reads += 1
             machine = self._machine
-            succeeded = self._tallies[Verdict.SUCCESS] + quick
+            rejected = self._rejected + self._refusals_by_ticks.read()
+            succeeded = self._tallies[Verdict.SUCCESS] + self._successes_by_ticks.read()
             failed = self._tallies[Verdict.FAILURE] + self._tallies[Verdict.LATCH]
             ignored, not_reached = self._tallies[Verdict.IGNORED], self._tallies[Verdict.NOT_REACHED]
-            total = succeeded + failed + ignored + not_reached + self._rejected
+            total = succeeded + failed + ignored + not_reached + rejected
             wait_ns = retry_after_ns(self._rules, machine, self._clock.monotonic_ns())
             return BreakerStats(
                 state=machine.state.value,
@@ -387,7 +414,7 @@ class TradingCircuitBreaker:
                 failed_calls=failed,
                 ignored_calls=ignored,
                 not_reached_calls=not_reached,
-                rejected_calls=self._rejected,
+                rejected_calls=rejected,
                 success_rate=succeeded / total if total else 0.0,
                 late_success=self._late[Verdict.SUCCESS],
                 late_failure=self._late[Verdict.FAILURE] + self._late[Verdict.LATCH],
@@ -527,9 +554,33 @@ class TradingCircuitBreaker:
         return event.signal is Signal.LATCH and self._machine.state is BreakerState.LATCHED
 
     def _publish(self) -> None:
-        """Set the word that calls read without the lock; a child always asks its parent too."""
+        """Set what calls read without the lock: the word of a quiet breaker, the refusal of a shut one.
+
+        A child is never quiet: it always asks its parent too.
+        """
         machine = self._machine
         self.quiet.word = machine.word if machine.is_quiet and self.parent is None else 0
+        match machine.state:
+            case BreakerState.OPEN:
+                until_ns = machine.since_ns + self._rules.open_timeout_ns
+                self._shut = _Shut(until_ns, f"{self._story(machine)}, next probe in ")
+            case BreakerState.FORCED_OPEN | BreakerState.LATCHED:
+                self._shut = _Shut(None, f"{self._story(machine)}, until a person resets it")
+            case _:
+                self._shut = None
+
+    def _refuse_if_still(self, shut: _Shut) -> None:
+        """Refuse without the lock; return once the wait is over, when the machine decides."""
+        if shut.until_ns is None:
+            next(self._refusals_by_ticks.ticks)
+            raise CircuitBreakerOpenError(shut.text, breaker=self.name, retry_after_secs=None)
+        left_ns = shut.until_ns - self._clock.monotonic_ns()
+        if left_ns > 0:
+            next(self._refusals_by_ticks.ticks)
+            secs = left_ns / NANOS
+            raise CircuitBreakerOpenError(
+                f"{shut.text}{secs:.1f} s", breaker=self.name, retry_after_secs=secs
+            )
 
     def _account(self, before: Machine, after: Machine, effect: Effect) -> None:
         match effect:
@@ -634,17 +685,19 @@ class TradingCircuitBreaker:
         return Permit(self, granted, outer)
 
     def _refusal(self, refused: Refused) -> CircuitBreakerOpenError:
-        machine = refused.machine
-        secs = None if refused.retry_after_ns is None else refused.retry_after_ns / NANOS
+        text, secs = self._story(refused.machine), None
+        if refused.machine.state is BreakerState.HALF_OPEN:
+            text += ", a probe decides"
+        if refused.retry_after_ns is not None:
+            secs = refused.retry_after_ns / NANOS
+            text += f", next probe in {secs:.1f} s"
+        return CircuitBreakerOpenError(text, breaker=self.name, retry_after_secs=secs)
+
+    def _story(self, machine: Machine) -> str:
         text = f"breaker {self.name!r} is {machine.state.value.replace('_', ' ')}"
         if machine.reason:
             text += f": {machine.reason}"
-        if machine.who:
-            text += f" (by {machine.who})"
-        if machine.state is BreakerState.HALF_OPEN:
-            text += ", a probe decides"
-        text += ", until a person resets it" if secs is None else f", next probe in {secs:.1f} s"
-        return CircuitBreakerOpenError(text, breaker=self.name, retry_after_secs=secs)
+        return f"{text} (by {machine.who})" if machine.who else text
 
     def _leave(self) -> _Entered:
         entered = _entered.get()
