@@ -65,10 +65,14 @@ class Portfolio:
 
         A short YES position owes a dollar per contract on "yes": its collateral was the other leg.
         """
-        position = self.positions.pop(ticker, QtyE2(0))
-        payout = MoneyE6(position * ONE_DOLLAR_E4) if result == "yes" else MoneyE6(0)
+        payout = self.payout(ticker, result)
+        self.positions.pop(ticker, None)
         self.cash = MoneyE6(self.cash + payout)
         return payout
+
+    def payout(self, ticker: str, result: str) -> MoneyE6:
+        """What `apply_settlement` would add to cash."""
+        return MoneyE6(self.position(ticker) * ONE_DOLLAR_E4) if result == "yes" else MoneyE6(0)
 
     def deposit(self, amount: MoneyE6) -> None:
         """Money from outside (or to outside, negative)."""

@@ -165,8 +165,10 @@ class MarketChanged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamGap(msgspec.Struct, frozen=True, kw_only=True):
-    """Something was missed. Books of *tickers* are stale until their next snapshot; with `private`, read
-    orders and fills again."""
+    """Something was missed.
+
+    Books of *tickers* are stale until their next snapshot; with `private`, read orders and fills again.
+    """
 
     reason: str
     tickers: tuple[str, ...] = ()
@@ -270,6 +272,10 @@ class Venue(Protocol):
 
     async def probe(self) -> None:
         """Ask something idempotent and cheap; its outcome reaches the breaker."""
+        ...
+
+    async def tick_probe(self) -> None:
+        """Time moved: probe if a breaker waits for one, else nothing; raises nothing but cancellation."""
         ...
 
     def events(self, tickers: Collection[str]) -> AsyncIterator[VenueEvent]:

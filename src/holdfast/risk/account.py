@@ -128,7 +128,7 @@ class Account:
         deposits: Net, since the session opened.
         results: Settled markets and what they paid on.
         decisions: Number of the newest decision.
-        last_fill_ns: Venue time of the newest fill, or of the opening position; reading on starts before it.
+        last_fill_ns: Venue time of the newest fill known; 0 before any.
         runs: How often a trader has started on this journal.
         reserved: Dollars set aside for all open orders of ours.
     """
@@ -383,7 +383,7 @@ class Account:
             }
             self.portfolio.cash = parse_money(details["cash"])
             self._counted = frozenset(details.get("counted", ()))
-            self.last_fill_ns = details["opened_ns"]
+            self.last_fill_ns = details.get("newest_fill_ns", 0)
         self.session = Session(details["session"], details["opened_ns"], parse_money(details["liquidation"]))
         self.deposits = _FREE
 

@@ -233,7 +233,8 @@ class Decision:
             "violation_type": reason.code.value,
             "current_value": value,
             "limit": bound,
-            "details": {**details, "client_order_id": self.client_order_id},
+            "details": details,
+            "client_order_id": self.client_order_id,
         }
 
 

@@ -93,6 +93,19 @@ class RiskLimits:
         """`max_mark_age_secs` in ns."""
         return self.max_mark_age_secs * NANOS
 
+    def tightest(self, other: RiskLimits) -> RiskLimits:
+        """Every bound of the two that refuses more."""
+        return RiskLimits(
+            max_position=min(self.max_position, other.max_position),
+            max_order_value=min(self.max_order_value, other.max_order_value),
+            max_exit_value=min(self.max_exit_value, other.max_exit_value),
+            max_daily_loss=min(self.max_daily_loss, other.max_daily_loss),
+            max_mark_age_secs=min(self.max_mark_age_secs, other.max_mark_age_secs),
+            send_deadline_secs=min(self.send_deadline_secs, other.send_deadline_secs),
+            throttled_interval_secs=max(self.throttled_interval_secs, other.throttled_interval_secs),
+            version=max(self.version, other.version) + (self != other),
+        )
+
     def compact(self) -> list[int]:
         """The bounds that decide, in the order of `from_compact`."""
         return [

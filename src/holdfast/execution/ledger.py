@@ -1,0 +1,287 @@
+"""Evidence becomes records: applied to the account in the moment it is known, written in the same order.
+
+The ledger turns an answer, a listed order or a fill into ORDER_UPDATE, TRADE, SETTLEMENT and RISK_VIOLATION
+records. `note` applies a record to the account and queues it; `write` hands the queue to the journal as one
+batch. Between a note and its place in the journal's order nothing is awaited, so the journal tells the same
+story as memory. Facts from the venue hold whether or not they can be written: when the journal fails, trading
+is restricted to cancels, and the venue's books tell again at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from holdfast.audit.logger import AuditLogger
+from holdfast.audit.wal import Entry
+from holdfast.core.errors import AuditError, IllegalTransition
+from holdfast.core.money import QtyE2, format_money, format_price, format_qty
+from holdfast.core.orders import CLOSED_STATUSES, Fill, OrderEvent, OrderStatus
+from holdfast.execution.reconcile import Evidence, evidence_of, released_by, resolve
+from holdfast.execution.venue import Ack, NotSent, PlaceAnswer, Reject, VenueOrder
+from holdfast.risk.account import Account, Order, trade_details
+from holdfast.risk.halt import TradingState
+
+COMPONENT = "trader"
+CONFLICT_STATUS = 409
+JOURNAL = "journal"
+_TOMBSTONES = frozenset({OrderStatus.NEVER_ARRIVED, OrderStatus.NOT_SENT, OrderStatus.REJECTED})
+
+
+class Ledger:
+    """The account and its journal, kept in step.
+
+    Attributes:
+        account: The fold.
+        log: Where its records go.
+        user: Stands in every record; None for the log's own.
+    """
+
+    def __init__(self, account: Account, log: AuditLogger, *, user: str | None = None) -> None:
+        self.account = account
+        self.log = log
+        self.user = user
+        self._queue: list[Entry] = []
+        self._changed = asyncio.Event()
+        self.claims: dict[str, QtyE2] = {}
+        self.zombies: list[str] = []
+
+    # Writing ------------------------------------------------------------------------------------------
+
+    def note(self, record_type: str, details: Mapping[str, Any], *, component: str = COMPONENT) -> None:
+        """Apply one record to the account and queue it for the journal."""
+        self.account.apply(record_type, details)
+        self._queue.append(Entry(record_type, dict(details), self.user or "", component))
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def write(self) -> bool:
+        """Hand everything noted to the journal; True once it is acknowledged.
+
+        A journal that fails does not undo what happened: trading is restricted to cancels instead.
+        """
+        batch, self._queue = self._queue, []
+        if not batch:
+            return True
+        try:
+            await self.log.record_many_async(batch)
+        except AuditError as error:
+            self.journal_failed(str(error))
+            return False
+        return True
+
+    def write_now(self) -> bool:
+        """`write` without waiting: for the last moments of a cancelled task."""
+        batch, self._queue = self._queue, []
+        if not batch:
+            return True
+        try:
+            self.log.record_many(batch)
+        except AuditError as error:
+            self.journal_failed(str(error))
+            return False
+        return True
+
+    def journal_failed(self, why: str) -> None:
+        """Let only cancels through from now on; called from any thread. The state cannot be recorded."""
+        with self.account.lock:
+            change = self.account.holds.change(
+                JOURNAL, TradingState.CANCEL_ONLY, reason=f"journal failed: {why}"
+            )
+            if change is not None:
+                self.account.apply("STATE", change)
+
+    async def changed(self) -> None:
+        """Return after the next note."""
+        await self._changed.wait()
+
+    # What happened ------------------------------------------------------------------------------------
+
+    def hold(self, holder: str, state: TradingState, *, reason: str, who: str = "") -> None:
+        """*holder* asks for *state*; ACTIVE releases its hold."""
+        change = self.account.holds.change(holder, state, reason=reason, who=who)
+        if change is not None:
+            self.note("STATE", change)
+
+    def alarm(self, violation: str, value: str, limit: str, **details: str) -> None:
+        """A RISK_VIOLATION that nobody's order caused: a person must look."""
+        self.note(
+            "RISK_VIOLATION",
+            {"violation_type": violation, "current_value": value, "limit": limit, "details": details},
+        )
+
+    def happened(
+        self,
+        order: Order,
+        event: OrderEvent,
+        *,
+        order_id: str = "",
+        released: QtyE2 | None = None,
+        reason: str = "",
+        evidence: str = "",
+    ) -> bool:
+        """*event* befell *order*; False, and nothing noted, where its status knows no such event."""
+        try:
+            details = self.account.update(
+                order.client_order_id,
+                event,
+                order_id=order_id,
+                released=released,
+                reason=reason,
+                evidence=evidence,
+            )
+        except IllegalTransition:
+            return False
+        self.note("ORDER_UPDATE", details)
+        return True
+
+    def answered(self, order: Order, answer: PlaceAnswer) -> None:
+        """The venue answered the placement of *order*, or did not."""
+        if isinstance(answer, Ack):
+            gone = QtyE2(order.quantity - max(answer.filled, order.filled) - answer.remaining)
+            released = QtyE2(max(order.released, min(gone, order.quantity - order.filled)))
+            if order.is_open:
+                self.happened(
+                    order, OrderEvent.ACKED, order_id=answer.order_id, released=released, evidence="answer"
+                )
+                self._claim(order, answer.filled)
+                self._close_if_done(order, OrderEvent.CANCELED)
+        elif isinstance(answer, NotSent):
+            self.happened(order, OrderEvent.NOT_SENT, reason=answer.reason, evidence="adapter")
+        elif isinstance(answer, Reject) and answer.status != CONFLICT_STATUS and not order.filled:
+            said = f"{answer.status} {answer.message}".strip()
+            if not self.happened(order, OrderEvent.REJECTED, reason=answer.code, evidence=said):
+                self.happened(
+                    order, OrderEvent.ANSWER_LOST, reason=answer.code, evidence="rejected, yet working"
+                )
+        else:
+            # A conflict says that this id is in the venue's books already: that is looked up, not believed.
+            reason = answer.code if isinstance(answer, Reject) else answer.reason
+            self.happened(order, OrderEvent.ANSWER_LOST, reason=reason, evidence=f"status {answer.status}")
+
+    def saw_order(self, listed: VenueOrder, *, evidence: str) -> Order | None:
+        """The venue's books show *listed*; returns our order of it, None when it is somebody else's."""
+        order = self.account.orders.get(listed.client_order_id) or self.account.by_venue_id(listed.order_id)
+        if order is None:
+            if evidence_of(listed) is Evidence.LISTED_WORKING:
+                self._adopt(listed, evidence)
+            return None
+        event = resolve(order.status, evidence_of(listed))
+        if event is None:
+            return order
+        if event is OrderEvent.ZOMBIE:
+            self._rose(order, listed.order_id, evidence)
+        released = released_by(order, listed)
+        if (
+            event is not OrderEvent.FOUND
+            or order.status is not OrderStatus.WORKING
+            or released != order.released
+            or listed.order_id != order.order_id
+        ):
+            self.happened(
+                order, OrderEvent.FOUND, order_id=listed.order_id, released=released, evidence=evidence
+            )
+        self._claim(order, listed.filled)
+        ended = OrderEvent.EXPIRED if listed.status is OrderStatus.EXPIRED else OrderEvent.CANCELED
+        self._close_if_done(order, ended)
+        return order
+
+    def saw_fill(self, fill: Fill, order: Order | None) -> bool:
+        """Book *fill* once; *order* is ours or adopted, None for somebody else's. False if it was booked before."""
+        if self.account.has_fill(fill.trade_id):
+            return False
+        if order is not None and order.status in _TOMBSTONES:
+            self._rose(order, fill.order_id, f"fill {fill.trade_id}")
+        external = order is None or order.external
+        name = order.client_order_id if order is not None and not order.external else ""
+        self.note("TRADE", trade_details(fill, client_order_id=name, external=external))
+        if external:
+            self.note(
+                "RECONCILE",
+                {
+                    "phase": "periodic",
+                    "what": "external fill",
+                    "explained": True,
+                    "theirs": fill.trade_id,
+                    "differences": [],
+                },
+            )
+        if order is not None:
+            if order.overfilled:
+                self._overfilled(order)
+            if self.claims.get(order.client_order_id, 0) <= order.filled:
+                self.claims.pop(order.client_order_id, None)
+            self._close_if_done(order, OrderEvent.CANCELED)
+        result = self.account.results.get(fill.ticker)
+        if result:
+            self.settle(fill.ticker, result, fill.ts_ns)
+        return True
+
+    def settle(self, ticker: str, result: str, settled_ns: int) -> None:
+        """*ticker* paid out; a second time only for a position that came in late."""
+        position = self.account.portfolio.position(ticker)
+        if ticker in self.account.results and not position:
+            return
+        payout = format_money(self.account.portfolio.payout(ticker, result))
+        self.note(
+            "SETTLEMENT",
+            {
+                "ticker": ticker,
+                "result": result,
+                "position": format_qty(position),
+                "payout": payout,
+                "settled_ns": settled_ns,
+            },
+        )
+
+    def _claim(self, order: Order, filled: QtyE2) -> None:
+        """The venue says *filled* executed; what our fills do not show yet is waited for."""
+        if order.is_open and filled > order.filled:
+            self.claims[order.client_order_id] = filled
+
+    def _close_if_done(self, order: Order, ended: OrderEvent) -> None:
+        """Nothing is left to execute: the order ended, filled in full or as *ended* says."""
+        if order.leaves or order.status in CLOSED_STATUSES:
+            return
+        event = ended if order.released else OrderEvent.COMPLETED
+        self.happened(order, event, evidence="fills" if event is OrderEvent.COMPLETED else "venue")
+
+    def _rose(self, order: Order, order_id: str, evidence: str) -> None:
+        """A dead order lives: reserve it again, have it cancelled, tell people."""
+        was = order.status.value
+        self.happened(order, OrderEvent.ZOMBIE, order_id=order_id, reason=f"was {was}", evidence=evidence)
+        self.alarm(
+            "zombie_order",
+            format_qty(order.leaves),
+            "0.00",
+            client_order_id=order.client_order_id,
+            ticker=order.ticker,
+            was=was,
+        )
+        self.zombies.append(order.client_order_id)
+
+    def _overfilled(self, order: Order) -> None:
+        name = order.client_order_id
+        total = QtyE2(order.filled + order.overfilled)
+        self.alarm("overfill", format_qty(total), format_qty(order.quantity), client_order_id=name)
+        self.hold("overfill", TradingState.CANCEL_ONLY, reason=f"order {name!r} filled beyond its quantity")
+
+    def _adopt(self, listed: VenueOrder, evidence: str) -> None:
+        self.note(
+            "ORDER_UPDATE",
+            {
+                "client_order_id": listed.client_order_id,
+                "order_id": listed.order_id,
+                "event": "adopted",
+                "status": OrderStatus.WORKING.value,
+                "filled": format_qty(listed.filled),
+                "leaves": format_qty(listed.leaves),
+                "released": "0.00",
+                "reason": "not ours",
+                "evidence": evidence,
+                "ticker": listed.ticker,
+                "side": listed.side.value,
+                "yes_price": format_price(listed.yes_price),
+            },
+        )
