@@ -62,8 +62,11 @@ def test_seeded_books_stay_two_sided_and_uncrossed_at_every_event(seed):
         book.apply(event)
         if book.is_open:
             bid, ask = book.best(BookSide.BID), book.best(BookSide.ASK)
-            assert bid is not None and ask is not None and bid[0] < ask[0], event
-            assert book.spec.is_price(bid[0]) and book.spec.is_price(ask[0])
+            assert bid is not None
+            assert ask is not None
+            assert bid[0] < ask[0], event
+            assert book.spec.is_price(bid[0])
+            assert book.spec.is_price(ask[0])
         if isinstance(event, Delta | Print):
             assert book.is_open
     assert last_ns < START_NS + DURATION_NS
@@ -107,7 +110,8 @@ def test_seeded_market_stays_inside_the_recorded_ranges(seed):
     samples = measure([seeded(seed)])
     assert len(samples.spreads_e4) > 300
     for values, bounds in zip(samples, RECORDED, strict=True):
-        assert bounds.low <= min(values) and max(values) <= bounds.high
+        assert bounds.low <= min(values)
+        assert max(values) <= bounds.high
 
 
 @pytest.mark.data

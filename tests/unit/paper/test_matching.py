@@ -248,6 +248,14 @@ def test_fok_counts_nothing_of_its_own_account():
         assert desk.book.resting("mine")
 
 
+def test_fok_that_would_meet_its_own_account_on_the_way_takes_nothing():
+    """With TAKER_AT_CROSS what lies behind the own order is out of reach; with MAKER it is not."""
+    desk = Desk(asks=[(53, 5)])
+    desk.place(ASK, 52, 5, name="mine")
+    assert canceled(desk.place(BID, 53, 5, FOK)) == [(5, CancelReason.FOK_UNFILLED)]
+    assert executed(desk.place(BID, 53, 5, FOK, self_trade=SelfTrade.MAKER)) == [(53, 5)]
+
+
 def test_accounts_trade_with_each_other_in_price_then_time_after_the_outside():
     """At one price the outside trades first, then our accounts in the order they came."""
     desk = Desk(asks=[(52, 5)])
@@ -261,6 +269,14 @@ def test_accounts_trade_with_each_other_in_price_then_time_after_the_outside():
         ("t", 52, 5), ("first", 52, 5),
         ("t", 52, 2), ("second", 52, 2),
     ]  # fmt: skip
+
+
+def test_what_another_account_takes_is_no_longer_ahead_of_us():
+    """The queue ahead is never more than what is on offer at the price."""
+    desk = Desk(asks=[(52, 10)])
+    desk.place(ASK, 52, 5, name="a", account="y")
+    desk.place(BID, 52, 4, IOC)
+    assert ahead(desk, "a") == 6
 
 
 # Resting on recorded depth.
