@@ -73,7 +73,7 @@ class HandmadeLog:
         packed = b"".join(zlib.compress(member, 6, wbits=31) for member in members)
         (self.directory / (name + ".gz")).write_bytes(packed)
         (self.directory / name).unlink()
-        first = int(name.split("_")[3].split(".")[0])
+        first = int(name.split("_")[3].split(".", maxsplit=1)[0])
         return {
             "segment": name,
             "first_seq": first,

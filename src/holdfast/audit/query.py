@@ -90,12 +90,13 @@ def query(  # noqa: PLR0917  a fixed signature of the contract
     order_id: str | None = None,
     newest_first: bool = False,
     storage: Storage | None = None,
+    missing_ok: bool = False,
 ) -> list[AuditEntry]:  # fmt: skip
     """Every durable record that matches all of the conditions given; see `iter_query`."""
     return list(
         iter_query(
             directory, start_time, end_time, event_type, user_id, max_results,
-            component=component, order_id=order_id, newest_first=newest_first, storage=storage,
+            component=component, order_id=order_id, newest_first=newest_first, storage=storage, missing_ok=missing_ok,
         )
     )  # fmt: skip
 
@@ -112,6 +113,7 @@ def iter_query(  # noqa: PLR0917  a fixed signature of the contract
     order_id: str | None = None,
     newest_first: bool = False,
     storage: Storage | None = None,
+    missing_ok: bool = False,
 ) -> Iterator[AuditEntry]:
     """Matching records one by one, in sequence order, without holding more than a block of the log.
 
@@ -126,6 +128,7 @@ def iter_query(  # noqa: PLR0917  a fixed signature of the contract
         order_id: The venue's order id or our client order id, in the record's details.
         newest_first: Highest sequence first.
         storage: Where the directory lies; the machine's disks by default.
+        missing_ok: Whether a directory that does not exist is a log without records.
 
     Raises:
         BadInput: A condition cannot be read (a datetime without time zone, NaN), or there is no such directory.
@@ -136,37 +139,43 @@ def iter_query(  # noqa: PLR0917  a fixed signature of the contract
     if max_results is not None and (isinstance(max_results, bool) or max_results < 0):
         raise BadInput(f"max_results {max_results!r} is not a count")
     wanted = _Wanted(start_ns, end_ns, event_type, user_id, component, order_id)
-    return _search(Path(directory), wanted, max_results, newest_first=newest_first, storage=storage)
+    opened = _open(Path(directory), storage, missing_ok=missing_ok)
+    return iter(()) if opened is None else _search(opened, wanted, max_results, newest_first=newest_first)
 
 
 def read_lines(
-    directory: Path | str, *, start_seq: int = 1, storage: Storage | None = None
+    directory: Path | str,
+    *,
+    start_seq: int = 1,
+    storage: Storage | None = None,
+    missing_ok: bool = False,
 ) -> Iterator[bytes]:
     """The stored lines as they are, without newline, from sequence *start_seq* up to the head.
 
     Raises:
+        BadInput: There is no such directory, unless *missing_ok*.
         AuditCorruption: After the last line before the damage.
     """
-    with_log = _open(Path(directory), storage)
-    try:
-        for batch in _batches(with_log, start_seq):
-            for sequence, line in enumerate(batch.lines, batch.first_seq):
-                _facts(line, sequence, batch)
-                yield line
-    finally:
-        with_log.close()
+    opened = _open(Path(directory), storage, missing_ok=missing_ok)
+    return iter(()) if opened is None else _lines(opened, start_seq)
 
 
 def read_records(
-    directory: Path | str, *, start_seq: int = 1, storage: Storage | None = None
+    directory: Path | str,
+    *,
+    start_seq: int = 1,
+    storage: Storage | None = None,
+    missing_ok: bool = False,
 ) -> Iterator[Record]:
     """Every durable record from sequence *start_seq* on, in order.
 
     Raises:
+        BadInput: There is no such directory, unless *missing_ok*.
         AuditCorruption: After the last record before the damage.
     """
-    for line in read_lines(directory, start_seq=start_seq, storage=storage):
-        yield decode_line(line)
+    return map(
+        decode_line, read_lines(directory, start_seq=start_seq, storage=storage, missing_ok=missing_ok)
+    )
 
 
 def moment_ns(moment: Moment, what: str) -> int:
@@ -214,12 +223,11 @@ class _Wanted(NamedTuple):
 
 
 def _search(
-    path: Path, wanted: _Wanted, max_results: int | None, *, newest_first: bool, storage: Storage | None
+    directory: Directory, wanted: _Wanted, max_results: int | None, *, newest_first: bool
 ) -> Iterator[AuditEntry]:
     left = max_results
     # The id as it stands in a line; most lines are put aside by one search for it.
     needle = b"" if wanted.order_id is None else msgspec.json.encode(wanted.order_id)
-    directory = _open(path, storage)
     try:
         if left == 0:
             return
@@ -239,6 +247,16 @@ def _search(
                     left -= 1
                     if left == 0:
                         return
+    finally:
+        directory.close()
+
+
+def _lines(directory: Directory, start_seq: int) -> Iterator[bytes]:
+    try:
+        for batch in _batches(directory, start_seq):
+            for sequence, line in enumerate(batch.lines, batch.first_seq):
+                _facts(line, sequence, batch)
+                yield line
     finally:
         directory.close()
 
@@ -268,10 +286,12 @@ class Batch(NamedTuple):
     sealed: bool
 
 
-def _open(path: Path, storage: Storage | None) -> Directory:
+def _open(path: Path, storage: Storage | None, *, missing_ok: bool) -> Directory | None:
     try:
         return (storage or LocalStorage()).directory(path, create=False)
     except FileNotFoundError as why:
+        if missing_ok:
+            return None
         raise BadInput(
             f"no audit log at {str(path)!r}", hint="name the directory that holds audit_….log"
         ) from why

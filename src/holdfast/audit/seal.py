@@ -180,30 +180,21 @@ def compress_segment(directory: Directory, name: str) -> SealFacts:
     try:
         packed = directory.create(name + TEMPORARY_SUFFIX)
         try:
-            members, lines, first, last = 0, 0, b"", b""
+            members, expected = 0, parsed.first_seq
             digest, size, offset = sha256(), 0, 0
             try:
                 for piece in _whole_line_pieces(read_blocks(raw)):
-                    first = first or piece[: piece.index(b"\n")]
-                    last = piece[piece.rfind(b"\n", 0, len(piece) - 1) + 1 : -1]
+                    expected = _check_lines(piece, expected)
                     members += 1
-                    lines += piece.count(b"\n")
                     digest.update(piece)
                     size += len(piece)
                     offset = _write(packed, zlib.compress(piece, _LEVEL, wbits=_GZIP), offset)
-                first_seq, last_seq = decode_facts(first).seq, decode_facts(last).seq
+                if not members:
+                    raise BadInput("it is empty")
             except BadInput as why:
                 raise AuditCorruption(
-                    f"audit log damaged: {name!r} cannot be sealed: {why}",
-                    sequence=parsed.first_seq,
-                    file=name,
+                    f"audit log damaged: {name!r} cannot be sealed: {why}", sequence=expected, file=name
                 ) from why
-            if first_seq != parsed.first_seq or last_seq != first_seq + lines - 1:
-                raise AuditCorruption(
-                    f"audit log damaged: {name!r} cannot be sealed: {lines} lines run from sequence {first_seq} to {last_seq}",
-                    sequence=parsed.first_seq,
-                    file=name,
-                )
             packed.fsync()
         finally:
             packed.close()
@@ -211,7 +202,19 @@ def compress_segment(directory: Directory, name: str) -> SealFacts:
         gzip_sha256, gzip_bytes = _prove_equal(directory, name, name + TEMPORARY_SUFFIX)
     finally:
         raw.close()
-    return SealFacts(name, first_seq, last_seq, digest.hexdigest(), size, gzip_sha256, gzip_bytes, members)
+    return SealFacts(
+        name, parsed.first_seq, expected - 1, digest.hexdigest(), size, gzip_sha256, gzip_bytes, members
+    )
+
+
+def _check_lines(piece: bytes, expected: int) -> int:
+    """Hold each line of *piece* against the sequence that belongs there; the sequence that comes next."""
+    for line in piece[:-1].split(b"\n"):
+        sequence = decode_facts(line).seq
+        if sequence != expected:
+            raise BadInput(f"sequence {sequence} stands where {expected} belongs")
+        expected += 1
+    return expected
 
 
 def _write(file: File, data: bytes, offset: int) -> int:

@@ -152,6 +152,7 @@ def verify(
     progress: Callable[[int], None] | None = None,
     *,
     storage: Storage | None = None,
+    missing_ok: bool = False,
 ) -> VerifyReport:
     """Check every byte of the log in *directory*.
 
@@ -159,6 +160,7 @@ def verify(
         directory: The log.
         progress: Called with the number of raw bytes checked so far, about once per MiB.
         storage: Where the directory lies; the machine's disks by default.
+        missing_ok: Whether a directory that does not exist is an empty log.
 
     Raises:
         BadInput: There is no such directory.
@@ -167,6 +169,8 @@ def verify(
     try:
         opened = (storage or LocalStorage()).directory(path, create=False)
     except FileNotFoundError as why:
+        if missing_ok:
+            return VerifyReport(path)
         raise BadInput(
             f"no audit log at {str(path)!r}", hint="name the directory that holds audit_….log"
         ) from why

@@ -1076,7 +1076,7 @@ class WriteAheadLog:
         from holdfast.audit.query import read_records  # noqa: PLC0415  the writer alone does not need it
 
         self._sync_for_reading()
-        return read_records(self.directory, start_seq=start_seq, storage=self._storage)
+        return read_records(self.directory, start_seq=start_seq, storage=self._storage, missing_ok=True)
 
     def query(
         self,
@@ -1094,15 +1094,16 @@ class WriteAheadLog:
 
         self._sync_for_reading()
         return query(
-            self.directory, start_time, end_time, event_type, user_id, max_results, storage=self._storage
-        )
+            self.directory, start_time, end_time, event_type, user_id, max_results,
+            storage=self._storage, missing_ok=True,
+        )  # fmt: skip
 
     def verify_integrity(self) -> dict[str, Any]:
         """Check every byte of the log; see `verify.verify`."""
         from holdfast.audit.verify import verify  # noqa: PLC0415  the writer alone does not need it
 
         self._sync_for_reading()
-        return verify(self.directory, storage=self._storage).to_dict()
+        return verify(self.directory, storage=self._storage, missing_ok=True).to_dict()
 
     def _sync_for_reading(self) -> None:
         if self._state == "open":

@@ -63,9 +63,9 @@ def test_every_flipped_byte_is_reported_at_its_sequence(tmp_path, seal_first):
         original = path.read_bytes()
         places = _sequence_at(path, original)
         for offset in range(len(original)):
-            if path.name == "head" and 104 <= offset % 512 and offset % 97:
+            if path.name == "head" and offset % 512 >= 104 and offset % 97:
                 continue  # the zeros between the slots are all alike
-            for flip in (0x10,) if seal_first else (0x01, 0x20, 0x80):
+            for flip in (0x10,) if seal_first else (0x01, 0x20):
                 path.write_bytes(
                     original[:offset] + bytes([original[offset] ^ flip]) + original[offset + 1 :]
                 )
