@@ -82,7 +82,7 @@ def open_desk(
         audit_logger=audit,
         registry=breakers,
         clock=clock,
-        random=random.Random(seed),  # noqa: S311  jitter, not a secret
+        rng=random.Random(seed),  # noqa: S311  jitter, not a secret
     )
     venue = KalshiVenue(client, venue_clock=venue_clock)
     limits = RiskLimits(

@@ -32,7 +32,7 @@ from holdfast.cli.paper.screen import Screen, choose_screen
 from holdfast.cli.paper.story import CHAPTERS, Story
 from holdfast.config import Config, KalshiConfig, load_config
 from holdfast.core.errors import EXIT_CANNOT_ACT, EXIT_INTEGRITY, EXIT_OK, EXIT_USER_ERROR, BadInput
-from holdfast.core.money import format_money
+from holdfast.core.money import MoneyE6, format_money
 from holdfast.execution.examples import paper_strategies
 from holdfast.execution.strategy import Strategy
 from holdfast.execution.venue import VenueEvent, VenueTime
@@ -42,7 +42,6 @@ DEFAULT_SPEED = "20"
 DEFAULT_SECONDS = 60.0
 # Market seconds at which the exchange of the full story misbehaves; see `holdfast exchange --faults-at`.
 STORY_FAULTS = "400:reads_500=5,760:drop_next_order=1"
-SEEDED_START = "2026-03-02T15:00:00Z"
 _TELL_EVERY_SECS = 0.5
 
 
@@ -54,7 +53,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     orders: dict[str, int]
     refusals: dict[str, int]
     breaker: list[dict[str, Any]]
-    pnl_e6: int | None
+    pnl_e6: MoneyE6 | None
     journal: dict[str, Any]
     decisions: int
     decisions_sha256: str
@@ -111,7 +110,7 @@ async def _session(
                 await _trade(desk, story, screen)
             resting = await _leave(desk, cancel=args.cancel_on_exit)
             differences = await _differences(desk)
-            pnl = desk.trader.account.daily_pnl(desk.trader.marks)
+            pnl = desk.trader.gate.daily_pnl()
         finally:
             await desk.close()
     for record in read_records(directory / "audit", start_seq=story.last_seq + 1):
@@ -133,7 +132,6 @@ async def _exchange(
         return
     taped = args.tape is not None
     arguments = ["--seed", str(args.seed), "--dir", str(directory / "exchange"), "--port", "0"]
-    arguments += [] if taped else ["--start", SEEDED_START]
     arguments += ["--speed", args.speed or ("max" if taped else DEFAULT_SPEED)]
     if args.seconds is not None or not taped:
         arguments += ["--seconds", str(args.seconds if args.seconds is not None else DEFAULT_SECONDS)]
@@ -217,7 +215,7 @@ def _sum_up(
     *,
     differences: list[str],
     resting: list[str],
-    pnl: int | None,
+    pnl: MoneyE6 | None,
     full_story: bool,
 ) -> Outcome:
     audit = directory / "audit"
@@ -236,7 +234,7 @@ def _sum_up(
         journal={
             "records": report.total_entries,
             "bytes": sum(path.stat().st_size for path in audit.glob("audit_*")),
-            "verify_ok": report.integrity_ok,
+            "verify_ok": report.ok,
         },
         decisions=story.decisions,
         decisions_sha256=_decisions_digest(audit),
@@ -276,14 +274,14 @@ def _tamper(audit: Path, copy: Path) -> dict[str, Any]:
         digit = data.index(b'"quantity":"', line) + len(b'"quantity":"')
         data[digit] = ord("9") if data[digit] != ord("9") else ord("8")
         path.write_bytes(data)
-        report = verify(copy)
+        bad = verify(copy).first_bad
         return {
             "changed": victim.seq,
-            "named": report.first_bad_sequence,
-            "file": report.first_bad_file,
-            "offset": report.first_bad_offset,
-            "reason": report.reason,
-            "found": report.first_bad_sequence == victim.seq,
+            "named": bad.sequence if bad else 0,
+            "file": bad.file if bad else "",
+            "offset": bad.offset if bad else 0,
+            "reason": bad.reason if bad else "nothing was found",
+            "found": bad is not None and bad.sequence == victim.seq,
         }
     return {"changed": None}
 
@@ -311,7 +309,7 @@ def _print_summary(outcome: Outcome) -> None:
         "unknown (a held market has no price)"
         if outcome.pnl_e6 is None
         else f"${format_money(outcome.pnl_e6)}"
-    )  # type: ignore[arg-type]  MoneyE6 in JSON is an int
+    )
     books = (
         "equal the exchange's own"
         if outcome.exchange_matches
@@ -377,4 +375,6 @@ def _load_strategy(name: str) -> Strategy:
         raise BadInput(f"strategy {name!r} cannot be loaded: {error}") from error
     finally:
         sys.path.pop(0)
-    return strategy  # type: ignore[no-any-return]  what the user names is checked by use
+    if not isinstance(strategy, Strategy):
+        raise BadInput(f"strategy {name!r} is no holdfast.Strategy", hint="subclass it; see docs of Strategy")
+    return strategy
