@@ -4,8 +4,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from holdfast.breaker.breaker import BreakerEventKind, TradingCircuitBreaker
+from holdfast.breaker.breaker import TradingCircuitBreaker
 from holdfast.breaker.config import CircuitBreakerConfig
+from holdfast.breaker.events import BreakerEventKind
 from holdfast.breaker.machine import Verdict
 from holdfast.core.clock import ManualClock
 
@@ -185,4 +186,4 @@ class BreakerBesideModel(RuleBasedStateMachine):
 
 
 TestBreakerBesideModel = BreakerBesideModel.TestCase
-TestBreakerBesideModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestBreakerBesideModel.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)

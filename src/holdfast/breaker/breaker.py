@@ -23,13 +23,20 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
-from enum import StrEnum
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, NoReturn, ParamSpec, Protocol, TypedDict, TypeVar
+from typing import Any, Literal, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 from holdfast.breaker.config import CircuitBreakerConfig, default_error_verdict
 from holdfast.breaker.decorate import Quiet, protect, refuse_awaitable
+from holdfast.breaker.events import (
+    BreakerAudit,
+    BreakerEvent,
+    BreakerEventKind,
+    BreakerEventSink,
+    BreakerSnapshot,
+    BreakerStats,
+    recorder,
+)
 from holdfast.breaker.machine import (
     Asked,
     BreakerState,
@@ -60,94 +67,6 @@ R = TypeVar("R")
 _MAX_TEXT = 200
 
 
-class BreakerEventKind(StrEnum):
-    """What happened; the values are the risk-event types."""
-
-    STATE_CHANGE = "circuit_breaker_state_change"
-    FAILURE = "circuit_breaker_failure"
-    SUCCESS = "circuit_breaker_success"
-    MANUAL_RESET = "circuit_breaker_manual_reset"
-
-
-@dataclass(frozen=True, slots=True)
-class BreakerEvent:
-    """A fact about a breaker, for people and records.
-
-    Attributes:
-        kind: STATE_CHANGE; FAILURE of a call that counts; SUCCESS of a probe; MANUAL_RESET beside its change.
-        breaker: Its name.
-        old_state, new_state: The same for FAILURE and SUCCESS.
-        failure_count: Failures in a row then.
-        ts_ns: UTC, nanoseconds.
-        reason: Why; who: the person behind it, or "".
-        retry_after_secs: Seconds until a probe may go, or None.
-    """
-
-    kind: BreakerEventKind
-    breaker: str
-    old_state: BreakerState
-    new_state: BreakerState
-    failure_count: int
-    ts_ns: int
-    reason: str = ""
-    who: str = ""
-    retry_after_secs: float | None = None
-
-
-class BreakerEventSink(Protocol):
-    """What `event_logger` must offer; it must not block for long."""
-
-    def emit(self, event: BreakerEvent, /) -> object:
-        """Take one event."""
-        ...
-
-
-class BreakerAudit(Protocol):
-    """The part of `AuditLogger` that a breaker uses, for its state changes."""
-
-    def record(self, type: str, details: dict[str, Any], /, *, component: str = "") -> object:  # noqa: A002  the log's own word
-        """Append one record."""
-        ...
-
-
-class BreakerStats(TypedDict):
-    """A breaker's figures at one moment; calls that are still under way are in none of them.
-
-    `total_calls` = successful + failed + ignored + not reached + rejected; `success_rate` = successful / total, a
-    ratio from 0 to 1, 0.0 before the first call. `late_*` say how many of the successes and failures came from an
-    earlier era. Times end in their unit; `next_probe_secs` is None where only a person can help.
-    """
-
-    state: str
-    total_calls: int
-    successful_calls: int
-    failed_calls: int
-    ignored_calls: int
-    not_reached_calls: int
-    rejected_calls: int
-    success_rate: float
-    late_success: int
-    late_failure: int
-    consecutive_failures: int
-    era: int
-    since_ns: int
-    reason: str
-    who: str
-    last_error: str
-    next_probe_secs: float | None
-    listener_errors: int
-    last_listener_error: str
-
-
-class BreakerSnapshot(NamedTuple):
-    """What must survive a restart: whether a person closed this breaker off, why and who."""
-
-    name: str
-    state: BreakerState
-    reason: str
-    who: str
-
-
 class Permit:
     """The right to make one call; tell it how the call ended, once.
 
@@ -158,14 +77,14 @@ class Permit:
         is_probe: Whether this call decides if the breaker closes.
     """
 
-    __slots__ = ("_breaker", "_era", "_is_settled", "_lease", "_outer", "is_probe")
+    __slots__ = ("_apply", "_claim", "_era", "_lease", "_outer", "is_probe")
 
-    def __init__(self, breaker: TradingCircuitBreaker, granted: Granted, outer: Permit | None) -> None:
-        self._breaker = breaker
+    def __init__(self, apply: Callable[[Event], object], granted: Granted, outer: Permit | None) -> None:
+        self._apply = apply
         self._era = granted.era
         self._lease = granted.lease
         self._outer = outer
-        self._is_settled = False
+        self._claim = [True]
         self.is_probe: bool = granted.lease > 0 or (outer is not None and outer.is_probe)
 
     def success(self) -> None:
@@ -190,17 +109,22 @@ class Permit:
 
     def settle(self, verdict: Verdict, reason: str = "") -> None:
         """Report *verdict*; only the first report of a permit is heard."""
-        if self._breaker._claim(self):  # noqa: SLF001  a permit is its breaker's other half
-            self._breaker._apply(Settled(self._era, self._lease, verdict, reason))  # noqa: SLF001
+        self._end(Settled(self._era, self._lease, verdict, reason))
         if self._outer is not None:
             self._outer.settle(verdict, reason)
 
     def withdraw(self) -> None:
         """The call was not made after all; nothing is counted."""
-        if self._breaker._claim(self):  # noqa: SLF001
-            self._breaker._apply(Withdrawn(self._era, self._lease))  # noqa: SLF001
+        self._end(Withdrawn(self._era, self._lease))
         if self._outer is not None:
             self._outer.withdraw()
+
+    def _end(self, event: Event) -> None:
+        try:
+            self._claim.pop()  # one step of the interpreter: of two threads one finds the list empty
+        except IndexError:
+            return
+        self._apply(event)
 
 
 class _Entered(NamedTuple):
@@ -291,7 +215,7 @@ class TradingCircuitBreaker:
         self._last_listener_error = ""
         self._sinks: list[Callable[[BreakerEvent], object]] = []
         if audit is not None:
-            self._sinks.append(_recorder(audit))
+            self._sinks.append(recorder(audit))
         if event_logger is not None:
             self._sinks.append(event_logger.emit)
         self._sinks.extend(listeners)
@@ -318,7 +242,7 @@ class TradingCircuitBreaker:
         if not isinstance(answer, Granted):
             raise IllegalTransition(f"breaker {self.name!r} answered a question with {answer!r}")
         if self.parent is None:
-            return Permit(self, answer, None)
+            return Permit(self._apply, answer, None)
         return self._acquire_with(self.parent, answer, probe=probe)
 
     def try_acquire(self, *, probe: bool = True) -> Permit | None:
@@ -667,22 +591,15 @@ class TradingCircuitBreaker:
             self._listener_errors += 1
             self._last_listener_error = _text(error)
 
-    def _claim(self, permit: Permit) -> bool:
-        """Whether this is the first report of *permit*."""
-        with self._lock:
-            is_first = not permit._is_settled  # noqa: SLF001  a permit is its breaker's other half
-            permit._is_settled = True  # noqa: SLF001
-            return is_first
-
     def _acquire_with(self, parent: TradingCircuitBreaker, granted: Granted, *, probe: bool) -> Permit:
         try:
             outer = parent.acquire(probe=probe)
         except BaseException:
-            Permit(self, granted, None).withdraw()
+            Permit(self._apply, granted, None).withdraw()
             with self._lock:
                 self._rejected += 1
             raise
-        return Permit(self, granted, outer)
+        return Permit(self._apply, granted, outer)
 
     def _refusal(self, refused: Refused) -> CircuitBreakerOpenError:
         text, secs = self._story(refused.machine), None
@@ -746,24 +663,6 @@ class TradingCircuitBreaker:
         except Exception as error:  # noqa: BLE001  a broken classifier must not harm the call, and proves no health
             self._note_listener_error(error)
             return Verdict.FAILURE
-
-
-def _recorder(audit: BreakerAudit) -> Callable[[BreakerEvent], object]:
-    def record(event: BreakerEvent) -> None:
-        if event.kind is not BreakerEventKind.STATE_CHANGE:
-            return
-        reason = f"{event.reason} (by {event.who})" if event.who else event.reason
-        details: dict[str, Any] = {
-            "breaker": event.breaker,
-            "from": event.old_state.value,
-            "to": event.new_state.value,
-            "reason": reason,
-            "failures": event.failure_count,
-            "retry_after_secs": event.retry_after_secs,
-        }
-        audit.record("BREAKER", details, component="breaker")
-
-    return record
 
 
 def _text(error: BaseException) -> str:

@@ -184,22 +184,29 @@ def protect(
     return functools.update_wrapper(wrapper, fn)
 
 
-def refuse_awaitable(result: object, fn_name: str) -> None:
+def refuse_awaitable(result: Any, breaker_name: str) -> None:
     """Refuse what a plain function returned, if its work has yet to happen.
 
     Raises:
         UnsupportedCallable: *result* is awaitable or an asynchronous generator; a coroutine is closed first.
     """
-    if not isinstance(result, Awaitable | AsyncGenerator):
+    if not _is_unfinished(result):
         return
-    if isinstance(result, CoroutineType):
-        result.close()
-    elif isinstance(result, asyncio.Future):
-        result.cancel()
+    stop = getattr(result, "close", None) or getattr(result, "cancel", None)
+    if stop is not None:
+        stop()
     raise UnsupportedCallable(
-        f"breaker {fn_name!r} cannot protect a plain function that returns a {type(result).__name__}",
+        f"breaker {breaker_name!r} cannot protect a plain function that returns a {type(result).__name__}",
         hint="declare it with 'async def', so that the breaker sees how the call ends",
     )
+
+
+def _is_unfinished(result: Any) -> bool:
+    return isinstance(result, Awaitable | AsyncGenerator)
+
+
+def _call_of(value: object) -> Any:
+    return getattr(type(value), "__call__", None)  # noqa: B004  its kind is asked, not whether it is callable
 
 
 def _refuse_unseeable(fn: Any) -> bool:
@@ -208,7 +215,7 @@ def _refuse_unseeable(fn: Any) -> bool:
     inner = fn
     while isinstance(inner, functools.partial):
         inner = inner.func
-    call = inner if inspect.isroutine(inner) else getattr(type(inner), "__call__", None)  # noqa: B004  its kind is asked, not whether it is callable
+    call = inner if inspect.isroutine(inner) else _call_of(inner)
     if isinstance(inner, type):
         what, call = "a class", None
     elif isinstance(inner, staticmethod | classmethod):

@@ -15,15 +15,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from holdfast.breaker.breaker import (
+from holdfast.breaker.breaker import TradingCircuitBreaker
+from holdfast.breaker.config import PRESETS, CircuitBreakerConfig
+from holdfast.breaker.events import (
     BreakerAudit,
     BreakerEvent,
     BreakerEventSink,
     BreakerSnapshot,
     BreakerStats,
-    TradingCircuitBreaker,
 )
-from holdfast.breaker.config import PRESETS, CircuitBreakerConfig
 from holdfast.breaker.machine import BreakerState
 from holdfast.core.clock import NANOS, Clock, SystemClock
 

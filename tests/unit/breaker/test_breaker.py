@@ -10,8 +10,9 @@ import threading
 
 import pytest
 
-from holdfast.breaker.breaker import BreakerEventKind, BreakerSnapshot, TradingCircuitBreaker
+from holdfast.breaker.breaker import TradingCircuitBreaker
 from holdfast.breaker.config import CircuitBreakerConfig
+from holdfast.breaker.events import BreakerEventKind, BreakerSnapshot
 from holdfast.breaker.machine import BreakerState, Verdict
 from holdfast.core.clock import ManualClock
 from holdfast.core.errors import AuditWriteError, CircuitBreakerOpenError, IllegalTransition
@@ -335,7 +336,7 @@ def test_synchronous_call_that_returns_too_late_is_a_failure(form, raises):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_any_base_exception_returns_the_slot(error):
     """Whatever ends a probe, its slot is free again and nothing is counted against the venue."""
-    desk = Desk()
+    desk = Desk(classify_error=lambda error: Verdict.FAILURE)
     desk.half_open()
 
     @desk.breaker
@@ -500,6 +501,67 @@ def test_reading_the_figures_does_not_change_them():
         guarded()
         assert desk.stats == desk.stats
     assert desk.stats["successful_calls"] == 5
+
+
+class _NoLock:
+    def __enter__(self):
+        raise AssertionError("a lock was taken")
+
+    def __exit__(self, *exc):
+        raise AssertionError("a lock was held")
+
+
+def test_closed_and_healthy_calls_take_no_lock():
+    """Once its first call has shown what it is, a guarded function passes a healthy breaker without any lock."""
+    desk = Desk()
+    guarded, aguarded = desk.breaker(lambda: 1), desk.breaker(asyncio.sleep)
+    guarded()
+    lock, desk.breaker._lock = desk.breaker._lock, _NoLock()
+    guarded()
+    asyncio.run(aguarded(0))
+    desk.breaker._lock = lock
+    assert desk.stats["successful_calls"] == 3
+
+
+def test_shut_breaker_refuses_without_a_lock():
+    """An open breaker refuses a stampede without making its callers queue."""
+    desk = Desk()
+    desk.trip()
+    lock, desk.breaker._lock = desk.breaker._lock, _NoLock()
+    for _ in range(3):
+        assert desk.breaker.try_acquire() is None
+    desk.breaker._lock = lock
+    assert desk.stats["rejected_calls"] == 3
+
+
+@pytest.mark.parametrize("kind", ["sync", "async", "sync timed", "async timed"])
+def test_guarded_call_that_ends_in_a_later_era_is_late(kind):
+    """A guarded call under way while the breaker opens and is reset counts as late, not as proof of health."""
+    desk = Desk(call_timeout_secs=30 if "timed" in kind else None)
+    acts = []
+
+    def act():
+        if acts:
+            acts.pop()()
+
+    async def aact():
+        act()
+
+    guarded = desk.breaker(aact if "async" in kind else act)
+
+    def call():
+        result = guarded()
+        if result is not None:
+            asyncio.run(result)
+
+    call()
+    acts.append(desk.trip)
+    call()
+    assert (desk.stats["state"], desk.stats["late_success"]) == ("open", 1)
+    desk.breaker.reset()
+    acts.append(desk.breaker.record_failure)
+    call()
+    assert (desk.stats["consecutive_failures"], desk.stats["late_success"]) == (0, 1)
 
 
 # Listeners and sinks

@@ -133,6 +133,8 @@ def _check(before, event, after, effects, now_ns):
         assert after == before
     if isinstance(event, Settled) and event.era != before.era:
         assert counted[0].late
+    if isinstance(event, Withdrawn):
+        assert after == before or (event.lease and (event.era, event.lease) == (before.era, before.lease))
     if isinstance(event, Settled | Observed | Reported):
         assert len(counted) == 1
         if event.verdict in (Verdict.IGNORED, Verdict.NOT_REACHED):

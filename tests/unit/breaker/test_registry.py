@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.breaker.breaker import BreakerSnapshot
 from holdfast.breaker.config import PRESETS, CircuitBreakerConfig
+from holdfast.breaker.events import BreakerSnapshot
 from holdfast.breaker.machine import BreakerState, Verdict
 from holdfast.breaker.registry import OVERFLOW_KEY, BreakerRegistry, closed_off, standard_registry
 from holdfast.core.clock import ManualClock
@@ -159,9 +159,12 @@ def test_idle_healthy_children_are_evicted_and_troubled_ones_kept():
     registry.child("kalshi_api", "idle")
     registry.child("kalshi_api", "latched").latch("x")
     registry.child("kalshi_api", "failed").acquire().failure()
-    clock.advance(11)
+    clock.advance(9)
+    busy = registry.child("kalshi_api", "busy")
+    clock.advance(2)
     registry.child("kalshi_api", "new")
-    names = set(registry.get_all_stats(children=True))
+    assert registry.child("kalshi_api", "busy") is busy
+    names = set(registry.get_all_stats(children=True)) - {"kalshi_api/busy"}
     assert names == {"kalshi_api", "kalshi_api/latched", "kalshi_api/failed", "kalshi_api/new"}
     assert registry.child("kalshi_api", "latched").get_state() == "latched"
 
