@@ -74,13 +74,26 @@ class MemoryLog:
             )
         return list(range(len(self.lines) - len(entries) + 1, len(self.lines) + 1))
 
-    def record(self, type: str, details: Any, *, user: Any = None, component: str = "", level: Any = None) -> int:
+    def record(
+        self,
+        type: str,  # noqa: A002  as the real logger names it
+        details: Any,
+        *,
+        user: Any = None,
+        component: str = "",
+        level: Any = None,
+    ) -> int:
         return self.record_many([Entry(type, details, user or "", component)])[0]
 
     async def record_many_async(self, entries: Sequence[Entry], level: Level | None = None) -> list[int]:
         return self.record_many(entries, level)
 
-    async def record_async(self, type: str, details: Any, **rest: Any) -> int:
+    async def record_async(
+        self,
+        type: str,  # noqa: A002  as the real logger names it
+        details: Any,
+        **rest: Any,
+    ) -> int:
         return self.record(type, details, **rest)
 
     def log_risk_violation(
@@ -101,7 +114,14 @@ def instrument(ticker: str = TICKER, **changes: Any) -> Instrument:
 
 def signal(**changes: Any) -> Signal:
     """Buy 10 YES at 0.56, immediate or cancel, unless said otherwise; count in contracts, price in cents."""
-    fields: dict[str, Any] = {"ticker": TICKER, "side": "yes", "action": "buy", "count": 10, "price": 56, "tif": "ioc"}
+    fields: dict[str, Any] = {
+        "ticker": TICKER,
+        "side": "yes",
+        "action": "buy",
+        "count": 10,
+        "price": 56,
+        "tif": "ioc",
+    }
     fields |= changes
     return Signal(
         ticker=fields.pop("ticker"),
@@ -119,7 +139,9 @@ def intent(name: str = "hf-a", *, of: Instrument | None = None, **changes: Any) 
     return Intent(client_order_id=name, key=name, signal=wish, instrument=of or instrument(wish.ticker))
 
 
-def opened_account(*, cash: str = "0.00", positions: dict[str, str] | None = None, liquidation: str = "0.00") -> Account:
+def opened_account(
+    *, cash: str = "0.00", positions: dict[str, str] | None = None, liquidation: str = "0.00"
+) -> Account:
     """An account whose session is open."""
     account = Account()
     account.apply(
@@ -141,7 +163,11 @@ def gate(*, limits: RiskLimits | None = None, clock: ManualClock | None = None, 
 
 
 def world(
-    *, log: MemoryLog | None = None, clock: ManualClock | None = None, venue: FakeVenue | None = None, **trader: Any
+    *,
+    log: MemoryLog | None = None,
+    clock: ManualClock | None = None,
+    venue: FakeVenue | None = None,
+    **trader: Any,
 ) -> SimpleNamespace:
     """A clock, a fake venue with two open markets quoted 0.55 / 0.56, a journal and a trader over them."""
     clock = clock or ManualClock()
@@ -155,7 +181,9 @@ def world(
         return
 
     made = Trader(venue, log=log, clock=clock, sleep=no_sleep, **trader)  # type: ignore[arg-type]
-    return SimpleNamespace(clock=clock, venue=venue, log=log, trader=made, account=made.account, gate=made.gate)
+    return SimpleNamespace(
+        clock=clock, venue=venue, log=log, trader=made, account=made.account, gate=made.gate
+    )
 
 
 async def drain(w: SimpleNamespace) -> None:
