@@ -24,7 +24,8 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -66,7 +67,7 @@ _INDEX_TICKER = re.compile(r"KXINXU?-\d{2}[A-Z]{3}\d{2}H1600-(?P<kind>[BT])(?P<s
 _EXCLUSIVE_SERIES: Final = re.compile(r"KX[A-Z]+GAME|KXINX")
 _MAKER_FEE_SERIES: Final = re.compile(r"KX[A-Z]+GAME")
 
-_DEPTH_COLUMNS: Final = {
+_DEPTH_COLUMNS: Final[Mapping[str, type[pl.DataType]]] = {
     "i": pl.Int64,
     "kind": pl.String,
     "sid": pl.Int64,
@@ -77,13 +78,15 @@ _DEPTH_COLUMNS: Final = {
     "qty_e2": pl.Int64,
     "trade_id": pl.String,
 }
-_PRINT_COLUMNS: Final = {
+_PRINT_COLUMNS: Final[Mapping[str, type[pl.DataType]]] = {
     "ts_s": pl.Int64,
     "ticker": pl.String,
     "taker_side": pl.String,
     "yes_price_e4": pl.Int64,
     "qty": pl.Int64,
 }
+_PLAYED_COLUMNS: Final = ("ticker", "i", "kind", "ts", "side", "price_e4", "qty_e2", "trade_id")
+_INDEX_COLUMN: Final[Mapping[str, type[pl.DataType]]] = {"spx_e2": pl.Int64}
 
 
 def open_feed(
@@ -106,19 +109,22 @@ def open_feed(
     root = Path(path)
     wanted = None if tickers is None else frozenset(tickers)
     files = _files(root)
-    tables = [_read(file) for file in files]
-    kinds = {table.kind for table in tables}
+    found = [_recognise(file) for file in files]
+    kinds = {source.kind for source in found}
     if len(kinds) > 1:
-        first = {table.kind: table.file.name for table in reversed(tables)}
+        first = {source.kind: source.file.name for source in reversed(found)}
         _refuse(
             root,
             f"mixes full depth ({first[FeedKind.DEPTH]!r}) with prints ({first[FeedKind.PRINTS]!r})",
             "name one of the folders or files inside it",
         )
+    # A depth file names its market, so those that are not wanted need not be read.
+    tables = [_read(source) for source in found if wanted is None or source.ticker in {*wanted, ""}]
     known = frozenset(chain.from_iterable(table.tickers for table in tables))
     if wanted is not None and not wanted <= known:
-        some = ", ".join(sorted(known)[:6])
-        _refuse(root, f"does not hold market {min(wanted - known)!r}", f"it holds {len(known)}: {some}")
+        held = sorted(known | {source.ticker for source in found if source.ticker})
+        some = ", ".join(held[:6])
+        _refuse(root, f"does not hold market {min(wanted - known)!r}", f"it holds {len(held)}: {some}")
     chosen = known if wanted is None else wanted
     tape = _depth_tape if kinds == {FeedKind.DEPTH} else _print_tape
     feed = tape(root, tables, chosen, start, end)
@@ -164,11 +170,19 @@ class Tape:
 # Reading and recognising.
 
 
-class _Table(NamedTuple):
-    """One file, recognised and checked."""
+class _Source(NamedTuple):
+    """One file, recognised: its kind, the columns to read, and on depth files its market, else ""."""
 
     file: Path
     kind: FeedKind
+    columns: Mapping[str, type[pl.DataType]]
+    ticker: str
+
+
+class _Table(NamedTuple):
+    """One file, read and checked."""
+
+    file: Path
     frame: pl.DataFrame
     tickers: frozenset[str]
 
@@ -193,26 +207,11 @@ def _files(root: Path) -> list[Path]:
     return files
 
 
-def _read(file: Path) -> _Table:
+@contextmanager
+def _damage(file: Path) -> Iterator[None]:
+    """Whatever polars makes of a damaged file becomes one refusal."""
     try:
-        names = set(pl.read_parquet_schema(file))
-        if names >= set(_DEPTH_COLUMNS):
-            kind, columns = FeedKind.DEPTH, dict(_DEPTH_COLUMNS)
-        elif names >= set(_PRINT_COLUMNS):
-            kind, columns = FeedKind.PRINTS, dict(_PRINT_COLUMNS)
-            if "spx_e2" in names:
-                columns["spx_e2"] = pl.Int64
-        else:
-            missing = sorted(set(_DEPTH_COLUMNS) - names)
-            _refuse(
-                file,
-                f"is of no known schema: it lacks {', '.join(missing[:4])}",
-                "playable are full-depth files (kalshi/l2-...) and print tapes (kalshi/spx-tape)",
-            )
-        frame = pl.read_parquet(file, columns=list(columns)).select(
-            pl.col(name).cast(dtype) for name, dtype in columns.items()
-        )
-        ticker = pl.read_parquet_metadata(file).get("market_ticker") or file.stem
+        yield
     except BadInput:
         raise
     # A damaged footer can also surface as polars' Rust panic, which derives from BaseException.
@@ -222,13 +221,38 @@ def _read(file: Path) -> _Table:
             f"recording {str(file)!r} is damaged or no parquet file: {reason}",
             hint="restore the file; a download that stopped half-way looks like this",
         ) from error
+
+
+def _recognise(file: Path) -> _Source:
+    with _damage(file):
+        names = set(pl.read_parquet_schema(file))
+        if names >= set(_DEPTH_COLUMNS):
+            ticker = pl.read_parquet_metadata(file).get("market_ticker") or file.stem
+            return _Source(file, FeedKind.DEPTH, _DEPTH_COLUMNS, ticker)
+    if names >= set(_PRINT_COLUMNS):
+        index = _INDEX_COLUMN if names >= set(_INDEX_COLUMN) else {}
+        return _Source(file, FeedKind.PRINTS, {**_PRINT_COLUMNS, **index}, "")
+    missing = sorted(set(_DEPTH_COLUMNS) - names)
+    _refuse(
+        file,
+        f"is of no known schema: it lacks {', '.join(missing[:4])}",
+        "playable are full-depth files (kalshi/l2-...) and print tapes (kalshi/spx-tape)",
+    )
+
+
+def _read(source: _Source) -> _Table:
+    file, columns = source.file, source.columns
+    with _damage(file):
+        frame = pl.read_parquet(file, columns=list(columns)).select(
+            pl.col(name).cast(dtype) for name, dtype in columns.items()
+        )
     if frame.is_empty():
         _refuse(file, "holds no rows", "restore the file")
-    if kind is FeedKind.DEPTH:
+    if source.kind is FeedKind.DEPTH:
         _check_depth(file, frame)
-        return _Table(file, kind, frame.with_columns(ticker=pl.lit(ticker)), frozenset({ticker}))
+        return _Table(file, frame.with_columns(ticker=pl.lit(source.ticker)), frozenset({source.ticker}))
     _check_prints(file, frame)
-    return _Table(file, kind, frame, frozenset(frame["ticker"].unique().to_list()))
+    return _Table(file, frame, frozenset(frame["ticker"].unique().to_list()))
 
 
 def _check_rows(file: Path, frame: pl.DataFrame, checks: dict[str, pl.Expr]) -> None:
@@ -427,7 +451,8 @@ def _merge_depth(tables: Sequence[_Table]) -> pl.DataFrame:
     else:
         # Recorded by separate connections: only time relates them.
         rows = rows.sort("file_ts", maintain_order=True)
-    return rows.with_columns(ts=pl.col("ts_us").forward_fill().cum_max().backward_fill() * 1_000)
+    rows = rows.with_columns(ts=pl.col("ts_us").forward_fill().cum_max().backward_fill() * 1_000)
+    return rows.select(_PLAYED_COLUMNS)
 
 
 def _depth_tape(
@@ -488,8 +513,7 @@ def _play_depth(rows: pl.DataFrame, last_message: dict[str, int]) -> Iterator[Ma
     opened: set[str] = set()
     last_trade: dict[str, int] = {}
     pending: _OpenSnapshot | None = None
-    columns = ("ticker", "i", "kind", "ts", "side", "price_e4", "qty_e2", "trade_id")
-    for ticker, number, kind, ts_ns, side, price, qty, trade_id in _batches(rows, columns):
+    for ticker, number, kind, ts_ns, side, price, qty, trade_id in _batches(rows, _PLAYED_COLUMNS):
         if pending is not None and (pending.number != number or pending.ticker != ticker):
             yield from pending.events(opened, later, last_message, last_trade)
             pending = None
