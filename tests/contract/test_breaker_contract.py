@@ -6,11 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from holdfast.breaker.breaker import (
-    BreakerEventKind,
-    TradingCircuitBreaker,
-)
+from holdfast.breaker.breaker import TradingCircuitBreaker
 from holdfast.breaker.config import CircuitBreakerConfig, verdict_for_status
+from holdfast.breaker.events import BreakerEventKind
 from holdfast.breaker.registry import standard_registry
 from holdfast.core.clock import ManualClock
 from holdfast.core.errors import CircuitBreakerOpenError, VenueAnswerUnknown, VenueRejected

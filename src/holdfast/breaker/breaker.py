@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
@@ -38,6 +39,7 @@ from holdfast.breaker.events import (
     recorder,
 )
 from holdfast.breaker.machine import (
+    LASTING,
     Asked,
     BreakerState,
     Counted,
@@ -209,6 +211,7 @@ class TradingCircuitBreaker:
         self._shut: _Shut | None = None
         self._last_error = ""
         self._since_wall_ns = self._clock.now_ns()
+        self._children: weakref.WeakSet[TradingCircuitBreaker] = weakref.WeakSet()
         self._outbox: deque[BreakerEvent] = deque()
         self._is_delivering = False
         self._listener_errors = 0
@@ -221,6 +224,8 @@ class TradingCircuitBreaker:
         self._sinks.extend(listeners)
         self.now_ns: Callable[[], int] = (timeout_clock or SystemClock()).monotonic_ns
         self._publish()
+        if parent is not None:
+            parent._adopt(self)  # noqa: SLF001  of the same class
 
     # Admission
 
@@ -293,8 +298,16 @@ class TradingCircuitBreaker:
     # A person's orders
 
     def reset(self, who: str = "", reason: str = "") -> None:
-        """Close it and forget every failure, from any state; the only way out of FORCED_OPEN and LATCHED."""
+        """Close it and forget every failure, from any state; the only way out of FORCED_OPEN and LATCHED.
+
+        Its children close with it, but for those that a person or a latch closed off for their own reason.
+        """
         self._apply(Ordered(Signal.RESET, reason or "manual reset", who))
+        with self._lock:
+            children = tuple(self._children)
+        for child in children:
+            if child.snapshot().state not in LASTING:
+                child.reset(who, reason)
 
     def force_open(self, reason: str, who: str = "") -> None:
         """Refuse every call until `reset`.
@@ -363,7 +376,7 @@ class TradingCircuitBreaker:
 
         Writes no record and tells no listener: the log already says it. Any other state changes nothing.
         """
-        if snapshot.state not in (BreakerState.FORCED_OPEN, BreakerState.LATCHED):
+        if snapshot.state not in LASTING:
             return
         with self._lock:
             self._machine = Machine(
@@ -456,6 +469,10 @@ class TradingCircuitBreaker:
             self._settle_call(word, permit, self._judge_result(result), "")
 
     # Inside
+
+    def _adopt(self, child: TradingCircuitBreaker) -> None:
+        with self._lock:
+            self._children.add(child)
 
     def _apply(self, event: Event) -> Effect | None:
         """Take one step under the lock, then tell the listeners; the last effect answers the caller."""

@@ -84,6 +84,9 @@ TRANSITIONS: Mapping[tuple[BreakerState, Signal], BreakerState] = {
     (BreakerState.LATCHED, Signal.RESET): BreakerState.CLOSED,
 }
 
+LASTING = frozenset({BreakerState.FORCED_OPEN, BreakerState.LATCHED})
+"""The states that outlast a restart and that only a person ends."""
+
 _STATE_CODES: Mapping[BreakerState, int] = {state: code for code, state in enumerate(BreakerState, start=1)}
 
 

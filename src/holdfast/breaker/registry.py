@@ -24,7 +24,7 @@ from holdfast.breaker.events import (
     BreakerSnapshot,
     BreakerStats,
 )
-from holdfast.breaker.machine import BreakerState
+from holdfast.breaker.machine import LASTING, BreakerState
 from holdfast.core.clock import NANOS, Clock, SystemClock
 
 MAX_CHILDREN = 1_024
@@ -170,7 +170,7 @@ def closed_off(records: Iterable[Mapping[str, Any]]) -> dict[str, BreakerSnapsho
     standing: dict[str, BreakerSnapshot] = {}
     for details in records:
         name, to = str(details["breaker"]), str(details["to"])
-        if to in (BreakerState.FORCED_OPEN.value, BreakerState.LATCHED.value):
+        if to in LASTING:
             standing[name] = BreakerSnapshot(name, BreakerState(to), str(details.get("reason", "")), "")
         else:
             standing.pop(name, None)

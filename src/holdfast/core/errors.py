@@ -24,7 +24,7 @@ carries a secret.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from holdfast.core.reasons import RejectReason
@@ -50,6 +50,16 @@ class TradingError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled with all its attributes, whatever its constructor takes."""
+        return _revive, (type(self), self.args, self.__dict__)
+
+
+def _revive(kind: type[TradingError], args: tuple[Any, ...], attributes: dict[str, Any]) -> TradingError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 class OrderDenied(TradingError):

@@ -199,6 +199,17 @@ def test_events_travel_by_pickle():
     assert pickle.loads(pickle.dumps(desk.events)) == desk.events  # noqa: S301  our own bytes
 
 
+def test_refusal_travels_by_pickle():
+    """A refusal raised in a worker process arrives with its text and its attributes."""
+    desk = Desk()
+    desk.trip()
+    with pytest.raises(CircuitBreakerOpenError) as caught:
+        desk.breaker.acquire()
+    error = pickle.loads(pickle.dumps(caught.value))  # noqa: S301  our own bytes
+    assert (type(error), str(error)) == (CircuitBreakerOpenError, str(caught.value))
+    assert (error.breaker, error.retry_after_secs, error.hint) == ("venue", 60.0, "")
+
+
 # Cancellation and time limits
 
 

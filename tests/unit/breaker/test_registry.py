@@ -98,6 +98,20 @@ def test_open_parent_refuses_every_child_and_no_slot_is_lost():
     assert child.get_stats()["rejected_calls"] == 1
 
 
+@pytest.mark.contract("A20")
+def test_resetting_a_parent_closes_its_children_but_not_what_was_closed_off():
+    """After a person's reset no child fails fast for old failures; a child that was latched stays latched."""
+    registry = _registry()
+    tripped, latched = registry.child("kalshi_api", "tripped"), registry.child("kalshi_api", "latched")
+    for _ in range(2):
+        tripped.acquire().failure()
+    latched.latch("order group gone")
+    registry.get("kalshi_api").reset("kim")
+    assert tripped.try_acquire() is not None
+    assert tripped.get_stats()["who"] == "kim"
+    assert latched.try_acquire() is None
+
+
 @given(
     moves=st.lists(
         st.tuples(
