@@ -433,26 +433,33 @@ def _merge_depth(tables: Sequence[_Table]) -> pl.DataFrame:
     """Rows of one date in the order in which they arrived, with `ts` in ns that never falls."""
     is_trade = pl.col("kind") == "trade"
     frames = [
-        table.frame.with_columns(
-            # The book message each row follows or is.
-            after=pl.when(is_trade.not_()).then(pl.col("seq")).forward_fill().cum_max().fill_null(0),
-            file_ts=pl.col("ts_us").forward_fill().cum_max().backward_fill(),
-        )
+        # The book message each row follows or is.
+        table.frame.with_columns(after=pl.when(is_trade.not_()).then(pl.col("seq")).forward_fill().cum_max())
         for table in tables
     ]
+    # One number per message; several columns at once would cost a copy of them.
+    message = (pl.col("seq") * 65_536 + pl.col("sid")).n_unique()
+    messages = sum(frame.select(message).item() for frame in frames)
     rows = pl.concat(frames)
-    messages = rows.select("ticker", "i", "sid", "seq").unique()
-    if messages.height == messages.select("sid", "seq").unique().height:
-        trades = (
-            rows.filter(is_trade).sort("seq", maintain_order=True).with_columns(pl.col("after").cum_max())
-        )
-        rows = pl.concat([rows.filter(is_trade.not_()), trades])
-        rows = rows.sort("after", is_trade, "seq", "i", maintain_order=True)
+    if rows.select(message).item() == messages:
+        trades = rows.filter(is_trade).sort("seq", maintain_order=True)
+        rows = pl.concat([rows.filter(is_trade.not_()), trades.with_columns(pl.col("after").cum_max())])
+        # Stable: after one book message its trades follow in their own order.
+        rows = rows.sort("after", maintain_order=True)
     else:
         # Recorded by separate connections: only time relates them.
-        rows = rows.sort("file_ts", maintain_order=True)
-    rows = rows.with_columns(ts=pl.col("ts_us").forward_fill().cum_max().backward_fill() * 1_000)
-    return rows.select(_PLAYED_COLUMNS)
+        file_ts = pl.col("ts_us").forward_fill().cum_max().backward_fill()
+        rows = pl.concat([frame.with_columns(file_ts) for frame in frames]).sort("ts_us", maintain_order=True)
+    return rows.select(
+        "ticker",
+        "i",
+        "kind",
+        (pl.col("ts_us").forward_fill().cum_max().backward_fill() * 1_000).alias("ts"),
+        "side",
+        "price_e4",
+        "qty_e2",
+        "trade_id",
+    )
 
 
 def _depth_tape(
