@@ -104,7 +104,9 @@ def delta(secs: float, side: Side, price: int, change: int, ticker: str = TICKER
     return Delta(ticker=ticker, ts_ns=at(secs), side=side, price=PriceE4(price), delta=QtyE2(change))
 
 
-def printed(secs: float, taker: Side, price: int, qty: int, trade_id: str, ticker: str = TICKER) -> Print:
+def printed(
+    secs: float, taker: Side, price: int, qty: int, *, trade_id: str, ticker: str = TICKER
+) -> Print:
     return Print(
         ticker=ticker,
         ts_ns=at(secs),
@@ -130,7 +132,7 @@ def quiet_feed(*tickers: str, events: Sequence[MarketEvent] = (), **changes: Any
 
 
 @functools.cache
-def test_key() -> KeyPair:
+def shared_key() -> KeyPair:
     """One key for the whole run: making one takes a tenth of a second."""
     return KeyPair()
 
@@ -268,11 +270,11 @@ async def serving(
     feed: ScriptedFeed | None = None, **options: Any
 ) -> AsyncIterator[tuple[PaperExchange, Client]]:
     """An exchange in this loop and a client of it; time stands still unless the test follows the clock."""
-    options = {"hold": True, "key": test_key()} | options
+    options = {"hold": True, "key": shared_key()} | options
     exchange = PaperExchange(feed or quiet_feed(), **options)
     endpoints = await exchange.start()
     async with aiohttp.ClientSession() as session:
-        client = Client(session, endpoints, test_key().private_key)
+        client = Client(session, endpoints, shared_key().private_key)
         try:
             yield exchange, client
         finally:
@@ -300,7 +302,7 @@ class ThreadedExchange(NamedTuple):
 @contextlib.contextmanager
 def in_thread(feed: Any = None, **options: Any) -> Iterator[ThreadedExchange]:
     """An exchange in a thread of its own; closed, loop and thread too, when the block ends."""
-    options = {"hold": True, "key": test_key()} | options
+    options = {"hold": True, "key": shared_key()} | options
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="paper-exchange", daemon=True)
     thread.start()

@@ -123,7 +123,7 @@ def read_rates(text: str) -> dict[Fault, int]:
             rate = Decimal(value)
         except InvalidOperation:
             raise BadInput(f"rate {value!r} of fault {name!r} is not a number") from None
-        if not 0 <= rate <= 1:
+        if not (rate.is_finite() and 0 <= rate <= 1):
             raise BadInput(f"rate {value} of fault {name!r} is outside 0 to 1")
         rates[fault] = int(rate * _MILLION)
     return rates

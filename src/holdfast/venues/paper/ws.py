@@ -259,7 +259,7 @@ class Connection:
         channels = params.get("channels")
         if not isinstance(channels, list) or not channels:
             raise CommandError(3)
-        if any(channel not in CHANNELS for channel in channels):
+        if any(not isinstance(channel, str) or channel not in CHANNELS for channel in channels):
             raise CommandError(8)
         tickers = self._tickers(params)
         if BOOK in channels and not tickers:
@@ -330,7 +330,7 @@ class Connection:
             raise CommandError(4 if many else 12)
         if not many and len(sids) != 1:
             raise CommandError(12)
-        if any(sid not in self.subscriptions for sid in sids):
+        if any(not isinstance(sid, int) or sid not in self.subscriptions for sid in sids):
             raise CommandError(7)
         return [self.subscriptions[sid] for sid in sids]
 
