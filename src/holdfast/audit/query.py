@@ -393,13 +393,13 @@ def durable_mark(directory: Directory) -> HeadMark | None:
 def _batches(directory: Directory, start_seq: int, *, newest_first: bool = False) -> Iterator[Batch]:
     """Every line from *start_seq* up to the head, unchecked, as the files give them."""
     mark = durable_mark(directory)  # before the files: what it names is in them
-    if mark is None:
+    if mark is None or not mark.sequence:
         return
     segments = [segment for segment in list_segments(directory) if segment.first_seq <= mark.sequence]
     # Each segment holds what lies between its first sequence and the next one's.
     plan: list[tuple[SegmentName, int]] = []
     ends = [segment.first_seq for segment in segments[1:]] + [mark.sequence + 1]
-    if mark.sequence and (not segments or segments[0].first_seq != 1):
+    if not segments or segments[0].first_seq != 1:
         raise _missing(1, segments[0].name if segments else "")
     plan.extend(
         (segment, end - segment.first_seq)

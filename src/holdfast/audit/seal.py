@@ -160,10 +160,9 @@ def _whole_line_pieces(blocks: Iterable[bytes]) -> Iterator[bytes]:
                 raise BadInput(f"no line end within {MEMBER_BYTES} bytes")
             yield rest[:cut]
             rest = rest[cut:]
-    if rest:
-        if not rest.endswith(b"\n"):
-            raise BadInput("the last line has no end")
-        yield rest
+    if not rest.endswith(b"\n"):
+        raise BadInput("it is empty, or its last line has no end")
+    yield rest
 
 
 def compress_segment(directory: Directory, name: str) -> SealFacts:
@@ -189,8 +188,6 @@ def compress_segment(directory: Directory, name: str) -> SealFacts:
                     digest.update(piece)
                     size += len(piece)
                     offset = _write(packed, zlib.compress(piece, _LEVEL, wbits=_GZIP), offset)
-                if not members:
-                    raise BadInput("it is empty")
             except BadInput as why:
                 raise AuditCorruption(
                     f"audit log damaged: {name!r} cannot be sealed: {why}", sequence=expected, file=name

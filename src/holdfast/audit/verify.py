@@ -221,6 +221,7 @@ class _Verification:
         self.run_open = False
         self.frontier = Frontier()
         self.mark: HeadMark | None = None
+        self.unreadable_head = ""
         self.highest_synced = 0
         self.sealed: dict[str, list[tuple[int, SealedDetails]]] = {}
         self.seen: dict[str, _Segment] = {}
@@ -314,29 +315,39 @@ class _Verification:
 
         A reading that fell into a writer's change is taken anew; damage stays.
         """
-        page = b""
+        page: bytes | None = b""
         for _ in range(8):
-            try:
-                file = self.directory.open(HEAD_NAME)
-                try:
-                    page = file.pread(PAGE_BYTES + 1, 0)
-                finally:
-                    file.close()
-            except FileNotFoundError:
-                return None
-            except OSError as why:
-                self.note(0, HEAD_NAME, 0, f"cannot be read: {why}")
-                return None
-            if not _head_faults(page):
+            page = self._head_page()
+            if page is None or not _head_faults(page):
                 break
-        self.mark = decode_head(page)
+        self.mark = None if page is None else decode_head(page)
         return page
 
+    def _head_page(self) -> bytes | None:
+        try:
+            file = self.directory.open(HEAD_NAME)
+            try:
+                return file.pread(PAGE_BYTES + 1, 0)
+            finally:
+                file.close()
+        except FileNotFoundError:
+            return None
+        except OSError as why:
+            self.unreadable_head = f"cannot be read: {why}"
+            return b""
+
     def _check_head(self, page: bytes | None, *, has_segments: bool) -> None:
+        if page is None or _head_faults(page):
+            page = self._head_page()  # it was being made; before the first segment it is whole
         if page is None:
-            if has_segments and not self.report.problem_count:
+            if has_segments:
                 self.note(0, HEAD_NAME, 0, "missing beside segments")
             return
+        if self.unreadable_head:
+            self.note(0, HEAD_NAME, 0, self.unreadable_head)
+            return
+        if not has_segments and not page.strip(b"\0"):
+            return  # its writer got no further, or is just there
         for offset, reason in _head_faults(page):
             self.note(0, HEAD_NAME, offset, reason)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.cli.output import add_json_argument, on_terminal, print_json, print_table, printable
-from holdfast.core.errors import EXIT_INTEGRITY, EXIT_OK, EXIT_USER_ERROR, BadInput
+from holdfast.core.errors import EXIT_INTEGRITY, EXIT_OK, EXIT_USER_ERROR, AuditCorruption, BadInput
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -246,16 +246,21 @@ def _cat(args: argparse.Namespace) -> int:
 
     out = sys.stdout.buffer
     batch: list[bytes] = []
-    for line in read_lines(args.dir):
-        if args.json and args.hash:
-            batch.append(b'{"leaf":"%b","record":%b}\n' % (leaf_hash(line).hex().encode(), line))
-        elif args.hash:
-            batch.append(b"%b\t%b\n" % (leaf_hash(line).hex().encode(), line))
-        else:
-            batch.append(b"%b\n" % line)
-        if len(batch) >= 1024:
-            out.write(b"".join(batch))
-            batch.clear()
+    try:
+        for line in read_lines(args.dir):
+            if args.json and args.hash:
+                batch.append(b'{"leaf":"%b","record":%b}\n' % (leaf_hash(line).hex().encode(), line))
+            elif args.hash:
+                batch.append(b"%b\t%b\n" % (leaf_hash(line).hex().encode(), line))
+            else:
+                batch.append(b"%b\n" % line)
+            if len(batch) >= 1024:
+                out.write(b"".join(batch))
+                batch.clear()
+    except AuditCorruption:
+        out.write(b"".join(batch))  # everything before the damage is shown
+        out.flush()
+        raise
     out.write(b"".join(batch))
     out.flush()
     return EXIT_OK
