@@ -145,22 +145,24 @@ class KalshiVenue:
         """Ask for the exchange's status; its outcome reaches the breaker."""
         await self.client.probe()
 
-    async def tick_probe(self) -> bool:
+    async def tick_probe(self) -> None:
         """Send the breaker's probe if one is due; whoever drives time calls this."""
-        return await self.client.tick_probe()
+        await self.client.tick_probe()
 
-    async def events(self, tickers: Collection[str]) -> AsyncIterator[VenueEvent]:
+    def events(self, tickers: Collection[str]) -> AsyncIterator[VenueEvent]:
         """Follow books and trades of *tickers* and everything of ours, reconnecting until closed.
 
-        Raises:
+        Connects when it is first iterated; `follow` works from now on. A stream asked for before ends.
+
+        Raises (while iterated):
             VenueRejected: The venue refuses the key or a channel.
             ConfigError: The client has no key; even public channels need one.
         """
-        if self._stream is not None:
-            await self._stream.close()
-        self._stream = KalshiStream(self.client, venue_clock=self._venue_clock)
-        async for event in self._stream.events(tickers):
-            yield event
+        before, self._stream = (
+            self._stream,
+            KalshiStream(self.client, tickers, venue_clock=self._venue_clock),
+        )
+        return _one_after_another(before, self._stream)
 
     async def follow(self, ticker: str) -> None:
         """Add one market to a running `events`."""
@@ -174,9 +176,13 @@ class KalshiVenue:
 
     async def close(self) -> None:
         """Let go of connections; resting orders stay."""
+        await self.close_stream()
+        await self.client.close()
+
+    async def close_stream(self) -> None:
+        """End `events`."""
         if self._stream is not None:
             await self._stream.close()
-        await self.client.close()
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -220,3 +226,10 @@ class KalshiVenue:
                     raise
                 self._fees[series_ticker] = wire.DEAREST_FEES
         return self._fees[series_ticker]
+
+
+async def _one_after_another(before: KalshiStream | None, stream: KalshiStream) -> AsyncIterator[VenueEvent]:
+    if before is not None:
+        await before.close()
+    async for event in stream.events():
+        yield event

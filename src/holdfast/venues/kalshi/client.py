@@ -83,6 +83,8 @@ HOSTS: Final[Mapping[str, tuple[str, str]]] = {
 WS_PATH: Final = "/trade-api/ws/v2"
 DEFAULT_TIMEOUT_SECS: Final = 30.0
 MAX_PAGES: Final = 1_000
+_KILLED_CODES: Final = frozenset({"fill_or_kill_insufficient_resting_volume"})
+"""409s that say how a new order ended at once, not that its name is taken (seen on the venue's demo exchange)."""
 CLOSE_SECS: Final = 5.0
 
 T = TypeVar("T")
@@ -194,6 +196,7 @@ class AsyncKalshiClient:
         )
         self._refused_tickers: dict[str, None] = {}
         self._probes: set[asyncio.Task[bool]] = set()
+        self._venue: KalshiVenue | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **options: Any) -> Self:
@@ -211,6 +214,15 @@ class AsyncKalshiClient:
     def breaker(self) -> TradingCircuitBreaker:
         """`kalshi_api`."""
         return self.transport.breaker
+
+    @property
+    def venue(self) -> KalshiVenue:
+        """The account as a `Venue`; made once."""
+        from holdfast.venues.kalshi.adapter import KalshiVenue  # noqa: PLC0415  the adapter stands on this module
+
+        if self._venue is None:
+            self._venue = KalshiVenue(self)
+        return self._venue
 
     # --- public reads ---------------------------------------------------------------------------------------
 
@@ -518,6 +530,8 @@ class AsyncKalshiClient:
         for task in list(self._probes):
             task.cancel()
         await asyncio.gather(*self._probes, return_exceptions=True)
+        if self._venue is not None:
+            await self._venue.close_stream()
         await self.transport.close()
 
     async def __aenter__(self) -> Self:
@@ -553,7 +567,7 @@ class AsyncKalshiClient:
                 call, permit, lambda body: wire.parse_created(body, client_order_id)
             )
         except VenueRejected as rejected:
-            if rejected.status == 409:
+            if rejected.status == 409 and rejected.code not in _KILLED_CODES:
                 # An order of this name may stand at the venue: whoever asked looks it up.
                 return Unknown(reason=f"conflict: {rejected}", status=409)
             return Reject(code=rejected.code, message=str(rejected), status=rejected.status)
@@ -661,7 +675,6 @@ class KalshiClient:
         )
         self._risk_manager = risk_manager
         self._router: Any = None
-        self._venue: KalshiVenue | None = None
         self._lock = threading.Lock()
         self._worker: _Worker | None = None
         self._is_closed = False
@@ -697,12 +710,7 @@ class KalshiClient:
     @property
     def venue(self) -> KalshiVenue:
         """The account as a `Venue`, on this client's loop: use it inside `run`."""
-        from holdfast.venues.kalshi.adapter import KalshiVenue  # noqa: PLC0415  the adapter stands on this module
-
-        with self._lock:
-            if self._venue is None:
-                self._venue = KalshiVenue(self.client)
-            return self._venue
+        return self.client.venue
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run *coroutine* on this client's loop and return its result, from any thread but the loop's own."""

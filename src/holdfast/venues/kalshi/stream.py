@@ -2,8 +2,8 @@
 
 Promise: what arrives is passed on in order, and nothing missing stays unsaid. `seq` counts per *subscription*, over
 all its markets and its control answers; where it does not rise by one, a `StreamGap` goes out before anything else
-and books are rebuilt from a fresh snapshot. A lost connection is a gap of everything, private news included; after
-it has come back, a second private gap says: read orders and fills again, now nothing is between. `Book.alive_ns`
+and books are rebuilt from a fresh snapshot. A lost connection is a gap of everything, private news included. Once
+the private channels stand, a private gap says: read orders and fills, from now on nothing is missed. `Book.alive_ns`
 is when the book was last proven whole: a quiet book is passed on again while pings prove the connection alive.
 
 Limits: fills and order messages carry no `seq`, so that only a lost connection shows that some are missing. A level
@@ -185,8 +185,7 @@ class StreamMachine:
         self._waiting.clear()
         self._sids.clear()
         self._books.clear()
-        # After the first connection there is nothing that could have been missed on it.
-        self._private_due = set(_PRIVATE) if self._connections > 1 else set()
+        self._private_due = set(_PRIVATE)
         step = Step(notes=[{"event": "connected", "tickers": list(self.tickers)}])
         step.commands.append(self._subscribe((FILLS, ORDERS)))
         step.commands.append(self._subscribe((LIFECYCLE,)))
@@ -369,7 +368,7 @@ class StreamMachine:
         if channel in self._private_due:
             self._private_due.discard(channel)
             if not self._private_due:
-                step.events.append(StreamGap(reason="connected again: read orders and fills", private=True))
+                step.events.append(StreamGap(reason="connected: read orders and fills", private=True))
 
     def _error(self, envelope: wire.Envelope, step: Step) -> None:
         error = wire.decode(wire.STREAM_ERROR, envelope.msg, "stream error")
@@ -440,21 +439,22 @@ class KalshiStream:
 
     Args:
         client: Whose key, clocks, log and session it uses.
+        tickers: Markets to follow from the beginning.
         venue_clock: The exchange owns the market's clock and waits for `quiescent`.
     """
 
-    def __init__(self, client: AsyncKalshiClient, *, venue_clock: bool = False) -> None:
+    def __init__(
+        self, client: AsyncKalshiClient, tickers: Collection[str], *, venue_clock: bool = False
+    ) -> None:
         self._client = client
-        self._venue_clock = venue_clock
-        self._machine = StreamMachine((), venue_clock=venue_clock)
+        self._machine = StreamMachine(tickers, venue_clock=venue_clock)
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._task: asyncio.Task[None] | None = None
         self._queue: asyncio.Queue[list[VenueEvent] | Exception | None] = asyncio.Queue(_QUEUED_FRAMES)
         self._last_seen_ns = 0
-        self._had_data = False
 
-    async def events(self, tickers: Collection[str]) -> AsyncIterator[VenueEvent]:
-        """Events until `close`; see `Venue.events`.
+    async def events(self) -> AsyncIterator[VenueEvent]:
+        """Connect, and yield events until `close`; see `Venue.events`.
 
         Raises:
             VenueRejected: The venue refuses the key or a channel.
@@ -464,7 +464,6 @@ class KalshiStream:
             raise ConfigError(
                 "the stream needs an API key, for public channels too", hint="use from_env() or give a key"
             )
-        self._machine = StreamMachine(tickers, venue_clock=self._venue_clock)
         self._task = asyncio.get_running_loop().create_task(self._run())
         try:
             while (item := await self._queue.get()) is not None:
@@ -506,9 +505,10 @@ class KalshiStream:
     async def _keep_up(self) -> None:
         failures = 0
         while True:
-            self._had_data = False
+            begun_ns = self._client.wall_clock.monotonic_ns()
             reason = await self._one_connection()
-            failures = 0 if self._had_data else failures + 1
+            lived_ns = self._client.wall_clock.monotonic_ns() - begun_ns
+            failures = 0 if lived_ns > LONGEST_BACKOFF_SECS * NANOS else failures + 1
             longest = min(LONGEST_BACKOFF_SECS, FIRST_BACKOFF_SECS * 2 ** min(failures, 16))
             if reason is not None:
                 await self._act(self._machine.disconnected(reason))
@@ -566,7 +566,6 @@ class KalshiStream:
                 kind = message.type
                 if kind is aiohttp.WSMsgType.TEXT or kind is aiohttp.WSMsgType.BINARY:
                     step = self._machine.frame(message.data, clock.monotonic_ns())
-                    self._had_data = True
                     await self._act(step)
                     if step.reconnect:
                         return step.reconnect

@@ -355,8 +355,8 @@ def book_side(book: str | None, outcome: str | None, side: str | None, action: s
 def parse_error(status: int, body: bytes) -> ErrorBody:
     """Code and message of a non-2xx answer; never raises.
 
-    The envelope is {"error": {"code", "message", ...}}, a 429 says {"error": "too many requests"}, and a
-    gateway in front may say anything at all.
+    The envelope is {"error": {"code", "message", ...}}, a 429 says {"error": "too many requests"}, a body that
+    cannot be decoded is answered without the envelope, and a gateway in front may say anything at all.
     """
     fallback = ErrorBody(f"http_{status}", "")
     try:
@@ -369,7 +369,7 @@ def parse_error(status: int, body: bytes) -> ErrorBody:
         return ErrorBody(_text(found).lower().replace(" ", "_") or fallback.code, _text(found))
     if not isinstance(found, dict):
         return fallback
-    code, message = found.get("code"), found.get("message")
+    code, message = found.get("code"), found.get("message", found.get("msg"))
     details = found.get("details")
     text = _text(message) if isinstance(message, str) else ""
     if isinstance(details, str) and details and details != text:
