@@ -901,12 +901,18 @@ class WriteAheadLog:
             if self._state == "open":
                 return
             self._refuse_to_open()
-            home = self._storage.directory(self.directory, create=True)
             try:
-                self._open_in(home)
-            except BaseException:
-                self._forget(home)
-                raise
+                home = self._storage.directory(self.directory, create=True)
+                try:
+                    self._open_in(home)
+                except BaseException:
+                    self._forget(home)
+                    raise
+            except OSError as why:
+                raise AuditError(
+                    f"audit log {str(self.directory)!r} cannot be opened: {why.strerror or why}",
+                    hint="check that the directory can be written and that the disk has room",
+                ) from why
 
     def _refuse_to_open(self) -> None:
         if self._ended or self._state == "poisoned" or (self._pid and self._pid != os.getpid()):
