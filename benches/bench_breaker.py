@@ -194,6 +194,53 @@ def probes_of_tasks(guarded_of):
     return len(inside)
 
 
+def io_rate(guarded):
+    """Calls a second of 8 threads, each making 30 blocking calls of 2 ms, by the wall."""
+    barrier = threading.Barrier(9)
+
+    def caller():
+        barrier.wait()
+        for _ in range(30):
+            guarded(1)
+
+    threads = [threading.Thread(target=caller) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    barrier.wait()
+    start = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    return 240 / (time.perf_counter() - start)
+
+
+def io_rows(names):
+    """A breaker that holds its lock during the call shows here."""
+
+    def blocking(_x):
+        time.sleep(0.002)
+
+    fns = {"bare": blocking, "holdfast": ours(blocking, 10, 600)}
+    fns |= {name: guarded for name in PEERS if (guarded := peer(name, blocking, 10, 600)) is not None}
+    rates = {name: [] for name in fns}
+    for _ in range(5):
+        for name, fn in fns.items():
+            rates[name].append(io_rate(fn))
+    best = {name: statistics.median(values) for name, values in rates.items()}
+    what = "8 threads x 2 ms calls"
+    return [
+        row(
+            f"{what}, {name}",
+            round(best[name]),
+            "calls/s",
+            f"bare {best['bare']:.0f}/s",
+            best[name] / best["bare"],
+        )
+        if name in best
+        else missing(what, name)
+        for name in names
+    ]
+
+
 def trip(call):
     for _ in range(5):
         with contextlib.suppress(Exception):
@@ -227,6 +274,7 @@ def run():
     rows += overhead_rows("closed call, sync", medians(sync, time_sync), names + timed, "<= +110 ns")
     rows += overhead_rows("closed call, async", asyncio.run(medians_async(asyn)), names + timed, "<= +180 ns")
     rows += overhead_rows("refused call, sync (raised and caught)", medians(refused, time_refused), names, "")
+    rows += io_rows(names)
     for what, count in (("probes of 8 threads", probes_of_threads), ("probes of 100 tasks", probes_of_tasks)):
         for name in names:
             if name == "holdfast":

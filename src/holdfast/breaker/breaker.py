@@ -12,7 +12,8 @@ gives the slot back; listeners get immutable events in order, once, after the fa
 no call's result. With `call_timeout_secs` the breaker ends asynchronous calls itself, so that a hang counts as a
 failure while a cancellation by the caller is ignored.
 Limits: a synchronous call cannot be interrupted; one that returns after its time is counted as failure when it
-returns, and its result is handed on. One breaker guards the calls of one process.
+returns, and its result is handed on. A `with` block is left by the task that entered it. One breaker guards the
+calls of one process.
 """
 
 from __future__ import annotations
@@ -481,11 +482,13 @@ class TradingCircuitBreaker:
                 return None
             before = self._machine
             machine, effects = step(self._rules, before, event, self._clock.monotonic_ns())
-            self._machine = machine
-            for effect in effects:
-                self._account(before, machine, effect)
-            if machine is not before:
-                self._publish()
+            try:
+                self._machine = machine
+                for effect in effects:
+                    self._account(before, machine, effect)
+            finally:  # an interrupt here must not leave calls with the word of an earlier era
+                if machine is not before:
+                    self._publish()
             has_news = bool(self._outbox)
         if has_news:
             self._deliver()

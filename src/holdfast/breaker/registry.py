@@ -60,6 +60,7 @@ class BreakerRegistry:
         self._child_idle_ns = round(child_idle_secs * NANOS)
         self._lock = threading.Lock()
         self._breakers: dict[str, TradingCircuitBreaker] = {}
+        self._standing: dict[str, BreakerSnapshot] = {}
         self._children: dict[str, OrderedDict[str, _Child]] = {}
 
     def get(self, name: str) -> TradingCircuitBreaker | None:
@@ -110,16 +111,28 @@ class BreakerRegistry:
         return {breaker.name: breaker.get_stats() for breaker in breakers}
 
     def restore(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Put back what a person must release: *records* are the details of BREAKER records, oldest first."""
-        for name, snapshot in closed_off(records).items():
-            breaker = self.get(name)
-            if breaker is not None:
-                breaker.restore(snapshot)
+        """Put back what a person must release; breakers made later, children too, are put back when made.
+
+        Args:
+            records: The details of the log's BREAKER records, oldest first.
+        """
+        standing = closed_off(records)
+        with self._lock:
+            self._standing.update(standing)
+            known = [*self._breakers.values()]
+            known += [child.breaker for below in self._children.values() for child in below.values()]
+            for breaker in known:
+                self._put_back(breaker)
+
+    def _put_back(self, breaker: TradingCircuitBreaker) -> None:
+        snapshot = self._standing.pop(breaker.name, None)
+        if snapshot is not None:
+            breaker.restore(snapshot)
 
     def _make(
         self, name: str, config: CircuitBreakerConfig, parent: TradingCircuitBreaker | None
     ) -> TradingCircuitBreaker:
-        return TradingCircuitBreaker(
+        breaker = TradingCircuitBreaker(
             config,
             self._event_logger,
             name=name,
@@ -128,6 +141,8 @@ class BreakerRegistry:
             listeners=self._listeners,
             parent=parent,
         )
+        self._put_back(breaker)
+        return breaker
 
     def _has_room(self, children: OrderedDict[str, _Child], now_ns: int) -> bool:
         """Whether one more child may stand, after eviction; one place is kept for the shared child."""

@@ -233,6 +233,19 @@ def test_latch_survives_a_restart_through_the_journals_records():
     assert len(records) == written
 
 
+def test_latch_of_a_child_survives_a_restart_too():
+    """A child that is made after the log was read stands latched, as the log left it; others do not."""
+    records = [
+        {"breaker": "kalshi_api/KXNBA", "from": "closed", "to": "latched", "reason": "order group gone"},
+        {"breaker": "later", "from": "closed", "to": "forced_open", "reason": "maintenance"},
+    ]
+    registry = _registry()
+    registry.restore(records)
+    assert registry.child("kalshi_api", "KXNBA").get_state() == "latched"
+    assert registry.child("kalshi_api", "KXNHL").get_state() == "closed"
+    assert registry.get_or_create("later").get_state() == "forced_open"
+
+
 def test_closed_off_ignores_breakers_it_does_not_know():
     """A record of a breaker that no longer exists harms nothing."""
     records = [{"breaker": "gone", "from": "closed", "to": "latched", "reason": "x"}]
