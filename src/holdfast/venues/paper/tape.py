@@ -20,11 +20,13 @@ that by `FINALIZED_AFTER_NS`: shorter than at the venue, so that a run sees them
 polars is imported here and nowhere else. Events are built from columns as they are asked for.
 """
 
+# pyright: reportUnknownMemberType=false  (polars' signatures name numpy types, and numpy is not installed)
+
 from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
@@ -208,7 +210,7 @@ def _files(root: Path) -> list[Path]:
 
 
 @contextmanager
-def _damage(file: Path) -> Iterator[None]:
+def _damage(file: Path) -> Generator[None, None, None]:
     """Whatever polars makes of a damaged file becomes one refusal."""
     try:
         yield
