@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from holdfast.breaker import machine as machine_module
 from holdfast.breaker.machine import (
     TRANSITIONS,
     Asked,
@@ -51,6 +52,14 @@ def test_every_state_is_left_by_a_reset_and_a_latch_by_nothing_else():
     """A person can close a breaker from any state, and a latch yields to nothing but a reset."""
     assert {state for state, signal in TRANSITIONS if signal is Signal.RESET} == set(BreakerState)
     assert [signal for state, signal in TRANSITIONS if state is BreakerState.LATCHED] == [Signal.RESET]
+
+
+def test_diagram_draws_every_arrow_of_the_table():
+    """The picture atop the module names every state and every signal that the table knows."""
+    for signal in {signal for _, signal in TRANSITIONS}:
+        assert f"─{signal.name}─" in machine_module.__doc__
+    for state in BreakerState:
+        assert state.name in machine_module.__doc__
 
 
 def _key(machine, permits, now_ns):
