@@ -20,7 +20,8 @@ that by `FINALIZED_AFTER_NS`: shorter than at the venue, so that a run sees them
 polars is imported here and nowhere else. Events are built from columns as they are asked for.
 """
 
-# pyright: reportUnknownMemberType=false  (polars' signatures name numpy types, and numpy is not installed)
+# The signatures of polars name numpy types, and numpy is not installed.
+# pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
 
