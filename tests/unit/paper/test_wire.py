@@ -238,7 +238,7 @@ def test_sub_cent_grids_have_their_names():
 )
 def test_every_market_state_has_its_lifecycle_event(status, word):
     """Each state a market can enter is told in the venue's word for it."""
-    (told,) = wire.lifecycle_msgs(StatusChange(TICKER, status, Side.YES, at(1)), market())
+    told = wire.lifecycle_msg(StatusChange(TICKER, status, Side.YES, at(1)), market())
     assert told["event_type"] == word
     if word == "determined":
         assert (told["result"], told["settlement_value"]) == ("yes", "1.0000")

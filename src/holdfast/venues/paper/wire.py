@@ -611,8 +611,12 @@ def market_json(market: Market, open_interest: QtyE2) -> JSON:
 
 def price_level_structure(spec: MarketSpec) -> str:
     """The venue's name for the market's tick grid, "" for one it has no name for."""
-    steps = tuple(stretch.step for stretch in spec.price_ranges)
-    named = {(100,): "linear_cent", (10,): "deci_cent", (10, 100, 10): "tapered_deci_cent"}
+    steps = tuple(int(stretch.step) for stretch in spec.price_ranges)
+    named: dict[tuple[int, ...], str] = {
+        (100,): "linear_cent",
+        (10,): "deci_cent",
+        (10, 100, 10): "tapered_deci_cent",
+    }
     return named.get(steps, "")
 
 
@@ -864,38 +868,33 @@ def position_msg(held: Holding, user_id: str) -> JSON:
     }
 
 
-def lifecycle_msgs(change: StatusChange, market: Market) -> list[JSON]:
+def lifecycle_msg(change: StatusChange, market: Market) -> JSON:
     """What the venue says when a market changes state."""
-    base: JSON = {"market_ticker": change.ticker}
     secs = change.ts_ns // NANOS
-    if change.status is MarketStatus.ACTIVE:
-        return [{**base, "event_type": "activated", "is_deactivated": False}]
-    if change.status is MarketStatus.INACTIVE:
-        return [{**base, "event_type": "deactivated", "is_deactivated": True}]
-    if change.status is MarketStatus.CLOSED:
-        return [{**base, "event_type": "close_date_updated", "close_ts": secs}]
-    if change.status is MarketStatus.DETERMINED:
-        result = change.result
-        value = {Side.YES: "1.0000", Side.NO: "0.0000", None: ""}[result]
-        return [
-            {
-                **base,
+    told: JSON
+    match change.status:
+        case MarketStatus.INITIALIZED:
+            told = {
+                "event_type": "created",
+                "open_ts": market.spec.open_ns // NANOS,
+                "close_ts": market.spec.close_ns // NANOS,
+            }
+        case MarketStatus.ACTIVE:
+            told = {"event_type": "activated", "is_deactivated": False}
+        case MarketStatus.INACTIVE:
+            told = {"event_type": "deactivated", "is_deactivated": True}
+        case MarketStatus.CLOSED:
+            told = {"event_type": "close_date_updated", "close_ts": secs}
+        case MarketStatus.DETERMINED:
+            told = {
                 "event_type": "determined",
                 "determination_ts": secs,
-                "result": result.value if result is not None else "",
-                "settlement_value": value,
+                "result": change.result.value if change.result is not None else "",
+                "settlement_value": {Side.YES: "1.0000", Side.NO: "0.0000", None: ""}[change.result],
             }
-        ]
-    if change.status is MarketStatus.FINALIZED:
-        return [{**base, "event_type": "settled", "settled_ts": secs}]
-    return [
-        {
-            **base,
-            "event_type": "created",
-            "open_ts": market.spec.open_ns // NANOS,
-            "close_ts": market.spec.close_ns // NANOS,
-        }
-    ]
+        case MarketStatus.FINALIZED:
+            told = {"event_type": "settled", "settled_ts": secs}
+    return {"market_ticker": change.ticker, **told}
 
 
 def frame(kind: str, sid: int, seq: int | None, message: bytes) -> bytes:

@@ -82,6 +82,33 @@ class _Command(msgspec.Struct):
     id: int = 0
     params: dict[str, Any] | None = None
 
+    def read(self) -> _Params:
+        """Its parameters.
+
+        Raises:
+            CommandError: None were given, or one has a type it cannot have.
+        """
+        if self.params is None:
+            raise CommandError(2)
+        try:
+            return msgspec.convert(self.params, _Params)
+        except msgspec.ValidationError:
+            raise CommandError(11) from None
+
+
+class _Params(msgspec.Struct):
+    """What the parameters of any command may be."""
+
+    channels: list[str] | None = None
+    sid: int | None = None
+    sids: list[int] | None = None
+    action: str | None = None
+    market_ticker: str | None = None
+    market_tickers: list[str] | None = None
+    market_id: str | None = None
+    market_ids: list[str] | None = None
+    n: int | None = None
+
 
 class Subscription:
     """One channel of one connection.
@@ -241,10 +268,9 @@ class Connection:
         handler(self, command)
 
     def _quiescent(self, command: _Command) -> None:
-        n = (command.params or {}).get("n")
         if self.clock is None:
             raise CommandError(7)
-        if n != self._tick:
+        if command.read().n != self._tick:
             return  # an answer to an older tick: the newer one is still being waited for
         if self._sent_since_tick:
             self.tick(self._hub.engine.now_ns, is_final=self._hub.is_final)
@@ -253,13 +279,11 @@ class Connection:
         self._hub.changed()
 
     def _subscribe(self, command: _Command) -> None:
-        params = command.params
-        if params is None:
-            raise CommandError(2)
-        channels = params.get("channels")
-        if not isinstance(channels, list) or not channels:
+        params = command.read()
+        channels = params.channels
+        if not channels:
             raise CommandError(3)
-        if any(not isinstance(channel, str) or channel not in CHANNELS for channel in channels):
+        if not CHANNELS.issuperset(channels):
             raise CommandError(8)
         tickers = self._tickers(params)
         if BOOK in channels and not tickers:
@@ -280,15 +304,21 @@ class Connection:
             self._hub.changed()
 
     def _unsubscribe(self, command: _Command) -> None:
-        for sub in self._named(command, many=True):
+        params = command.read()
+        if not params.sids:
+            raise CommandError(4)
+        for sub in self._named(params.sids):
             del self.subscriptions[sub.sid]
             self._answer(command, "unsubscribed", {"sid": sub.sid, "seq": sub.next_seq()})
         self._hub.changed()
 
     def _update(self, command: _Command) -> None:
-        (sub,) = self._named(command, many=False)
-        params = command.params or {}
-        action = params.get("action")
+        params = command.read()
+        sids = params.sids if params.sid is None else [params.sid]
+        if sids is None or len(sids) != 1:
+            raise CommandError(12)
+        (sub,) = self._named(sids)
+        action = params.action
         if action is None:
             raise CommandError(15)
         if action not in _ACTIONS or (action == "get_snapshot" and sub.channel != BOOK):
@@ -321,30 +351,23 @@ class Connection:
     def _answer(self, command: _Command, kind: str, rest: dict[str, Any]) -> None:
         self.post(wire.encode({"id": command.id, "type": kind, **rest}))
 
-    def _named(self, command: _Command, *, many: bool) -> list[Subscription]:
-        params = command.params
-        if params is None:
-            raise CommandError(2)
-        sids = params.get("sids", [params["sid"]] if "sid" in params else None)
-        if not isinstance(sids, list) or not sids:
-            raise CommandError(4 if many else 12)
-        if not many and len(sids) != 1:
-            raise CommandError(12)
-        if any(not isinstance(sid, int) or sid not in self.subscriptions for sid in sids):
+    def _named(self, sids: Iterable[int]) -> list[Subscription]:
+        named = list(dict.fromkeys(sids))
+        if any(sid not in self.subscriptions for sid in named):
             raise CommandError(7)
-        return [self.subscriptions[sid] for sid in sids]
+        return [self.subscriptions[sid] for sid in named]
 
-    def _tickers(self, params: dict[str, Any]) -> list[str]:
-        named = params.get("market_tickers")
-        if named is None:
-            named = [params["market_ticker"]] if "market_ticker" in params else []
-        if not isinstance(named, list) or "market_id" in params or "market_ids" in params:
+    def _tickers(self, params: _Params) -> list[str]:
+        if params.market_id is not None or params.market_ids is not None:
             raise CommandError(11)
-        if any(not isinstance(name, str) or name not in self._hub.engine.markets for name in named):
+        named = list(dict.fromkeys(params.market_tickers or ()))
+        if not named and params.market_ticker is not None:
+            named = [params.market_ticker]
+        if any(name not in self._hub.engine.markets for name in named):
             raise CommandError(11)
         if len(named) > MARKET_LIMIT:
             raise CommandError(26)
-        return list(dict.fromkeys(named))
+        return named
 
     def _send_snapshots(self, sub: Subscription, tickers: Iterable[str], command_id: int = 0) -> None:
         for ticker in tickers:
@@ -453,8 +476,8 @@ class Hub:
             ticker = what.holding.ticker
             self._to(POSITIONS, ticker, "market_position", partial(wire.position_msg, what.holding, user))
         else:
-            for message in wire.lifecycle_msgs(what, self.engine.markets[what.ticker]):
-                self._to(LIFECYCLE, what.ticker, "market_lifecycle_v2", partial(dict, message))
+            message = partial(wire.lifecycle_msg, what, self.engine.markets[what.ticker])
+            self._to(LIFECYCLE, what.ticker, "market_lifecycle_v2", message)
 
     def _fill(self, what: Filled) -> None:
         times = 2 if self.faults.for_frame(Fault.DUP, self.engine.now_ns) else 1
