@@ -122,12 +122,14 @@ class FollowTheTape(Strategy):
 
 
 class BuyTheFavorite(Strategy):
-    """Buys a little of whichever outcome the book calls likely, on a fixed rhythm."""
+    """Buys a little of whichever outcome the book calls likely, on a fixed rhythm, up to a cap per market."""
 
     name = "favorite"
 
-    def __init__(self, *, size: QtyE2 = QtyE2(200), every_secs: int = 45) -> None:
+    def __init__(self, *, size: QtyE2 = QtyE2(200), most: QtyE2 = QtyE2(2000), every_secs: int = 45) -> None:
         self._size = size
+        self._most = most
+        self._held: dict[str, int] = {}
         self._every_ns = every_secs * NANOS
         self._books: dict[str, Book] = {}
         self._next_ns = 0
@@ -138,6 +140,11 @@ class BuyTheFavorite(Strategy):
         self._books[book.ticker] = book
         return ()
 
+    def on_fill(self, fill: Fill) -> Iterable[Signal]:
+        """Remember the inventory this strategy built."""
+        self._held[fill.ticker] = self._held.get(fill.ticker, 0) + fill.delta
+        return ()
+
     def on_tick(self, now_ns: int) -> Iterable[Signal]:
         """Buy in the next market of the round."""
         if now_ns < self._next_ns or not self._books:
@@ -146,7 +153,7 @@ class BuyTheFavorite(Strategy):
         book = self._books[sorted(self._books)[self._turn % len(self._books)]]
         self._turn += 1
         bid, ask = book.best_bid, book.best_ask
-        if bid is None or ask is None:
+        if bid is None or ask is None or abs(self._held.get(book.ticker, 0)) >= self._most:
             return ()
         likely_yes = bid + ask >= ONE_DOLLAR_E4
         return (

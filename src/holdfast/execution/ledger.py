@@ -142,6 +142,7 @@ class Ledger:
             gone = QtyE2(order.quantity - max(answer.filled, order.filled) - answer.remaining)
             released = QtyE2(max(order.released, min(gone, order.quantity - order.filled)))
             if order.is_open:
+                self._claim_back(order, answer.order_id)
                 self.happened(
                     order, OrderEvent.ACKED, order_id=answer.order_id, released=released, evidence="answer"
                 )
@@ -172,6 +173,7 @@ class Ledger:
             return order
         if event is OrderEvent.ZOMBIE:
             self._rose(order, listed.order_id, evidence)
+        self._claim_back(order, listed.order_id)
         released = released_by(order, listed)
         if (
             event is not OrderEvent.FOUND
@@ -234,6 +236,12 @@ class Ledger:
                 "settled_ns": settled_ns,
             },
         )
+
+    def _claim_back(self, order: Order, order_id: str) -> None:
+        """An order adopted as somebody else's turns out to be ours: it counts once, as ours."""
+        other = self.account.by_venue_id(order_id)
+        if other is not None and other is not order and other.external:
+            self.happened(other, OrderEvent.CANCELED, reason="ours", evidence=order.client_order_id)
 
     def _claim(self, order: Order, filled: QtyE2) -> None:
         """The venue says *filled* executed; what our fills do not show yet is waited for."""

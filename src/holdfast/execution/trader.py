@@ -85,6 +85,7 @@ RESTING_SECS = 86_400
 _SEARCH_MARGIN_NS = 3_600 * NANOS
 _FILLS_MARGIN_NS = 600 * NANOS
 _MAX_COUNTED = 1_000
+_MARK_CODES = frozenset({Code.MARK_UNKNOWN, Code.MARK_STALE})
 _SETTLED_WORDS = frozenset({"settled", "finalized"})
 _START = "start"
 _DRIFT = "drift"
@@ -331,6 +332,10 @@ class Trader:
         except (VenueError, BadInput):
             return await self._refuse(signal, key, name, Code.UNKNOWN_INSTRUMENT)
         intent = Intent(client_order_id=name, key=key, signal=self._bounded(signal), instrument=instrument)
+        if self._lacks_marks():
+            lacking = self.gate.preview(intent)
+            if lacking is not None and lacking.code in _MARK_CODES:  # nothing else refuses: worth a read
+                await self._refresh_marks()
         decision = self.gate.admit(intent, content=content)
         if decision.admission is None:
             return await self._deny(decision)
@@ -780,6 +785,12 @@ class Trader:
                 listed = await self._quietly(self.venue.order(order.order_id))
                 if listed is not None:
                     self.ledger.saw_order(listed, evidence="read")
+
+    def _lacks_marks(self) -> bool:
+        """Whether the price of anything held is missing or too old."""
+        oldest_ns = self._clock.monotonic_ns() - self.gate.limits.max_mark_age_ns
+        marks = (self.market.mark(ticker) for ticker in self.account.portfolio.positions)
+        return any(mark is None or mark.as_of_ns < oldest_ns for mark in marks)
 
     async def _refresh_marks(self) -> None:
         """Read the books of held markets whose price is missing or grows old."""

@@ -274,6 +274,11 @@ class Gate:
         """
         return self._decide(intent, content or intent.content_digest(), reserve=True)
 
+    def preview(self, intent: Intent) -> Row | None:
+        """What would refuse *intent* now; neither a decision nor recorded."""
+        with self.account.lock:
+            return judge(intent, self._facts(intent), self.limits).refused
+
     def refuse(
         self, signal: Signal, key: str, client_order_id: str, reason: RejectReason, *, question: bool = False
     ) -> Decision:

@@ -26,7 +26,7 @@ from holdfast.risk.limits import RiskLimits
 
 if TYPE_CHECKING:
     from holdfast.audit.logger import AuditLogger
-    from holdfast.breaker.breaker import BreakerEventSink
+    from holdfast.breaker.events import BreakerEventSink
 
 COMPONENT = "gate"
 
