@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -232,12 +233,30 @@ def test_print_tape_without_an_index_near_the_close_does_not_settle(tmp_path):
         ("KXINX-26JAN02H1600-B6887", 689_999, Side.YES),
         ("KXINX-26JAN02H1600-B6887", 690_000, Side.NO),
         ("KXINX-26JAN02H1600-B6887", 687_499, Side.NO),
+        ("KXINX-26JAN02H1600-T6400", 690_000, None),
         ("KXNBAGAME-26MAR07GSWOKC-GSW", 690_000, None),
     ],
 )
 def test_strike_is_read_from_the_ticker(ticker, spx_e2, result):
     """T means strictly above, B the 25-point bucket that holds the number, anything else has no strike."""
     assert index_result(ticker, spx_e2) is result
+
+
+@pytest.mark.parametrize(
+    ("price", "qty", "steps"),
+    [(4_500, 100, (100, 100)), (4_510, 100, (10, 100)), (4_501, 25, (1, 1)), (4_500, 25, (100, 1))],
+)
+def test_market_steps_hold_what_was_recorded(tmp_path, price, qty, steps):
+    """A recording in whole cents and contracts trades in those, one with finer values in finer steps."""
+    rows = [snapshot(0, 1, "yes", 4_400, 100), delta(1, 2, 1, "yes", price, qty)]
+    (spec,) = open_feed(write_depth(tmp_path, "KXA-26MAR07X-A", rows)).markets
+    assert (spec.price_ranges[0].step, spec.qty_step) == steps
+
+
+def test_schedule_gives_nothing_away(game):
+    """The scheduled close follows from the ticker and is the same however early the recording is cut."""
+    cut = open_feed(game, end=(T0_US + 2_600_000) * 1_000)
+    assert [spec.close_ns for spec in cut.markets] == [spec.close_ns for spec in open_feed(game).markets]
 
 
 # Bad files.
@@ -290,6 +309,28 @@ def test_cut_or_foreign_files_are_refused_by_name(tmp_path):
         assert refused.value.hint
 
 
+def test_no_damage_ends_in_anything_but_a_refusal_or_a_feed(tmp_path):
+    """Whatever bytes of a file are changed or cut, opening and playing it ends in events or in bad input."""
+    rows = [snapshot(0, 1, "yes", 4_500, 1_000)]
+    rows += [delta(n, n + 1, n, "yes", 4_500, 100 if n % 2 else -100) for n in range(1, 200)]
+    whole = write_depth(tmp_path, "KXA-26MAR07X-A", rows).read_bytes()
+    source, refused = random.Random(5), []
+    for number in range(150):
+        damaged = bytearray(whole)
+        if number % 3 == 0:
+            del damaged[source.randrange(len(whole)) :]
+        else:
+            for _ in range(source.choice([1, 8])):
+                damaged[source.randrange(len(whole))] ^= 1 << source.randrange(8)
+        (tmp_path / "damaged.parquet").write_bytes(damaged)
+        try:
+            list(open_feed(tmp_path / "damaged.parquet"))
+        except BadInput as error:
+            refused.append(str(error))
+    assert len(refused) > 100
+    assert all("damaged.parquet" in message for message in refused)
+
+
 def test_folder_of_two_schemas_or_two_copies_is_refused(tmp_path):
     """A folder that mixes depth and prints, or holds one market twice, is refused."""
     write_depth(tmp_path, "KXA-26MAR07X-A", GOOD)
@@ -309,6 +350,16 @@ def test_selection_without_events_is_refused(game):
 
 
 # The recordings themselves.
+
+
+def test_promised_recordings_that_are_missing_fail_instead_of_skipping(tmp_path, monkeypatch):
+    """With HOLDFAST_DATA set a missing recording is a failure; without it a skip that says what and where."""
+    monkeypatch.setenv("HOLDFAST_DATA", str(tmp_path))
+    with pytest.raises(pytest.fail.Exception, match="gone"):
+        require("gone")
+    monkeypatch.delenv("HOLDFAST_DATA")
+    with pytest.raises(pytest.skip.Exception, match="no-such-recording"):
+        require("no-such-recording")
 
 
 @pytest.mark.data

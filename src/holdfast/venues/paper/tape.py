@@ -37,7 +37,8 @@ from typing import Any, Final, NamedTuple, NoReturn
 import polars as pl
 
 from holdfast.core.errors import BadInput
-from holdfast.core.money import PriceE4, QtyE2
+from holdfast.core.instruments import PriceRange
+from holdfast.core.money import ONE_DOLLAR_E4, PriceE4, QtyE2
 from holdfast.core.signals import Side
 from holdfast.venues.paper.events import (
     Delta,
@@ -64,7 +65,10 @@ _BATCH_ROWS: Final = 16_384
 _SIDES: Final = {"yes": Side.YES, "no": Side.NO}
 _DATE = re.compile(r"-(\d{2})([A-Z]{3})(\d{2})")
 _MONTHS: Final = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
-_INDEX_TICKER = re.compile(r"KXINXU?-\d{2}[A-Z]{3}\d{2}H1600-(?P<kind>[BT])(?P<strike>\d{3,6}(?:\.\d{1,4})?)")
+# KXINXU asks "above T...", KXINX "in the bucket B..."; the open ends of KXINX name no side, so they have no result.
+_INDEX_TICKER = re.compile(
+    r"KXINX(?:U-\d{2}[A-Z]{3}\d{2}H1600-(?P<above>T)|-\d{2}[A-Z]{3}\d{2}H1600-B)(?P<strike>\d{3,6}(?:\.\d{1,4})?)"
+)
 
 # Which series' markets exclude each other, and where makers pay (source: data/kalshi/universe, events index).
 _EXCLUSIVE_SERIES: Final = re.compile(r"KX[A-Z]+GAME|KXINX")
@@ -329,8 +333,25 @@ def _check_prints(file: Path, frame: pl.DataFrame) -> None:
 # What a ticker says.
 
 
-def _spec(ticker: str, last_ns: int) -> MarketSpec:
-    """A market as far as its ticker and the venue's published structure tell; nothing from the recording's end."""
+class _Steps(NamedTuple):
+    """The coarsest steps that hold everything recorded of a market."""
+
+    price: PriceE4
+    qty: QtyE2
+
+
+def _steps(rows: pl.DataFrame, price: str, qty: pl.Expr) -> dict[str, _Steps]:
+    """Whole cents and contracts where all are; else tenths of a cent (or finer) and hundredths of a contract."""
+    fits = [(pl.col(price) % step == 0).all().alias(f"by_{step}") for step in (100, 10)]
+    found = rows.group_by("ticker").agg(*fits, (qty % 100 == 0).all().alias("whole"))
+    return {
+        ticker: _Steps(PriceE4(100 if cents else 10 if tenths else 1), QtyE2(100 if whole else 1))
+        for ticker, cents, tenths, whole in found.iter_rows()
+    }
+
+
+def _spec(ticker: str, last_ns: int, steps: _Steps) -> MarketSpec:
+    """A market as far as its ticker, its steps and the venue's published structure tell; nothing from the end."""
     event, _, outcome = ticker.rpartition("-")
     event = event or ticker
     series = ticker.split("-", 1)[0]
@@ -339,7 +360,9 @@ def _spec(ticker: str, last_ns: int) -> MarketSpec:
     date_ns = _date_ns(ticker)
     if index and date_ns is not None:
         close_ns = _four_pm_new_york(ticker)
-        title = f"S&P 500 at 16:00 New York {'above' if index['kind'] == 'T' else 'in the bucket of'} {index['strike']}"
+        title = (
+            f"S&P 500 at 16:00 New York {'above' if index['above'] else 'in the bucket of'} {index['strike']}"
+        )
     else:
         # Kalshi's games close early, some days before their scheduled end.
         close_ns = last_ns // _DAY_NS * _DAY_NS + 2 * _DAY_NS if date_ns is None else date_ns + 3 * _DAY_NS
@@ -351,6 +374,8 @@ def _spec(ticker: str, last_ns: int) -> MarketSpec:
         title=title,
         yes_title=outcome,
         close_ns=close_ns,
+        price_ranges=(PriceRange(PriceE4(0), ONE_DOLLAR_E4, steps.price),),
+        qty_step=steps.qty,
         fee_type=FeeType.QUADRATIC_WITH_MAKER_FEES if maker_fees else FeeType.QUADRATIC,
         maker_fee_ppm=17_500 if maker_fees else 0,
         mutually_exclusive=_EXCLUSIVE_SERIES.fullmatch(series) is not None,
@@ -384,7 +409,7 @@ def index_result(ticker: str, spx_e2: int) -> Side | None:
     whole, _, fraction = match["strike"].partition(".")
     strike_e4 = int(whole) * 10_000 + int(fraction.ljust(4, "0") or "0")
     level_e4 = spx_e2 * 100
-    if match["kind"] == "T":
+    if match["above"]:
         return Side.YES if level_e4 > strike_e4 else Side.NO
     low_e4 = strike_e4 // 250_000 * 250_000
     return Side.YES if low_e4 <= level_e4 < low_e4 + 250_000 else Side.NO
@@ -484,7 +509,8 @@ def _depth_tape(
     rows = rows.with_columns(pl.col("ts").cum_max().over("ticker")).sort("ts", maintain_order=True)
     if end is not None:
         rows = rows.filter(pl.col("ts") <= end)
-    markets = [_spec(ticker, 0 if rows.is_empty() else int(rows["ts"][-1])) for ticker in sorted(chosen)]
+    steps = _steps(rows, "price_e4", pl.col("qty_e2"))
+    markets = [_spec(ticker, int(rows["ts"][-1]), steps[ticker]) for ticker in sorted(steps)]
     begin_ns, end_ns = _span(rows, start)
     # The last book message of a market tells whether an empty snapshot is its close.
     last_message = dict(
@@ -605,7 +631,8 @@ def _print_tape(
     if end is not None:
         rows = rows.filter(pl.col("ts") <= end)
     last_ns = 0 if rows.is_empty() else int(rows["ts"][-1])
-    markets = [_spec(ticker, last_ns) for ticker in sorted(rows["ticker"].unique().to_list())]
+    steps = _steps(rows, "yes_price_e4", pl.col("qty") * 100)
+    markets = [_spec(ticker, last_ns, steps[ticker]) for ticker in sorted(steps)]
     settled = [event for spec in markets for event in _index_settlement(spec, every, last_ns)]
     if end is not None:
         settled = [event for event in settled if event.ts_ns <= end]
