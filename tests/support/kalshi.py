@@ -79,7 +79,7 @@ class Desk:
     Attributes:
         clock: Of the client, its breakers and the log.
         wall: Of signatures, time limits and latencies; real where an exchange checks signatures.
-        naps: Every wait the client asked for, none of which took time.
+        naps: Every wait the client asked for, none of which took longer than a millisecond.
     """
 
     client: AsyncKalshiClient
@@ -120,7 +120,7 @@ async def desk_at(base_url: str, log_dir: Path, **options: Any) -> AsyncIterator
 
     async def sleep(secs: float) -> None:
         naps.append(secs)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
 
     wal = WriteAheadLog(log_dir / "audit", clock=clock, seal=False)
     wal.open()

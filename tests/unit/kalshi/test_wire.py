@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from support.kalshi import intent
 
 from holdfast.core.errors import BadInput, VenueAnswerUnknown
-from holdfast.core.fees import MAKER_RATE_E4
 from holdfast.core.orders import OrderStatus
 from holdfast.core.signals import Action, BookSide, Side, TimeInForce
 from holdfast.venues.kalshi import wire
@@ -208,7 +207,8 @@ def test_a_book_with_an_impossible_level_is_unknown(levels):
     [
         ("quadratic", 1, 70_000, 0),
         ("quadratic", 0.5, 35_000, 0),
-        ("quadratic_with_maker_fees", 1, 70_000, MAKER_RATE_E4 * 100),
+        ("quadratic_with_maker_fees", 1, 70_000, 17_500),
+        ("quadratic_with_combo_maker_fees", 1, 70_000, 35_000),
     ],
 )
 def test_a_series_says_what_it_charges(fee_type: str, multiplier: float, taker: int, maker: int):

@@ -428,14 +428,14 @@ class AsyncKalshiClient:
         Raises:
             CircuitBreakerOpenError: `kalshi_api` or this market's own breaker is not closed.
         """
-        child = self._child(f"place:{ticker}")
+        key = f"place:{ticker}"
         try:
-            return PlacePermit(child.acquire(probe=False))
+            return PlacePermit(self._admit(key, probe=False))
         except CircuitBreakerOpenError:
             self._refused_tickers[ticker] = None
             self._start_probe()
             if reducing:
-                return PlacePermit(Observer(child))
+                return PlacePermit(Observer(self._child(key)))
             raise
 
     async def create_order(
@@ -557,8 +557,14 @@ class AsyncKalshiClient:
         if is_private:
             self._require_key()
         call = Call(method="GET", endpoint=endpoint, group=group, query=query)
-        child = self._child(f"read:{group}")
-        permit: Counted = child.try_acquire() or Observer(child) if regardless else child.acquire()
+        key = f"read:{group}"
+        permit: Counted
+        try:
+            permit = self._admit(key, probe=True)
+        except CircuitBreakerOpenError:
+            if not regardless:
+                raise
+            permit = Observer(self._child(key))
         return await self.transport.call(call, permit, parse)
 
     async def _place(self, call: Call, client_order_id: str, permit: PlacePermit) -> PlaceAnswer:
@@ -596,6 +602,13 @@ class AsyncKalshiClient:
                 hint="give api_key and private_key_path, or use from_env() with KALSHI_API_KEY_ID and"
                 " KALSHI_PRIVATE_KEY_PATH",
             )
+
+    def _admit(self, key: str, *, probe: bool) -> Permit:
+        """A permit of the child *key* and of `kalshi_api`, whose own refusal comes first, by its own name."""
+        state = self.breaker.get_state()
+        if state not in {"closed", "half_open"} or (state == "half_open" and not probe):
+            self.breaker.acquire(probe=False).withdraw()
+        return self._child(key).acquire(probe=probe)
 
     def _child(self, key: str) -> TradingCircuitBreaker:
         return self.registry.child(PARENT_BREAKER, key)

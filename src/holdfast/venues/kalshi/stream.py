@@ -282,14 +282,19 @@ class StreamMachine:
                 if changed.ticker in self.tickers:
                     step.events.append(changed)
             case "holdfast_tick":
-                tick = wire.decode(wire.TICK, envelope.msg, "clock tick")
-                if tick.ts_ns - self._refreshed_ns >= REFRESH_SECS * NANOS:
-                    self._refreshed_ns = tick.ts_ns
-                    step.events.extend(self._refresh(now_ns, tick.ts_ns))
-                self._venue_ns = max(self._venue_ns, tick.ts_ns)
-                step.events.append(VenueTime(n=tick.n, ts_ns=tick.ts_ns, final=tick.final))
+                self._tick(envelope, now_ns, step)
             case _:
                 pass  # control answers, and channels' side news that nobody asked for
+
+    def _tick(self, envelope: wire.Envelope, now_ns: int, step: Step) -> None:
+        tick = wire.decode(wire.TICK, envelope.msg, "clock tick")
+        if not self._refreshed_ns:
+            self._refreshed_ns = tick.ts_ns
+        elif tick.ts_ns - self._refreshed_ns >= REFRESH_SECS * NANOS:
+            self._refreshed_ns = tick.ts_ns
+            step.events.extend(self._refresh(now_ns, tick.ts_ns))
+        self._venue_ns = max(self._venue_ns, tick.ts_ns)
+        step.events.append(VenueTime(n=tick.n, ts_ns=tick.ts_ns, final=tick.final))
 
     def _delta(self, envelope: wire.Envelope, now_ns: int, step: Step) -> None:
         message = wire.decode(wire.DELTA, envelope.msg, "book delta")

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from holdfast.core.errors import BadInput, VenueAnswerUnknown
-from holdfast.core.fees import MAKER_RATE_E4, TAKER_RATE_E4, FeeType, KalshiFees
+from holdfast.core.fees import MAKER_RATES_E4, TAKER_RATE_E4, KalshiFees
 from holdfast.core.instruments import Instrument, PriceRange
 from holdfast.core.money import (
     ONE_CONTRACT_E2,
@@ -159,7 +159,7 @@ class SeriesFees(Answer, frozen=True, kw_only=True):
     maker_fee_ppm: int
 
 
-DEAREST_FEES = SeriesFees(taker_fee_ppm=TAKER_RATE_E4 * 100, maker_fee_ppm=MAKER_RATE_E4 * 100)
+DEAREST_FEES = SeriesFees(taker_fee_ppm=TAKER_RATE_E4 * 100, maker_fee_ppm=max(MAKER_RATES_E4.values()) * 100)
 """The dearest published model at multiplier 1, for a series the venue does not describe."""
 
 
@@ -864,7 +864,7 @@ def parse_series(body: bytes) -> SeriesFees:
     wire = _answer(_ONE_SERIES, body, "series").series
     with reading("series"):
         schedule = KalshiFees.of(wire.fee_type, wire.fee_multiplier)
-        maker_rate = 0 if schedule.fee_type is FeeType.QUADRATIC else MAKER_RATE_E4
+        maker_rate = MAKER_RATES_E4[schedule.fee_type]
         return SeriesFees(
             taker_fee_ppm=_ppm(TAKER_RATE_E4, schedule.multiplier_e4),
             maker_fee_ppm=_ppm(maker_rate, schedule.multiplier_e4),
