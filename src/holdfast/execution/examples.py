@@ -49,17 +49,18 @@ class JoinTheBid(Strategy):
         """Quote each market once a period."""
         signals: list[Signal] = []
         for ticker, book in self._books.items():
-            if now_ns < self._next_ns.get(ticker, 0) or book.best_bid is None or book.best_ask is None:
+            selling = self._held.get(ticker, 0) >= self._size
+            price = book.best_ask if selling else book.best_bid
+            if now_ns < self._next_ns.get(ticker, 0) or price is None:
                 continue
             self._next_ns[ticker] = now_ns + self._every_ns
-            selling = self._held.get(ticker, 0) >= self._size
             signals.append(
                 Signal(
                     ticker=ticker,
                     side=Side.YES,
                     action=Action.SELL if selling else Action.BUY,
                     count=self._size,
-                    price=book.best_ask if selling else book.best_bid,
+                    price=price,
                     tif=TimeInForce.GTC,
                     post_only=True,
                     expiration_ns=(now_ns + self._rest_ns) // NANOS * NANOS,
@@ -100,19 +101,13 @@ class FollowTheTape(Strategy):
         del signs[: -self._window]
         book = self._books.get(trade.ticker)
         lean = sum(signs)
-        if (
-            book is None
-            or book.best_bid is None
-            or book.best_ask is None
-            or abs(lean) < self._window // 2
-            or trade.ts_ns < self._next_ns.get(trade.ticker, 0)
-        ):
+        if book is None or abs(lean) < self._window // 2 or trade.ts_ns < self._next_ns.get(trade.ticker, 0):
             return ()
         self._next_ns[trade.ticker] = trade.ts_ns + self._pause_ns
         held = self._held.get(trade.ticker, 0)
-        if lean > 0 and held <= 3 * self._size:
+        if lean > 0 and held <= 3 * self._size and book.best_ask is not None:
             return (self._take(trade.ticker, Side.YES, book.best_ask),)
-        if lean < 0 and held >= -3 * self._size:
+        if lean < 0 and held >= -3 * self._size and book.best_bid is not None:
             return (self._take(trade.ticker, Side.NO, complement(book.best_bid)),)
         return ()
 

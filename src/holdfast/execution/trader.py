@@ -410,7 +410,7 @@ class Trader:
             )
         answer = await self._place(intent, order, admission, permit)
         self.ledger.answered(order, answer)
-        if isinstance(answer, Reject) and answer.status == CONFLICT_STATUS:
+        if isinstance(answer, Reject | Unknown) and answer.status == CONFLICT_STATUS:
             await self._look_up(order)
         await self.ledger.write()
         await self._hunt_zombies()

@@ -274,8 +274,8 @@ class Venue(Protocol):
         """Ask something idempotent and cheap; its outcome reaches the breaker."""
         ...
 
-    async def tick_probe(self) -> None:
-        """Time moved: probe if a breaker waits for one, else nothing; raises nothing but cancellation."""
+    async def tick_probe(self) -> bool:
+        """Time moved: probe if a breaker waits for one; whether it did. Raises nothing but cancellation."""
         ...
 
     def events(self, tickers: Collection[str]) -> AsyncIterator[VenueEvent]:

@@ -337,8 +337,9 @@ class FakeVenue:
         """See `Venue`."""
         self._read("probe")
 
-    async def tick_probe(self) -> None:
-        """See `Venue`."""
+    async def tick_probe(self) -> bool:
+        """See `Venue`; its breaker waits for nothing."""
+        return False
 
     async def events(self, tickers: Collection[str]) -> AsyncIterator[VenueEvent]:
         """See `Venue`; what happened before is told first."""
