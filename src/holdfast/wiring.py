@@ -73,6 +73,8 @@ def open_desk(
     user = kalshi.member_id or kalshi.key_id or "unknown"
     audit = AuditLogger(WriteAheadLog(audit_dir, clock=clock), user=user)
     breakers = standard_registry(clock=clock, audit=audit)
+    # A breaker that a person has to reset stays latched through a restart.
+    breakers.restore(record.details for record in audit.wal.records() if record.type == "BREAKER")
     client = AsyncKalshiClient(
         kalshi.key_id or None,
         kalshi.pem or None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gzip
 import hashlib
 import importlib
 import itertools
@@ -110,14 +111,20 @@ async def _session(
                 await _trade(desk, story, screen)
             resting = await _leave(desk, cancel=args.cancel_on_exit)
             differences = await _differences(desk)
-            pnl = desk.trader.gate.daily_pnl()
+            today = desk.trader.gate.daily_pnl()
         finally:
             await desk.close()
     for record in read_records(directory / "audit", start_seq=story.last_seq + 1):
         for line in story.tell(record):
             screen.show(line, story)
     return _sum_up(
-        args.seed, directory, story, differences=differences, resting=resting, pnl=pnl, full_story=full_story
+        args.seed,
+        directory,
+        story,
+        differences=differences,
+        resting=resting,
+        today=today,
+        full_story=full_story,
     )
 
 
@@ -131,7 +138,7 @@ async def _exchange(
         yield Endpoints(rest=rest, ws=stream, key_id=args.key_id, pem=args.pem)
         return
     taped = args.tape is not None
-    arguments = ["--seed", str(args.seed), "--dir", str(directory / "exchange"), "--port", "0"]
+    arguments = ["--seed", str(args.seed), "--dir", str(directory / "exchange"), "--port", "0", "--hold"]
     arguments += ["--speed", args.speed or ("max" if taped else DEFAULT_SPEED)]
     if args.seconds is not None or not taped:
         arguments += ["--seconds", str(args.seconds if args.seconds is not None else DEFAULT_SECONDS)]
@@ -215,7 +222,7 @@ def _sum_up(
     *,
     differences: list[str],
     resting: list[str],
-    pnl: MoneyE6 | None,
+    today: MoneyE6 | None,
     full_story: bool,
 ) -> Outcome:
     audit = directory / "audit"
@@ -230,7 +237,7 @@ def _sum_up(
         | {"unknown": story.unknown_now},
         refusals=dict(story.refusals),
         breaker=story.breaker,
-        pnl_e6=pnl,
+        pnl_e6=story.gain(today),
         journal={
             "records": report.total_entries,
             "bytes": sum(path.stat().st_size for path in audit.glob("audit_*")),
@@ -266,14 +273,15 @@ def _tamper(audit: Path, copy: Path) -> dict[str, Any]:
     if victim is None:
         return {"changed": None}
     needle = f'"seq":{victim.seq},'.encode()
-    for path in sorted(copy.glob("audit_*.log")):
-        data = bytearray(path.read_bytes())
+    for path in sorted(copy.glob("audit_*")):
+        sealed = path.suffix == ".gz"
+        data = bytearray(gzip.decompress(path.read_bytes()) if sealed else path.read_bytes())
         line = data.find(needle)
         if line < 0:
             continue
         digit = data.index(b'"quantity":"', line) + len(b'"quantity":"')
         data[digit] = ord("9") if data[digit] != ord("9") else ord("8")
-        path.write_bytes(data)
+        path.write_bytes(gzip.compress(data) if sealed else data)
         bad = verify(copy).first_bad
         return {
             "changed": victim.seq,

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from holdfast.audit.format import Record
 from holdfast.core.clock import utc
+from holdfast.core.money import MoneyE6, parse_money
 
 CHAPTERS = {
     "trading": "two strategies traded through the gate",
@@ -63,6 +64,9 @@ class Story:
         self.breaker: list[dict[str, Any]] = []
         self.decisions = 0
         self.last_seq = 0
+        self._ts = 0
+        self._first_value: MoneyE6 | None = None
+        self._today_value = self._deposited = self._deposited_before = 0
         self._strategies: dict[str, str] = {}
         self._traded: set[str] = set()
         self._denied: dict[str, str] = {}
@@ -73,14 +77,21 @@ class Story:
 
     def tell(self, record: Record) -> Iterator[Line]:
         """The lines that *record* is worth; most records are worth none."""
-        self.last_seq = record.seq
+        self.last_seq, self._ts = record.seq, record.ts
         teller = getattr(self, f"_tell_{record.type.lower()}", None)
         if teller is not None:
             at = utc(record.ts).strftime("%H:%M:%S")
             for line in teller(record.seq, record.details):
                 yield line._replace(time=at)
 
+    def _tell_deposit(self, _seq: int, details: Mapping[str, Any]) -> Iterator[Line]:
+        self._deposited += parse_money(details["amount"])
+        yield Line("", "deposit", f"{details['amount']} dollars: {details['reason']}")
+
     def _tell_session_open(self, _seq: int, details: Mapping[str, Any]) -> Iterator[Line]:
+        value = parse_money(details["liquidation"])
+        self._first_value = value if self._first_value is None else self._first_value
+        self._today_value, self._deposited_before = value, self._deposited
         yield Line("", "session", f"opened with ${details['cash']} and {len(details['positions'])} positions")
 
     def _tell_state(self, _seq: int, details: Mapping[str, Any]) -> Iterator[Line]:
@@ -179,7 +190,7 @@ class Story:
         if "/" in details["breaker"] or ":" in details["breaker"]:
             return
         self.breaker.append(
-            {"name": details["breaker"], "from": details["from"], "to": details["to"], "seq": seq}
+            {"name": details["breaker"], "from": details["from"], "to": details["to"], "ts": self._ts}
         )
         self._outage_step(details["to"], seq)
         yield Line(
@@ -212,6 +223,12 @@ class Story:
         self._told[what] += 1
         count = self._told[what]
         return count <= _UNTOLD_AFTER or count & (count - 1) == 0
+
+    def gain(self, today: MoneyE6 | None) -> MoneyE6 | None:
+        """What the whole run gained, given what the last session gained; None where that is unknown."""
+        if today is None or self._first_value is None:
+            return None
+        return MoneyE6(self._today_value + today - self._first_value - self._deposited_before)
 
     @property
     def unknown_now(self) -> int:
