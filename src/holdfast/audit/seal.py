@@ -19,21 +19,22 @@ gzip reads as one file and a search may enter at any member. A failed attempt le
 
 from __future__ import annotations
 
-import queue
-import subprocess
 import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from holdfast.audit.format import decode_facts, parse_segment_name
 from holdfast.audit.storage import Directory, File, LocalDirectory, LocalStorage
 from holdfast.core.errors import AuditCorruption, AuditError, BadInput, TradingError
+
+if TYPE_CHECKING:
+    import subprocess
 
 MEMBER_BYTES = 128 * 1024
 """Raw bytes in one gzip member, at most; a line is shorter."""
@@ -309,7 +310,9 @@ class Sealer:
         self._directory = directory
         self._append = append
         self._in_child = isinstance(directory, LocalDirectory)
-        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        from queue import SimpleQueue  # noqa: PLC0415  readers of this file's formats start without it
+
+        self._queue: SimpleQueue[str | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._child: subprocess.Popen[bytes] | None = None
@@ -393,6 +396,8 @@ class Sealer:
 
     def _compress_in_child(self, names: list[str]) -> Iterator[SealFacts]:
         command = [sys.executable, "-m", "holdfast.audit.seal", str(self._directory.path), *names]
+        import subprocess  # noqa: PLC0415  as above
+
         with self._lock:
             child = subprocess.Popen(  # noqa: S603  our own module, arguments checked by compress_segment
                 command,
