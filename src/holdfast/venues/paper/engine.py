@@ -28,7 +28,7 @@ from holdfast.execution.venue import DedupProfile
 from holdfast.venues.paper import matching
 from holdfast.venues.paper.accounts import Account, FillRow, Holding, OrderRequest, OrderRow, SettlementRow
 from holdfast.venues.paper.events import Feed, FeedKind, Lifecycle, MarketEvent, MarketSpec, MarketStatus
-from holdfast.venues.paper.matching import MarketBook, RejectCode
+from holdfast.venues.paper.matching import SHOWN_WINDOW_NS, MarketBook, RejectCode
 
 DEFAULT_CASH = MoneyE6(10_000_000_000)
 """Ten thousand dollars."""
@@ -177,6 +177,8 @@ class Engine:
         self._orders = 0
         self._account_name = self.account.user_id
         self._happened: list[Happening] = []
+        # Markets in which time alone may still change something, and until when at least.
+        self._stirring: dict[str, int] = {}
 
     @staticmethod
     def _uuid(seed: int, name: str) -> str:
@@ -214,6 +216,7 @@ class Engine:
         """
         self.now_ns = max(self.now_ns, event.ts_ns)
         market = self.markets[event.ticker]
+        self._stirring[event.ticker] = event.ts_ns + SHOWN_WINDOW_NS
         pausing = isinstance(event, Lifecycle) and event.status is MarketStatus.INACTIVE
         self._take_in(market, market.book.apply(event))
         if pausing:
@@ -228,8 +231,11 @@ class Engine:
         if now_ns <= self.now_ns:
             return
         self.now_ns = now_ns
-        for market in self.markets.values():
+        for ticker, until_ns in list(self._stirring.items()):
+            market = self.markets[ticker]
             self._take_in(market, market.book.advance(now_ns))
+            if now_ns > until_ns and not any(self.account.open_orders(ticker)):
+                del self._stirring[ticker]
 
     def _settle(self, market: Market, event: Lifecycle) -> None:
         market.settled_ns = event.ts_ns
@@ -323,6 +329,7 @@ class Engine:
         request = order.request
         self._orders += 1
         self.account.admit(order)
+        self._stirring.setdefault(request.ticker, self.now_ns)
         events = market.book.place(
             matching.NewOrder(
                 order_id=order.order_id,

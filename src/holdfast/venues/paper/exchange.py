@@ -42,7 +42,7 @@ from holdfast.venues.paper.rest import BadQuery, RestApi, answer, below_prefix, 
 from holdfast.venues.paper.ws import Hub
 
 TICK_NS: Final = NANOS // 2
-PAUSE_NS: Final = 60 * NANOS
+PAUSE_NS: Final = 10 * NANOS
 DEFAULT_SPEED: Final = 20
 WS_PATH: Final = "/trade-api/ws/v2"
 CONTROL_PATH: Final = "/holdfast/faults"
