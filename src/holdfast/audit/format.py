@@ -47,8 +47,8 @@ FILLER = b"\n"
 
 _CRC_END = 18
 """Where the bytes covered by the CRC begin: behind `{"crc":"01234567",`."""
-_NUMBERS_BYTES = _CRC_END + len('"seq":,"synced":,"ts":') + 3 * 20
-"""What stands before `,"type":` in a line, at most."""
+LINE_OVERHEAD = _CRC_END + len('"seq":,"synced":,"ts":') + 3 * 20 + len("}\n")
+"""What a line takes, at most, besides its middle and its details, its newline included."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,7 +164,13 @@ def line_middle(type_: str, user: str, component: str) -> bytes:
 
 def line_bound(middle: bytes, details_json: bytes) -> int:
     """The most bytes that a line of these parts takes, its newline included, whatever its numbers."""
-    return _NUMBERS_BYTES + len(middle) + len(details_json) + 2
+    return len(middle) + len(details_json) + LINE_OVERHEAD
+
+
+def type_of_middle(middle: bytes) -> str:
+    """The record type in what `line_middle` made."""
+    type_: str = msgspec.json.decode(middle[8 : middle.index(b',"user":')])
+    return type_
 
 
 def assemble_line(seq: int, synced: int, ts: int, middle: bytes, details_json: bytes) -> bytes:

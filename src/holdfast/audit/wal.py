@@ -44,14 +44,15 @@ from holdfast.audit import recovery
 from holdfast.audit.format import (
     FILLER,
     FORMAT_VERSION,
+    LINE_OVERHEAD,
     MAX_RECORD_BYTES,
     Record,
     assemble_line,
     encode_details,
-    line_bound,
     line_middle,
     parse_segment_name,
     segment_name,
+    type_of_middle,
 )
 from holdfast.audit.head import Head, HeadState, read_head
 from holdfast.audit.recovery import Scan, Verdict
@@ -215,7 +216,7 @@ class WriteAheadLog:
         self._markers = 0  # how many segments begin in the queue
         self._plan_count = 0
         self._plan_bytes = 0  # bound of the bytes of the segment that the next record goes to
-        self._plan_records = 0  # its records, the SEGMENT record not counted
+        self._plan_used = False  # whether it has a record besides its SEGMENT record
         self._has_segment = False
         self._midnight_ns = 0
         self._durable = 0
@@ -333,12 +334,15 @@ class WriteAheadLog:
         """
         middle = self._middles.get((type, user, component)) or self._middle(type, user, component)
         body = encode_details(details)
-        if line_bound(middle, body) > MAX_RECORD_BYTES:
-            raise _too_long(type, middle, body)
+        bound = len(middle) + len(body) + LINE_OVERHEAD
+        if bound > MAX_RECORD_BYTES:
+            raise _too_long(type, bound)
         if self._state != "open":
             self.open()
         with self._mutex:
-            seq = self._enqueue(middle, body, leaves, level, type)
+            if level == Level.BUFFERED and self._drops((middle,)):
+                return 0
+            seq = self._enqueue(middle, body, bound, leaves)
             batch = self._batch
             turnstile = self._join(level, batch)
         if level == Level.DURABLE:
@@ -365,7 +369,9 @@ class WriteAheadLog:
         if self._state != "open":
             self.open()
         with self._mutex:
-            seqs = self._enqueue_many(ready, leaves, level)
+            if level == Level.BUFFERED and self._drops([middle for middle, _, _ in ready]):
+                return [0] * len(ready)
+            seqs = self._enqueue_many(ready, leaves)
             batch = self._batch
             turnstile = self._join(level, batch)
         if level == Level.DURABLE:
@@ -387,12 +393,15 @@ class WriteAheadLog:
         """As `append`, without ever blocking the event loop; cancelling it cancels only the wait."""
         middle = self._middles.get((type, user, component)) or self._middle(type, user, component)
         body = encode_details(details)
-        if line_bound(middle, body) > MAX_RECORD_BYTES:
-            raise _too_long(type, middle, body)
+        bound = len(middle) + len(body) + LINE_OVERHEAD
+        if bound > MAX_RECORD_BYTES:
+            raise _too_long(type, bound)
         if self._state != "open":
             await asyncio.to_thread(self.open)
         with self._mutex:
-            seq = self._enqueue(middle, body, leaves, level, type)
+            if level == Level.BUFFERED and self._drops((middle,)):
+                return 0
+            seq = self._enqueue(middle, body, bound, leaves)
             future = self._join_async(level)
         if future is not None:
             await future
@@ -412,7 +421,9 @@ class WriteAheadLog:
         if self._state != "open":
             await asyncio.to_thread(self.open)
         with self._mutex:
-            seqs = self._enqueue_many(ready, leaves, level)
+            if level == Level.BUFFERED and self._drops([middle for middle, _, _ in ready]):
+                return [0] * len(ready)
+            seqs = self._enqueue_many(ready, leaves)
             future = self._join_async(level)
         if future is not None:
             await future
@@ -425,56 +436,79 @@ class WriteAheadLog:
         self._middles[type_, user, component] = middle
         return middle
 
-    def _prepare(self, entries: Iterable[Entry]) -> list[tuple[str, bytes, bytes]]:
-        ready: list[tuple[str, bytes, bytes]] = []
+    def _prepare(self, entries: Iterable[Entry]) -> list[tuple[bytes, bytes, int]]:
+        """Each entry's middle, details and bound; nothing is queued until all of them can be."""
+        ready: list[tuple[bytes, bytes, int]] = []
+        middles = self._middles
         for type_, details, user, component in entries:
-            middle = self._middles.get((type_, user, component)) or self._middle(type_, user, component)
+            middle = middles.get((type_, user, component)) or self._middle(type_, user, component)
             body = encode_details(details)
-            if line_bound(middle, body) > MAX_RECORD_BYTES:
-                raise _too_long(type_, middle, body)
-            ready.append((type_, middle, body))
+            bound = len(middle) + len(body) + LINE_OVERHEAD
+            if bound > MAX_RECORD_BYTES:
+                raise _too_long(type_, bound)
+            ready.append((middle, body, bound))
         return ready
 
-    def _enqueue(
-        self, middle: bytes, body: bytes, leaves: list[bytes] | None, level: Level, type_: str
-    ) -> int:
+    def _enqueue(self, middle: bytes, body: bytes, bound: int, leaves: list[bytes] | None) -> int:
         """Give a record its sequence and time; call under the mutex.
 
         The sequence follows from the queue's length, so that an interruption here can neither skip one nor
         give one twice.
         """
-        if self._state != "open" or os.getpid() != self._pid:
+        # A forked child's log is not "open" either.
+        if self._state != "open":
             raise self._refusal()
         ts = self._clock.now_ns()
-        bound = line_bound(middle, body)
-        if level == Level.BUFFERED and self._overflow == "gap" and self._queued_bytes > self._buffer_bytes:
-            self._dropped[type_] = self._dropped.get(type_, 0) + 1
-            self._dropped_ts = (self._dropped_ts[0] or ts, ts)
-            return 0
         if ts >= self._midnight_ns or self._plan_bytes + bound > self._rotate_bytes:
             self._plan_segment(ts)
         queue = self._queue
         seq = self._base + len(queue)
         queue.append((ts, middle, body, leaves))
-        self._plan_records += 1
+        self._plan_used = True
         self._plan_bytes += bound
         self._queued_bytes += bound
         return seq
 
-    def _enqueue_many(
-        self, ready: list[tuple[str, bytes, bytes]], leaves: list[bytes] | None, level: Level
-    ) -> list[int]:
-        enqueue = self._enqueue
-        return [enqueue(middle, body, leaves, level, type_) for type_, middle, body in ready]
+    def _enqueue_many(self, ready: list[tuple[bytes, bytes, int]], leaves: list[bytes] | None) -> list[int]:
+        """As `_enqueue`, for records that follow one another; they share one time."""
+        if self._state != "open":
+            raise self._refusal()
+        ts = self._clock.now_ns()
+        if ts >= self._midnight_ns:
+            self._plan_segment(ts)
+        queue, base, limit = self._queue, self._base, self._rotate_bytes
+        seqs: list[int] = []
+        for middle, body, bound in ready:
+            if self._plan_bytes + bound > limit:
+                self._plan_segment(ts)
+            seqs.append(base + len(queue))
+            queue.append((ts, middle, body, leaves))
+            self._plan_used = True
+            self._plan_bytes += bound
+            self._queued_bytes += bound
+        return seqs
+
+    def _drops(self, middles: Sequence[bytes]) -> bool:
+        """Whether these records are dropped because the queue is full, and counted; call under the mutex."""
+        if self._overflow == "wait" or self._queued_bytes <= self._buffer_bytes:
+            return False
+        if self._state != "open":
+            raise self._refusal()
+        ts = self._clock.now_ns()
+        for middle in middles:
+            type_ = type_of_middle(middle)
+            self._dropped[type_] = self._dropped.get(type_, 0) + 1
+        self._dropped_ts = (self._dropped_ts[0] or ts, ts)
+        return True
 
     def _plan_segment(self, ts: int) -> None:
         """Let the next record begin a new segment, unless the current one is empty; call under the mutex."""
-        if self._plan_records or not self._has_segment:
+        if self._plan_used or not self._has_segment:
             self._queue.append((ts, b"", b"", None))
             self._markers += 1
             self._plan_count += 1
             self._plan_bytes = _SEGMENT_BOUND
-            self._plan_records = 0
+            self._plan_used = False
             self._has_segment = True
         self._midnight_ns = (ts // _DAY_NS + 1) * _DAY_NS
 
@@ -648,7 +682,8 @@ class WriteAheadLog:
         }
         self._dropped, self._dropped_ts = {}, (0, 0)
         middle = self._middle(RecordType.GAP, "", "journal")
-        bound = line_bound(middle, body := encode_details(details))
+        body = encode_details(details)
+        bound = len(middle) + len(body) + LINE_OVERHEAD
         self._queue.append((self._clock.now_ns(), middle, body, None))
         self._plan_bytes += bound
         self._queued_bytes += bound
@@ -869,7 +904,7 @@ class WriteAheadLog:
             return
         with self._mutex:
             now = self._clock.now_ns()
-            if now < self._midnight_ns or not self._plan_records:
+            if now < self._midnight_ns or not self._plan_used:
                 return
             self._plan_segment(now)
         self.sync()
@@ -994,7 +1029,7 @@ class WriteAheadLog:
         if not self._spare:
             self._has_segment = True
             self._plan_bytes = last.end
-            self._plan_records = last.last_seq - last.name.first_seq
+            self._plan_used = last.last_seq > last.name.first_seq
             self._midnight_ns = (last.first_ts // _DAY_NS + 1) * _DAY_NS
 
     def _start_sealer(self, home: Directory, found: Scan) -> None:
@@ -1148,9 +1183,9 @@ def _write_filler(file: File, start: int, size: int) -> None:
             raise OSError(errno.ENOSPC, "short write of filler")
 
 
-def _too_long(type_: str, middle: bytes, body: bytes) -> BadInput:
+def _too_long(type_: str, bound: int) -> BadInput:
     return BadInput(
-        f"record refused: {line_bound(middle, body)} bytes > {MAX_RECORD_BYTES} bytes (type={type_})",
+        f"record refused: {bound} bytes > {MAX_RECORD_BYTES} bytes (type={type_})",
         hint="store the payload elsewhere and record its digest",
     )
 
