@@ -23,7 +23,7 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -238,7 +238,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if isinstance(value, dict):
-            found += _leaves(value, f"{key}.")
+            found += _leaves(cast("dict[str, Any]", value), f"{key}.")
         else:
             found.append((key, value))
     return found

@@ -30,7 +30,7 @@ ONE_CONTRACT_E2 = QtyE2(100)
 _PLAIN = re.compile(r"(-?)(\d{1,15})(?:\.(\d{1,18}))?", re.ASCII)
 
 
-def _fixed(value: str | Decimal | int, places: int, what: str) -> int:
+def _fixed(value: object, places: int, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, str | Decimal | int):
         raise BadInput(
             f"{what} {value!r} is a {type(value).__name__}, expected text such as '0.56' or a Decimal",

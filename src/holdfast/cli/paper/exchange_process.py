@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -29,7 +29,7 @@ class Endpoints(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def running_exchange(arguments: Sequence[str]) -> AsyncIterator[Endpoints]:
+async def running_exchange(arguments: Sequence[str]) -> AsyncGenerator[Endpoints, None]:
     """`holdfast exchange` with *arguments*, ready; stopped when the block ends.
 
     Raises:

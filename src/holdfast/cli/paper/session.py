@@ -17,7 +17,7 @@ import itertools
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ async def _session(
 @asynccontextmanager
 async def _exchange(
     args: argparse.Namespace, directory: Path, *, full_story: bool
-) -> AsyncIterator[Endpoints]:
+) -> AsyncGenerator[Endpoints, None]:
     if args.exchange:
         rest = args.exchange.rstrip("/")
         stream = rest.replace("http", "ws", 1).removesuffix("/v2") + "/ws/v2"

@@ -137,7 +137,7 @@ class Story:
             yield Line("", "order", f"{details['strategy']} {_wish(details)} written at {seq}, then sent")
 
     def _tell_order_update(self, seq: int, details: Mapping[str, Any]) -> Iterator[Line]:
-        order, event = details["client_order_id"], details["event"]
+        order, event = str(details["client_order_id"]), str(details["event"])
         if event in {"reject", "not_sent", "unknown"}:
             self.orders[{"reject": "rejected"}.get(event, event)] += 1
         elif details["status"] in {"filled", "canceled", "expired", "never_arrived"}:
