@@ -132,7 +132,7 @@ def encode_details(details: Mapping[str, Any]) -> bytes:
     """*details* as the JSON object that a line carries, keys in the order given.
 
     Raises:
-        BadInput: A key is not text, a number is NaN, infinite or beyond 64 bits, or a value has no JSON form.
+        BadInput: A key is not text, a number is NaN or infinite, or a value has no JSON form.
     """
     try:
         # Most records are flat; only one that can hide a float, a set or another key is walked.
