@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from support.exchange import (
     shared_key,
 )
 
+from holdfast.core.clock import SystemClock
 from holdfast.core.errors import BadInput
 from holdfast.core.fees import BalancePrecision
 from holdfast.core.money import MoneyE6
@@ -523,6 +525,37 @@ def test_over_the_rate_the_answer_is_a_string_and_names_no_time():
     run(scenario, tier="basic")
 
 
+def test_while_time_runs_free_the_rate_is_counted_by_the_wall_clock():
+    """Ten creates a second of wall time at the basic tier, however fast the market's time runs."""
+
+    class Wall(SystemClock):
+        elapsed_ns = 0
+
+        def monotonic_ns(self):
+            return self.elapsed_ns
+
+    wall = Wall()
+
+    async def scenario(exchange, client):
+        await exchange.over()
+        answers = [(await client.order(price="0.1000", count="1.00")).status for _ in range(11)]
+        assert answers == [201] * 10 + [429]
+        wall.elapsed_ns = 100_000_000
+        assert (await client.order(price="0.1000", count="1.00")).status == 201
+
+    run(scenario, tier="basic", hold=False, speed=100_000, clock=wall)
+
+
+def test_a_damaged_feed_ends_the_market_by_name():
+    """A level that would become negative ends the run with the reason, and the exchange still closes."""
+
+    async def scenario(exchange, client):
+        with pytest.raises(BadInput, match="feed damaged"):
+            await exchange.over()
+
+    run(scenario, quiet_feed(events=[delta(1, Side.YES, 4_000, -99_999)]), hold=False, speed=100_000)
+
+
 # The stream.
 
 
@@ -734,6 +767,20 @@ def test_makers_pay_where_the_series_says_so():
         events=[printed(1, Side.NO, 4_000, 2_000, trade_id="p")], fee_type=FeeType.QUADRATIC_WITH_MAKER_FEES
     )
     run(scenario, feed)
+
+
+def test_a_ticker_is_told_only_when_it_changed():
+    """A change below the touch moves no ticker, a change of the touch does."""
+    events = [delta(1, Side.YES, 3_900, 100), delta(2, Side.YES, 4_000, 100)]
+
+    async def scenario(exchange, client):
+        stream = await client.stream()
+        await stream.subscribe("ticker", "holdfast_clock")
+        first, second = [f["msg"] for f in await stream.follow(4)]
+        assert (first["yes_bid_size_fp"], second["yes_bid_size_fp"]) == ("100.00", "101.00")
+        assert "seq" not in first
+
+    run(scenario, quiet_feed(events=events))
 
 
 # The barrier.
@@ -1035,6 +1082,21 @@ def test_the_command_prints_one_line_and_ends_with_its_parents_stdin(tmp_path):
         process = child.process
     assert process.returncode == 0
     assert list(Path(tmp_path).glob("*.pem"))
+
+
+@pytest.mark.slow
+def test_the_command_ends_by_its_time_and_by_ctrl_c():
+    """`--seconds` ends it with exit code 0, and so does an interrupt."""
+    words = [sys.executable, "-m", "holdfast.cli.main", "exchange"]
+    timed = subprocess.run(
+        [*words, "--seconds", "0.2"], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert timed.returncode == 0
+    assert "KALSHI_BASE_URL=http://127.0.0.1:" in timed.stdout
+    with as_process("--hold") as child:
+        child.process.send_signal(signal.SIGINT)
+        assert child.process.wait(20) == 0
+        assert not child.endpoints.pem_path.exists()
 
 
 @pytest.mark.slow

@@ -23,10 +23,10 @@ import msgspec
 from holdfast.core.errors import BadInput
 from holdfast.core.fees import BalancePrecision, FeeType, KalshiFees, OrderFees
 from holdfast.core.money import ONE_DOLLAR_E4, MoneyE6, PriceE4, QtyE2
-from holdfast.core.signals import BookSide, Side, TimeInForce
+from holdfast.core.signals import Side, TimeInForce
 from holdfast.execution.venue import DedupProfile
 from holdfast.venues.paper import matching
-from holdfast.venues.paper.accounts import Account, FillRow, Holding, OrderRequest, OrderRow, SettlementRow
+from holdfast.venues.paper.accounts import Account, FillRow, Holding, OrderRequest, OrderRow
 from holdfast.venues.paper.events import Feed, FeedKind, Lifecycle, MarketEvent, MarketSpec, MarketStatus
 from holdfast.venues.paper.matching import SHOWN_WINDOW_NS, MarketBook, RejectCode
 
@@ -414,14 +414,6 @@ class Engine:
     def _trade_id(self, name: str) -> str:
         """Our trades carry one id, on the public tape and on the fill."""
         return self._uuid(self._seed, f"trade {name}")
-
-    def settlements(self) -> list[SettlementRow]:
-        """What settled markets paid, oldest first."""
-        return self.account.settlements
-
-    def touch(self, market: Market, side: BookSide) -> tuple[PriceE4, QtyE2] | None:
-        """Best YES price and public size on *side*."""
-        return market.book.best(side)
 
 
 def _refused(order: OrderRow, events: Iterable[matching.BookEvent]) -> Refusal | None:

@@ -18,7 +18,6 @@ Limits: loopback only; one account with one key; plain HTTP.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -189,8 +188,7 @@ class PaperExchange:
         self._stopping.set()
         if self._player is not None:
             self._player.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._player
+            await asyncio.wait({self._player})  # what ended it is told by `over`
         await self.hub.close()
         if self._runner is not None:
             await self._runner.cleanup()

@@ -26,6 +26,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import WSMsgType, web
 
+from holdfast.core.signals import BookSide
 from holdfast.venues.paper import matching, wire
 from holdfast.venues.paper.engine import BookMoved, Engine, Filled, Happening, OrderMoved, PositionMoved
 from holdfast.venues.paper.faults import Fault, Faults
@@ -389,6 +390,7 @@ class Hub:
         self.is_final = False
         self._changed = asyncio.Event()
         self._market_ids: dict[str, str] = {}
+        self._tickers_told: dict[str, object] = {}
 
     def market_id(self, ticker: str) -> str:
         """The market's uuid, remembered."""
@@ -465,7 +467,7 @@ class Hub:
             else:
                 self._tell(what)
         for ticker in moved:
-            self._to(TICKER, ticker, "ticker", partial(self._ticker, ticker))
+            self._tell_ticker(ticker)
 
     def _tell(self, what: OrderMoved | PositionMoved | matching.StatusChange) -> None:
         user = self.engine.account.user_id
@@ -499,10 +501,19 @@ class Hub:
     def _snapshot(self, ticker: str) -> wire.JSON:
         return wire.snapshot_msg(self.engine.markets[ticker], self.market_id(ticker))
 
-    def _ticker(self, ticker: str) -> wire.JSON:
+    def _tell_ticker(self, ticker: str) -> None:
+        """Send the ticker where one of its fields has changed since it was last told."""
+        if not any(sub.channel == TICKER for c in self.connections for sub in c.subscriptions.values()):
+            return
         market = self.engine.markets[ticker]
         interest = wire.open_interest(self.engine, ticker)
-        return wire.ticker_msg(market, self.market_id(ticker), interest, self.engine.now_ns)
+        bid, ask = market.book.best(BookSide.BID), market.book.best(BookSide.ASK)
+        shown = (bid, ask, market.last_price, market.last_qty, market.volume, interest)
+        if self._tickers_told.get(ticker) == shown:
+            return
+        self._tickers_told[ticker] = shown
+        message = wire.ticker_msg(market, self.market_id(ticker), interest, self.engine.now_ns)
+        self._to(TICKER, ticker, "ticker", lambda: message)
 
 
 def _change(sub: Subscription, tickers: list[str]) -> list[str]:
