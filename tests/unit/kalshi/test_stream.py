@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.exchange import TICKER, delta, lifecycle, printed, quiet_feed
 from support.kalshi import desk_on_exchange, intent
 
@@ -277,6 +279,51 @@ def test_under_a_venues_clock_quiet_books_are_shown_by_ticks_alone():
     shown, tick = machine.frame(frame("holdfast_tick", 6, n=3, ts_ns=106 * SECOND), 1).events
     assert isinstance(shown, BookChanged)
     assert isinstance(tick, VenueTime)
+
+
+FRAME_WORDS = [
+    "type",
+    "sid",
+    "seq",
+    "msg",
+    "id",
+    "market_ticker",
+    "price_dollars",
+    "delta_fp",
+    "side",
+    "channel",
+    "code",
+]
+VALUES = (
+    st.none()
+    | st.integers(-3, 9)
+    | st.sampled_from(
+        ["A", "0.4", "-1", "yes", BOOKS, FILLS, "subscribed", "error", "ok", "unsubscribed", "orderbook_delta",
+         "orderbook_snapshot", "trade", "fill", "user_order", "market_lifecycle_v2", "holdfast_tick", "x"]
+    )
+    | st.floats()
+)  # fmt: skip
+FRAMES = st.dictionaries(
+    st.sampled_from(FRAME_WORDS),
+    VALUES | st.dictionaries(st.sampled_from(FRAME_WORDS), VALUES, max_size=6),
+    max_size=6,
+)
+
+
+@given(frames=st.lists(FRAMES | st.binary(max_size=20), max_size=12))
+def test_no_frame_makes_the_machine_raise(frames: list[Any]):
+    """Whatever arrives, the machine answers with events, a reconnection or a named end; it never raises."""
+    machine = running(venue_clock=True)
+    machine.frame(snapshot(1), 0)
+    for one in frames:
+        step = machine.frame(one if isinstance(one, bytes) else msgspec.json.encode(one), 0)
+        assert step.fatal is None or isinstance(step.fatal, VenueRejected)
+
+
+def test_an_ended_subscription_that_we_give_up_is_no_error():
+    """Error 7 to our own unsubscribe is not a reason to reconnect."""
+    raw = msgspec.json.encode({"id": 99, "type": "error", "msg": {"code": 7, "msg": "x"}})
+    assert not running().frame(raw, 0).reconnect
 
 
 async def collect(venue: KalshiVenue, tickers: list[str], until, clock) -> list[Any]:

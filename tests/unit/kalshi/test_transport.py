@@ -10,16 +10,21 @@ import pytest
 from support.exchange import TICKER
 from support.kalshi import CLOSE, CUT, HANG, desk_at, intent, scripted
 
+from holdfast.audit.logger import AuditLogger
+from holdfast.audit.wal import WriteAheadLog
+from holdfast.breaker.registry import standard_registry
 from holdfast.core.clock import ManualClock
 from holdfast.core.errors import (
     CircuitBreakerOpenError,
     ConfigError,
+    LogHeld,
     VenueAnswerUnknown,
     VenueError,
     VenueRejected,
     VenueUnreachable,
 )
 from holdfast.execution.venue import Ack, AlreadyClosed, Canceled, NotSent, Reject, Unknown
+from holdfast.venues.kalshi.client import AsyncKalshiClient
 
 BALANCE = (200, '{"balance": 1, "balance_dollars": "12.50", "updated_ts": 5}')
 STATUS = (200, '{"exchange_active": true, "trading_active": true}')
@@ -493,5 +498,29 @@ def test_what_is_signed_is_what_is_sent(tmp_path: Path):
             assert sent["kalshi-access-key"] == desk.client.signer.key_id.lower()
             assert sent["kalshi-access-timestamp"] == str(ManualClock().now_ns() // 1_000_000)
             assert sent["user-agent"].startswith("holdfast/")
+
+    asyncio.run(run())
+
+
+def test_a_log_that_cannot_be_opened_is_told_to_readers_and_never_hides_a_cancel(tmp_path: Path):
+    """With the log held by another writer a read raises LogHeld; a cancel still gets its answer."""
+
+    async def run():
+        replies = [BALANCE, (200, '{"reduced_by": "7.00"}')]
+        async with scripted(*replies) as server, desk_at(server.base_url, tmp_path) as desk:
+            clock = ManualClock()
+            held = AuditLogger(WriteAheadLog(tmp_path / "audit", clock=clock, seal=False))
+            client = AsyncKalshiClient(
+                base_url=server.base_url,
+                signer=desk.client.signer,
+                audit_logger=held,
+                registry=standard_registry(clock=clock),
+                clock=clock,
+            )
+            with pytest.raises(LogHeld):
+                await client.get_balance()
+            assert await client.cancel_order("o-1") == Canceled(released=700)
+            assert client.transport.unrecorded == 2
+            await client.close()
 
     asyncio.run(run())

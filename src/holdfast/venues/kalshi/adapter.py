@@ -145,9 +145,9 @@ class KalshiVenue:
         """Ask for the exchange's status; its outcome reaches the breaker."""
         await self.client.probe()
 
-    async def tick_probe(self) -> None:
-        """Send the breaker's probe if one is due; whoever drives time calls this."""
-        await self.client.tick_probe()
+    async def tick_probe(self) -> bool:
+        """Send the breaker's probe if one is due; whoever drives time calls this. True when something was asked."""
+        return await self.client.tick_probe()
 
     def events(self, tickers: Collection[str]) -> AsyncIterator[VenueEvent]:
         """Follow books and trades of *tickers* and everything of ours, reconnecting until closed.

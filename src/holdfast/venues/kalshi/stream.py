@@ -68,6 +68,7 @@ MAX_FRAME_BYTES: Final = 32 << 20
 _PRIVATE = frozenset({FILLS, ORDERS})
 _TERMINAL_CODES = frozenset({10, 25})
 _LATER_CODES = frozenset({18, 27})
+_UNKNOWN_SID = 7
 _QUEUED_FRAMES = 65_536
 _NANOS_PER_MS = 1_000_000
 
@@ -381,6 +382,8 @@ class StreamMachine:
         asked = self._asked.get(envelope.id) if envelope.id is not None else None
         if error.code in _TERMINAL_CODES:
             self._ended(envelope.sid, text, step)
+        elif error.code == _UNKNOWN_SID and asked is None:
+            return  # we gave up what the venue had ended already
         elif error.code in _LATER_CODES or asked is None:
             # A command that answered nothing we wait for (following one more market, releasing the clock) leaves
             # unclear what is subscribed; a new connection makes it clear.

@@ -43,6 +43,7 @@ from holdfast.breaker.registry import BreakerRegistry
 from holdfast.core.clock import NANOS, Clock
 from holdfast.core.errors import (
     AuditError,
+    AuditWriteError,
     ConfigError,
     VenueAnswerUnknown,
     VenueError,
@@ -190,6 +191,7 @@ class Transport:
 
         Raises:
             VenueError: As the table above says; *permit* and the log have heard of it by then.
+            AuditError: A read, and the log cannot be opened (another process holds it, or it is damaged).
         """
         outcome = _Outcome()
         begun_ns = self._wall.monotonic_ns()
@@ -394,10 +396,12 @@ class Transport:
             details["attempts"] = outcome.attempts
         try:
             await self._audit.record_async("API_CALL", details, user=self.user_id, component=COMPONENT)
-        except AuditError:
-            # The answer of a cancel or a placement must reach its caller although the log is poisoned; whoever
-            # watches the log has halted new risk by now.
+        except AuditError as error:
+            # The answer of a cancel or a placement must reach its caller, and a poisoned log still lets people
+            # look: whoever watches the log has halted new risk by now. A log that never opened is a mistake to tell.
             self.unrecorded += 1
+            if call.method == "GET" and not isinstance(error, AuditWriteError):
+                raise
 
 
 def split_base_url(base_url: str) -> tuple[str, str]:

@@ -739,7 +739,7 @@ class _MarketWire(msgspec.Struct, kw_only=True):
     event_ticker: str
     status: str
     price_ranges: list[_RangeWire]
-    result: str = ""
+    result: str | None = None
     title: str | None = None
     yes_sub_title: str | None = None
     yes_bid_dollars: str | None = None
@@ -778,7 +778,7 @@ def _market(wire: _MarketWire) -> Market:
         ticker=wire.ticker,
         event_ticker=wire.event_ticker,
         status=wire.status,
-        result=wire.result,
+        result=wire.result or "",
         title=wire.title or "",
         yes_title=wire.yes_sub_title or "",
         yes_bid=_best(wire.yes_bid_dollars, "yes_bid_dollars"),
