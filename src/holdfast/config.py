@@ -31,13 +31,7 @@ from holdfast.core.errors import BadInput, ConfigError
 from holdfast.core.money import MoneyE6, QtyE2, parse_money, parse_qty
 
 CONFIG_NAME = "holdfast.toml"
-KALSHI_HOSTS = {
-    "demo": (
-        "https://external-api.demo.kalshi.co/trade-api/v2",
-        "wss://external-api.demo.kalshi.co/trade-api/ws/v2",
-    ),
-    "prod": ("https://external-api.kalshi.com/trade-api/v2", "wss://external-api.kalshi.com/trade-api/ws/v2"),
-}
+KALSHI_ENVS = ("demo", "prod")
 
 
 class PathsConfig(msgspec.Struct, frozen=True):
@@ -69,13 +63,20 @@ class LimitsConfig(msgspec.Struct, frozen=True):
 
 
 class KalshiConfig(msgspec.Struct, frozen=True):
-    """How to reach Kalshi. `base_url` and `ws_url` follow `env` unless given."""
+    """How to reach Kalshi.
+
+    Attributes:
+        env: "demo" or "prod"; which host, unless `base_url` names one.
+        key_id, pem: The API key and its private key file.
+        base_url, ws_url: "" follows `env`, and `base_url`.
+        member_id: Written as the user of every record; "" is the key id.
+    """
 
     env: str = "demo"
     key_id: str = ""
     pem: str = ""
-    base_url: str = KALSHI_HOSTS["demo"][0]
-    ws_url: str = KALSHI_HOSTS["demo"][1]
+    base_url: str = ""
+    ws_url: str = ""
     member_id: str = ""
 
 
@@ -101,7 +102,7 @@ def _text(value: object) -> str:
 
 
 def _env(value: object) -> str:
-    if value not in KALSHI_HOSTS:
+    if value not in KALSHI_ENVS:
         raise BadInput('expected "demo" or "prod"')
     return str(value)
 
@@ -214,23 +215,14 @@ def _build(values: dict[str, Any], source: str) -> Config:
     def section(prefix: str) -> dict[str, Any]:
         return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
 
-    kalshi = section("venue.kalshi.")
-    rest, stream = KALSHI_HOSTS[kalshi.get("env", "demo")]
-    kalshi.setdefault("base_url", rest)
-    kalshi.setdefault("ws_url", _stream_beside(kalshi["base_url"]) if kalshi["base_url"] != rest else stream)
     limits = section("limits.")
     return Config(
         paths=PathsConfig(**section("paths.")),
         limits=LimitsConfig(**limits),
-        kalshi=KalshiConfig(**kalshi),
+        kalshi=KalshiConfig(**section("venue.kalshi.")),
         source=source,
         explicit_limits=bool(limits),
     )
-
-
-def _stream_beside(base_url: str) -> str:
-    """The WebSocket of a host given by its REST address alone: same host, http becomes ws."""
-    return base_url.replace("http", "ws", 1).removesuffix("/v2").rstrip("/") + "/ws/v2"
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:

@@ -21,7 +21,7 @@ from holdfast.execution.strategy import Strategy
 from holdfast.execution.trader import Trader
 from holdfast.risk.limits import RiskLimits
 from holdfast.venues.kalshi.adapter import KalshiVenue
-from holdfast.venues.kalshi.client import AsyncKalshiClient
+from holdfast.venues.kalshi.client import HOSTS, AsyncKalshiClient
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def open_desk(
     client = AsyncKalshiClient(
         kalshi.key_id or None,
         kalshi.pem or None,
-        base_url=kalshi.base_url,
-        ws_url=kalshi.ws_url,
+        base_url=kalshi.base_url or HOSTS[kalshi.env][0],
+        ws_url=kalshi.ws_url or None,
         member_id=kalshi.member_id or None,
         audit_logger=audit,
         registry=breakers,

@@ -64,23 +64,19 @@ def test_a_limit_that_is_no_positive_exact_amount_is_refused(tmp_path, value):
 
 
 def test_the_environment_wins_and_is_named_when_wrong(tmp_path):
-    """A host from the environment replaces the file's; its stream address follows it."""
+    """A key and a host from the environment replace the file's; a wrong value names its variable."""
     path = write(tmp_path, '[venue.kalshi]\nkey_id = "a"\n')
-    config = load_config(
-        path, environ={"KALSHI_API_KEY_ID": "b", "KALSHI_BASE_URL": "http://127.0.0.1:9/trade-api/v2"}
-    )
-    assert config.kalshi.key_id == "b"
-    assert config.kalshi.ws_url == "ws://127.0.0.1:9/trade-api/ws/v2"
+    host = "http://127.0.0.1:9/trade-api/v2"
+    config = load_config(path, environ={"KALSHI_API_KEY_ID": "b", "KALSHI_BASE_URL": host})
+    assert (config.kalshi.key_id, config.kalshi.base_url) == ("b", host)
     with pytest.raises(ConfigError, match=r"\$KALSHI_ENV"):
         load_config(path, environ={"KALSHI_ENV": "production"})
 
 
 def test_prod_must_be_typed(tmp_path):
-    """The demo host is the default; prod is used only when named."""
-    assert "demo" in load_config(write(tmp_path, ""), environ={}).kalshi.base_url
-    assert load_config(write(tmp_path, ""), environ={"KALSHI_ENV": "prod"}).kalshi.base_url.startswith(
-        "https://external-api.kalshi.com"
-    )
+    """The demo exchange is the default; production is used only when named."""
+    assert load_config(write(tmp_path, ""), environ={}).kalshi.env == "demo"
+    assert load_config(write(tmp_path, ""), environ={"KALSHI_ENV": "prod"}).kalshi.env == "prod"
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path):

@@ -72,8 +72,7 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_OK
     given = {
         "base_url": args.rest,
-        "ws_url": args.ws
-        or (args.rest and args.rest.rstrip("/").replace("http", "ws", 1).removesuffix("/v2") + "/ws/v2"),
+        "ws_url": args.ws,
         "key_id": args.key_id,
         "pem": args.pem,
     }

@@ -133,9 +133,7 @@ async def _exchange(
     args: argparse.Namespace, directory: Path, *, full_story: bool
 ) -> AsyncGenerator[Endpoints, None]:
     if args.exchange:
-        rest = args.exchange.rstrip("/")
-        stream = rest.replace("http", "ws", 1).removesuffix("/v2") + "/ws/v2"
-        yield Endpoints(rest=rest, ws=stream, key_id=args.key_id, pem=args.pem)
+        yield Endpoints(rest=args.exchange, ws="", key_id=args.key_id, pem=args.pem)
         return
     taped = args.tape is not None
     arguments = ["--seed", str(args.seed), "--dir", str(directory / "exchange"), "--port", "0", "--hold"]
