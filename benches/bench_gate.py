@@ -1,0 +1,185 @@
+"""The gate, and the way from the gate to the socket beside the journal's durable append.
+
+CPU time of the calling thread for the gate (medians of rounds); wall time for what waits for the disk, each
+order interleaved with bare appends of the same two records, because a shared disk changes from second to
+second: read the ratio. `python benches/bench_gate.py [DIR]` prints the rows; `run()` returns them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+
+from holdfast.audit.logger import AuditLogger
+from holdfast.audit.wal import Entry, Level, WriteAheadLog
+from holdfast.core.clock import SystemClock
+from holdfast.core.instruments import Instrument
+from holdfast.core.money import MoneyE6, PriceE4, QtyE2, format_price, format_qty
+from holdfast.core.signals import Intent, Side, Signal
+from holdfast.execution.trader import Trader, order_details
+from holdfast.execution.venue import Ack
+from holdfast.risk.account import Account
+from holdfast.risk.gate import Gate
+from holdfast.risk.limits import RiskLimits
+from holdfast.testing.venue import FakeVenue
+
+TICKER = "KXBENCH-26NOV20-A"
+MARKET = Instrument(venue="bench", ticker=TICKER)
+ROUNDS = 15
+ORDERS = 2_000
+SENDS = 400
+WIDE = RiskLimits(max_position=QtyE2(10**12), max_order_value=MoneyE6(10**15), max_exit_value=MoneyE6(10**15))
+
+
+def wish(n: int) -> Signal:
+    return Signal(ticker=TICKER, side=Side.YES, count=QtyE2(1000), price=PriceE4(5600), key=f"k{n}")
+
+
+def fresh_gate() -> Gate:
+    account = Account()
+    account.apply(
+        "SESSION_OPEN",
+        {
+            "session": "",
+            "opened_ns": 0,
+            "cash": "0.00",
+            "liquidation": "0.00",
+            "positions": {TICKER: "5.00"},
+            "marks": {},
+        },
+    )
+    gate = Gate(account, WIDE, clock=SystemClock())
+    gate.market.saw_book(TICKER, PriceE4(5500), PriceE4(5600), time.monotonic_ns(), streamed=False)
+    return gate
+
+
+def micros(work, gate_of=fresh_gate) -> float:
+    """CPU microseconds per order, median of the rounds."""
+    intents = [
+        Intent(client_order_id=f"hf-{n}", key=f"k{n}", signal=wish(n), instrument=MARKET)
+        for n in range(ORDERS)
+    ]
+    spent = []
+    for _ in range(ROUNDS):
+        gate = gate_of()
+        gc.collect()
+        gc.disable()
+        start = time.thread_time_ns()
+        for intent in intents:
+            work(gate, intent)
+        spent.append((time.thread_time_ns() - start) / ORDERS / 1000)
+        gc.enable()
+    return statistics.median(spent)
+
+
+class SocketVenue(FakeVenue):
+    """Hands the order's bytes to a connected socket, as a client would after signing, and notes when."""
+
+    def __init__(self, clock: SystemClock) -> None:
+        super().__init__(clock, [MARKET])
+        self.near, self.far = socket.socketpair()
+        self.sent_ns = 0
+
+    async def place(self, intent, admission, permit):  # noqa: ARG002  the port's signature
+        body = msgspec.json.encode(
+            {
+                "ticker": intent.ticker,
+                "client_order_id": intent.client_order_id,
+                "side": intent.book_side.value,
+                "count": format_qty(intent.count),
+                "price": format_price(intent.yes_price),
+                "time_in_force": "immediate_or_cancel",
+            }
+        )
+        head = f"POST /trade-api/v2/portfolio/events/orders HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        admission.consume(intent)
+        self.near.send(head + body)
+        self.sent_ns = time.perf_counter_ns()
+        self.far.recv(4096)
+        return Ack(order_id=intent.client_order_id, filled=QtyE2(0), remaining=QtyE2(0))
+
+
+async def to_socket(directory: Path) -> tuple[float, float]:
+    """Median wall microseconds from `route` to the socket, and of a bare durable append of the same records."""
+    clock = SystemClock()
+    log = AuditLogger(WriteAheadLog(directory, clock=clock, seal=False))
+    venue = SocketVenue(clock)
+    trader = Trader(venue, log=log, clock=clock, limits=WIDE)
+    await trader.start()
+    ways, appends = [], []
+    sample: list[Entry] = []
+    for n in range(SENDS):
+        start = time.perf_counter_ns()
+        result = await trader.route(wish(n))
+        ways.append((venue.sent_ns - start) / 1000)
+        if not sample:
+            order = trader.account.orders[result.client_order_id]
+            intent = Intent(
+                client_order_id=order.client_order_id, key=order.key, signal=wish(n), instrument=MARKET
+            )
+            decision = trader.gate.evaluate(intent)
+            sample = [
+                Entry("DECISION", decision.details(), "", "bench"),
+                Entry("ORDER", order_details(intent, order), "", "bench"),
+            ]
+        start = time.perf_counter_ns()
+        await log.record_many_async(sample, Level.DURABLE)
+        appends.append((time.perf_counter_ns() - start) / 1000)
+    await trader.stop()
+    log.wal.close()
+    return statistics.median(ways[20:]), statistics.median(appends[20:])
+
+
+def run(directory: str | None = None) -> list[dict]:
+    asked = micros(lambda gate, intent: gate.evaluate(intent))
+    admitted = micros(lambda gate, intent: gate.admit(intent, content="0" * 16))
+    recorded = micros(lambda gate, intent: msgspec.json.encode(gate.evaluate(intent).details()))
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        way, append = asyncio.run(to_socket(Path(scratch) / "audit"))
+    return [
+        {
+            "name": "gate, every check",
+            "value": asked,
+            "unit": "us",
+            "beside": None,
+            "ratio": None,
+            "bar": "1.0 us",
+        },
+        {
+            "name": "gate, three limits with reservation",
+            "value": admitted,
+            "unit": "us",
+            "beside": "NautilusTrader RiskEngine 1.9-3.2 us",
+            "ratio": None,
+            "bar": "1.5 us",
+        },
+        {
+            "name": "gate, with its decision record encoded",
+            "value": recorded,
+            "unit": "us",
+            "beside": None,
+            "ratio": None,
+            "bar": "",
+        },
+        {
+            "name": "signal to first byte at the socket",
+            "value": way,
+            "unit": "us",
+            "beside": f"durable append of the same two records {append:.0f} us",
+            "ratio": way / append,
+            "bar": "1.5 x",
+        },
+    ]
+
+
+if __name__ == "__main__":
+    for row in run(sys.argv[1] if len(sys.argv) > 1 else None):
+        print(row)
