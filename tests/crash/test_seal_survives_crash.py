@@ -15,8 +15,8 @@ from holdfast.audit import seal
 from holdfast.audit import wal as wal_module
 from holdfast.audit.query import read_lines
 from holdfast.audit.verify import verify
-from holdfast.audit.wal import Entry
-from holdfast.core.clock import ManualClock
+from holdfast.audit.wal import Entry, WriteAheadLog
+from holdfast.core.clock import ManualClock, SystemClock
 from holdfast.testing.storage import SimulatedFile, SimulatedStorage
 
 
@@ -160,4 +160,11 @@ def test_a_killed_writer_and_its_sealer_leave_a_log_that_the_next_one_finishes(t
         assert report.ok, report.problems
         assert report.total_entries >= acknowledged
         assert sum(1 for _ in read_lines(home)) >= acknowledged
+    with WriteAheadLog(home, clock=SystemClock()) as log:
+        log.append("NOTE", {})
+    # That close waited for the seals that its start had found undone.
+    assert len(list(home.glob("*.log"))) == 1
     assert list(home.glob("*.log.gz"))
+    assert not list(home.glob("*.tmp"))
+    report = verify(home)
+    assert report.ok, report.problems

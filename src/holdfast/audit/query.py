@@ -178,7 +178,7 @@ def read_records(
     )
 
 
-def moment_ns(moment: Moment, what: str) -> int:
+def moment_ns(moment: object, what: str) -> int:
     """*moment* as UTC nanoseconds, rounded up to the next whole one.
 
     Raises:

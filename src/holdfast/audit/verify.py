@@ -230,7 +230,7 @@ class _Verification:
         self.filler: tuple[str, int] | None = (
             None  # where the last file that held lines went over into filler
         )
-        self.last_place = (HEAD_NAME, 0)
+        self.last_place: tuple[str, int] = (HEAD_NAME, 0)
 
     @property
     def durable(self) -> int:

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from holdfast.cli.output import add_json_argument, on_terminal, print_json, print_table, printable
 from holdfast.core.errors import EXIT_INTEGRITY, EXIT_OK, EXIT_USER_ERROR, AuditCorruption, BadInput
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from holdfast.audit.query import AuditEntry
     from holdfast.audit.verify import VerifyReport
-    from holdfast.audit.wal import Entry
+    from holdfast.audit.wal import Entry, WriteAheadLog
 
 BATCH_BYTES = 1 << 20
 """`append` takes at most this much of what stdin already holds into one batch with one sync."""
@@ -162,7 +162,7 @@ def _batches() -> Iterator[tuple[int, list[bytes]]]:
         yield number, [rest]
 
 
-def _append_batch(log: Any, first_line: int, lines: list[bytes], *, as_json: bool) -> int:
+def _append_batch(log: WriteAheadLog, first_line: int, lines: list[bytes], *, as_json: bool) -> int:
     """Write what is good of *lines* as one batch, then acknowledge it; how many were bad."""
     from holdfast.audit.wal import Level
 
@@ -207,7 +207,7 @@ def _parse_entry(line: bytes) -> Entry:
         raise BadInput(f"not JSON: {why}") from why
     if not isinstance(given, dict):
         raise BadInput("not a JSON object")
-    fields: dict[str, Any] = given
+    fields = cast("dict[str, Any]", given)
     unknown = fields.keys() - _INPUT_KEYS.keys()
     if unknown:
         raise BadInput(f"unknown key {min(unknown)!r}, expected type, user, component, details")
