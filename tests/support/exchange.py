@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import functools
+import io
 import json
 import subprocess
 import sys
@@ -104,9 +105,7 @@ def delta(secs: float, side: Side, price: int, change: int, ticker: str = TICKER
     return Delta(ticker=ticker, ts_ns=at(secs), side=side, price=PriceE4(price), delta=QtyE2(change))
 
 
-def printed(
-    secs: float, taker: Side, price: int, qty: int, *, trade_id: str, ticker: str = TICKER
-) -> Print:
+def printed(secs: float, taker: Side, price: int, qty: int, *, trade_id: str, ticker: str = TICKER) -> Print:
     return Print(
         ticker=ticker,
         ts_ns=at(secs),
@@ -229,7 +228,7 @@ class Client:
         url = urlsplit(self.endpoints.rest)
         full = PREFIX + path if not path.startswith("/holdfast") else path
         headers = headers_for(self.key, self.endpoints.key_id, method, full) if signed else {}
-        data = json.dumps(body).encode() if body is not None else None
+        data = io.BytesIO(json.dumps(body).encode()) if body is not None else None
         async with self.session.request(
             method,
             f"{url.scheme}://{url.netloc}{full}",

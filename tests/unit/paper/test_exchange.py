@@ -28,9 +28,11 @@ from support.exchange import (
 from holdfast.core.clock import SystemClock
 from holdfast.core.errors import BadInput
 from holdfast.core.fees import BalancePrecision
-from holdfast.core.money import MoneyE6
-from holdfast.core.signals import Side
+from holdfast.core.money import MoneyE6, PriceE4, QtyE2
+from holdfast.core.signals import Action, BookSide, Side
 from holdfast.execution.venue import DedupProfile
+from holdfast.venues.paper import ws
+from holdfast.venues.paper.accounts import OrderRequest
 from holdfast.venues.paper.auth import KeyPair
 from holdfast.venues.paper.events import FeedKind, FeeType, MarketStatus
 from holdfast.venues.paper.exchange import PaperExchange, PortTaken
@@ -293,13 +295,15 @@ def test_what_makes_no_order_is_refused_in_the_venues_words(changes, status, cod
 
 
 def test_floats_and_broken_bodies_get_the_flat_error():
-    """A JSON number for a price, or no JSON at all, is a bad request."""
+    """A JSON number for a price, no JSON at all, or a body without end is a bad request."""
 
     async def scenario(exchange, client):
         refused = await client.order(price=0.45)
         assert (refused.status, refused.body["code"]) == (400, "bad_request")
         nothing = await client.call("POST", "/portfolio/events/orders")
         assert (nothing.status, nothing.body["code"]) == (400, "bad_request")
+        endless = await client.order(client_order_id="x" * 2_000_000)
+        assert (endless.status, endless.body["code"]) == (413, "bad_request")
 
     run(scenario)
 
@@ -676,6 +680,69 @@ def test_bad_commands_get_the_venues_error_code(command, code):
     run(scenario)
 
 
+def test_the_server_sends_heartbeats(monkeypatch):
+    """A ping whose body is "heartbeat" comes without being asked for."""
+    monkeypatch.setattr(ws, "HEARTBEAT_SECS", 0)
+
+    async def scenario(exchange, client):
+        headers = headers_for(client.key, exchange.endpoints.key_id, "GET", "/trade-api/ws/v2")
+        async with client.session.ws_connect(
+            exchange.endpoints.ws, headers=headers, autoping=False
+        ) as socket:
+            message = await socket.receive(timeout=20)
+            assert (message.type, bytes(message.data)) == (aiohttp.WSMsgType.PING, b"heartbeat")
+
+    run(scenario)
+
+
+def test_too_many_commands_get_error_27(monkeypatch):
+    """The third command within a moment is refused where two are allowed; answers to ticks are not counted."""
+    monkeypatch.setattr(ws, "WS_COMMANDS_PER_SEC", 2)
+
+    async def scenario(exchange, client):
+        stream = await client.stream()
+        await stream.subscribe("holdfast_clock")
+        await stream.until("holdfast_tick")
+        for _ in range(3):
+            await stream.command("list_subscriptions")
+        answers = [await stream.next() for _ in range(3)]
+        assert [a["type"] for a in answers] == ["ok", "error", "error"]
+        assert answers[1]["msg"]["code"] == 27
+        await stream.quiescent(1)
+        assert (await stream.next())["type"] == "holdfast_tick"
+
+    run(scenario)
+
+
+def test_a_reader_that_falls_behind_loses_its_subscriptions(monkeypatch):
+    """Beyond the queue's limit every subscription ends in error 25, and the connection goes on."""
+    monkeypatch.setattr(ws, "QUEUE_LIMIT", 3)
+
+    async def scenario(exchange, client):
+        stream = await client.stream()
+        (sid,) = await stream.subscribe("user_orders")
+        for n in range(5):
+            exchange.engine.place(_bid(n))
+        exchange._publish()
+        overflow = await stream.next()
+        assert (overflow["type"], overflow["sid"], overflow["msg"]["code"]) == ("error", sid, 25)
+        await stream.command("list_subscriptions")
+        assert (await stream.next())["msg"] == []
+
+    run(scenario)
+
+
+def _bid(n):
+    return OrderRequest(
+        ticker=TICKER,
+        side=BookSide.BID,
+        named=Side.YES,
+        action=Action.BUY,
+        yes_price=PriceE4(1_000 + 100 * n),
+        qty=QtyE2(100),
+    )
+
+
 def test_a_market_that_closes_settles_and_pays():
     """Closed sends an empty snapshot and cancels what rests; determined and finalized pay 10 YES 10.00."""
     events = [
@@ -808,6 +875,45 @@ def test_market_time_waits_for_the_follower():
         assert (tick["msg"], len(before)) == ({"n": 3, "ts_ns": at(1)}, 1)
 
     run(scenario, quiet_feed(events=events), speed=None)
+
+
+def test_held_time_stands_still_when_its_follower_goes():
+    """After the only follower closed, nothing is released until another one follows and is done."""
+    events = [delta(n, Side.YES, 4_000, 100) for n in range(1, 9)]
+
+    async def scenario(exchange, client):
+        first = await client.stream()
+        await first.subscribe("holdfast_clock")
+        await first.follow(2)
+        tick, _ = await first.until("holdfast_tick")
+        await first.socket.close()
+        second = await client.stream()
+        await second.subscribe("holdfast_clock")
+        again, _ = await second.until("holdfast_tick")
+        assert again["msg"] == {"n": 1, "ts_ns": tick["msg"]["ts_ns"]}
+        await second.quiescent(1)
+        later, _ = await second.until("holdfast_tick")
+        assert later["msg"]["ts_ns"] > tick["msg"]["ts_ns"]
+
+    run(scenario, quiet_feed(events=events), speed=None)
+
+
+def test_time_waits_for_every_follower():
+    """With two followers the slower one sets the pace."""
+
+    async def scenario(exchange, client):
+        quick, slow = await client.stream(), await client.stream()
+        for stream in (quick, slow):
+            await stream.subscribe("holdfast_clock")
+            await stream.until("holdfast_tick")
+        await quick.quiescent(1)
+        await quick.command("list_subscriptions")
+        assert (await quick.next())["type"] == "ok"
+        assert exchange.engine.now_ns == START_NS
+        await slow.quiescent(1)
+        assert (await slow.next())["msg"]["ts_ns"] == at(1)
+
+    run(scenario, quiet_feed(events=[delta(3, Side.YES, 4_000, 100)]), speed=None)
 
 
 def test_a_follower_that_was_told_something_is_asked_again():

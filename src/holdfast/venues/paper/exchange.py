@@ -12,7 +12,8 @@ follows; at unlimited speed that is the default, since an unwatched market would
 Rate limits count by market time while time is driven by the barrier or held, else by the wall clock. A pause in
 the feed longer than `PAUSE_NS` is skipped after a second.
 
-Limits: loopback only; one account with one key; plain HTTP.
+Limits: loopback only; one account with one key; plain HTTP. The books live in memory: an exchange that is
+started again is a new one.
 """
 
 from __future__ import annotations
@@ -296,6 +297,8 @@ class PaperExchange:
             refused = refuse(Refusal(status=405, code="method_not_allowed", service=""))
             refused.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
             return refused
+        except web.HTTPRequestEntityTooLarge:
+            return answer(wire.bad_request("body is too large"), 413)
 
     @web.middleware
     async def _serve(self, request: web.Request, handler: _Next) -> web.StreamResponse:
