@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from support.exchange import START_NS, TICKER, ScriptedFeed, serving, shared_key
+from support.execution import opened_account
 
 from holdfast.audit.logger import AuditLogger
 from holdfast.audit.query import AuditEntry
@@ -18,11 +19,12 @@ from holdfast.audit.wal import WriteAheadLog
 from holdfast.breaker.breaker import TradingCircuitBreaker
 from holdfast.breaker.registry import BreakerRegistry, standard_registry
 from holdfast.core.clock import ManualClock
-from holdfast.core.errors import IllegalTransition
 from holdfast.core.instruments import Instrument
-from holdfast.core.money import parse_price, parse_qty
+from holdfast.core.money import MoneyE6, QtyE2, parse_price, parse_qty
 from holdfast.core.signals import Action, Intent, Side, Signal, TimeInForce
 from holdfast.execution.venue import PlaceAnswer
+from holdfast.risk.gate import Admission, Gate
+from holdfast.risk.limits import RiskLimits
 from holdfast.venues.kalshi.adapter import KalshiVenue
 from holdfast.venues.kalshi.client import AsyncKalshiClient
 from holdfast.venues.kalshi.signing import Signer
@@ -34,17 +36,19 @@ def signer() -> Signer:
     return Signer(shared_key().key_id, shared_key().private_key)
 
 
-class FreeAdmission:
-    """An admission without a gate: spent once, like the real one."""
+_WIDE = RiskLimits(
+    max_position=QtyE2(10**12),
+    max_order_value=MoneyE6(10**15),
+    max_exit_value=MoneyE6(10**15),
+    max_daily_loss=MoneyE6(10**15),
+)
 
-    def __init__(self, client_order_id: str) -> None:
-        self.client_order_id = client_order_id
-        self.spent = False
 
-    def consume(self, intent: Intent) -> None:
-        if self.spent or intent.client_order_id != self.client_order_id:
-            raise IllegalTransition("spent, or another order's")
-        self.spent = True
+def admission(wish: Intent) -> Admission:
+    """Leave for *wish* from a gate of its own with very wide limits."""
+    decision = Gate(opened_account(), _WIDE, clock=ManualClock()).admit(wish)
+    assert decision.admission is not None, decision.reason
+    return decision.admission
 
 
 def intent(
@@ -109,7 +113,7 @@ class Desk:
 
     async def place(self, wish: Intent, *, reducing: bool = False) -> PlaceAnswer:
         permit = self.client.placement_permit(wish.ticker, reducing=reducing)
-        return await self.client.create_order(wish, FreeAdmission(wish.client_order_id), permit)
+        return await self.client.create_order(wish, admission(wish), permit)
 
 
 @contextlib.asynccontextmanager

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 from support.exchange import TICKER, quiet_feed
-from support.kalshi import FreeAdmission, desk_on_exchange, intent
+from support.execution import opened_account
+from support.kalshi import admission, desk_on_exchange, intent
 
+from holdfast.core.clock import ManualClock
 from holdfast.core.errors import CircuitBreakerOpenError, ConfigError, IllegalTransition, VenueRejected
 from holdfast.core.money import parse_money, parse_price, parse_qty
 from holdfast.core.orders import OrderStatus
 from holdfast.core.signals import BookSide, Side, TimeInForce
 from holdfast.execution.venue import Ack, AlreadyClosed, Canceled, NotSent, Reject, Unknown
+from holdfast.risk.gate import Admission, Gate
+from holdfast.risk.limits import RiskLimits
 from holdfast.venues.paper.faults import FaultScript, read_script
 
 
@@ -144,13 +148,61 @@ def test_a_spent_admission_sends_nothing(tmp_path: Path):
     async def run():
         async with desk_on_exchange(tmp_path) as desk:
             wish = intent("hf-once", price="0.41")
-            admission = FreeAdmission("hf-once")
+            leave = admission(wish)
             permit = desk.client.placement_permit(TICKER, reducing=False)
-            assert isinstance(await desk.client.create_order(wish, admission, permit), Ack)
+            assert isinstance(await desk.client.create_order(wish, leave, permit), Ack)
             permit = desk.client.placement_permit(TICKER, reducing=False)
             with pytest.raises(IllegalTransition):
-                await desk.client.create_order(wish, admission, permit)
+                await desk.client.create_order(wish, leave, permit)
             assert len(desk.records()) == 1
+
+    asyncio.run(run())
+
+
+@pytest.mark.invariant("I3")
+def test_only_an_admission_of_the_gate_sends_an_order(tmp_path: Path):
+    """Something that merely looks like an admission is refused by type, and nothing leaves."""
+
+    class Forged:
+        client_order_id = "hf-1"
+
+        def consume(self, wish) -> None:
+            pass
+
+    class Derived(Admission):
+        def __init__(self):
+            pass
+
+        def consume(self, wish) -> None:
+            pass
+
+    async def run():
+        async with desk_on_exchange(tmp_path) as desk:
+            for forged in (Forged(), Derived(), None):
+                permit = desk.client.placement_permit(TICKER, reducing=False)
+                with pytest.raises(TypeError, match="admission of the gate"):
+                    await desk.client.create_order(intent(), forged, permit)
+            assert desk.records() == []
+
+    asyncio.run(run())
+
+
+def test_an_admission_whose_time_has_passed_sends_nothing(tmp_path: Path):
+    """An order whose admission is void by its deadline is NotSent, with the gate's reason."""
+
+    async def run():
+        async with desk_on_exchange(tmp_path) as desk:
+            clock = ManualClock()
+            wish = intent(price="0.41")
+            leave = Gate(opened_account(), RiskLimits(), clock=clock).admit(wish).admission
+            clock.advance(6)
+            answer = await desk.client.create_order(
+                wish, leave, desk.client.placement_permit(TICKER, reducing=False)
+            )
+            assert isinstance(answer, NotSent)
+            assert "deadline" in answer.reason
+            assert desk.records() == []
+            assert desk.breaker.get_stats()["total_calls"] == 0
 
     asyncio.run(run())
 

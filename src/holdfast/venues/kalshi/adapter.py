@@ -27,8 +27,9 @@ from holdfast.execution.venue import (
     VenueEvent,
     VenueOrder,
 )
+from holdfast.risk.gate import Admission
 from holdfast.venues.kalshi import wire
-from holdfast.venues.kalshi.client import AsyncKalshiClient, PlacePermit, SpendableOnce, all_pages
+from holdfast.venues.kalshi.client import AsyncKalshiClient, PlacePermit, all_pages
 from holdfast.venues.kalshi.stream import KalshiStream
 
 CLOCK_SLACK_SECS = 600
@@ -57,7 +58,7 @@ class KalshiVenue:
         """Leave of the breakers to place one order; see `AsyncKalshiClient.placement_permit`."""
         return self.client.placement_permit(ticker, reducing=reducing)
 
-    async def place(self, intent: Intent, admission: SpendableOnce, permit: PlacementPermit) -> PlaceAnswer:
+    async def place(self, intent: Intent, admission: Admission, permit: PlacementPermit) -> PlaceAnswer:
         """Send once; a conflict is `Unknown`, to be looked up."""
         if not isinstance(permit, PlacePermit):
             raise TypeError("a placement needs the permit that this venue's placement_permit gave")

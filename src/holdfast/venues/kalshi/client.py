@@ -21,7 +21,7 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 from holdfast.audit.logger import AuditLogger
@@ -54,6 +54,7 @@ from holdfast.execution.venue import (
     Unknown,
     VenueOrder,
 )
+from holdfast.risk.gate import Admission
 from holdfast.venues.kalshi import wire
 from holdfast.venues.kalshi.signing import Signer
 from holdfast.venues.kalshi.transport import (
@@ -88,19 +89,6 @@ _KILLED_CODES: Final = frozenset({"fill_or_kill_insufficient_resting_volume"})
 CLOSE_SECS: Final = 5.0
 
 T = TypeVar("T")
-
-
-class SpendableOnce(Protocol):
-    """What an order needs of its admission; only the gate makes one (`risk.gate.Admission`)."""
-
-    @property
-    def client_order_id(self) -> str:
-        """Of the order."""
-        ...
-
-    def consume(self, intent: Intent) -> None:
-        """Spend it, right before the send; raises when the order may not leave."""
-        ...
 
 
 class PlacePermit:
@@ -438,15 +426,21 @@ class AsyncKalshiClient:
                 return PlacePermit(Observer(self._child(key)))
             raise
 
-    async def create_order(
-        self, intent: Intent, admission: SpendableOnce, permit: PlacePermit
-    ) -> PlaceAnswer:
+    async def create_order(self, intent: Intent, admission: Admission, permit: PlacePermit) -> PlaceAnswer:
         """Place *intent*, once. Spends *admission*, settles *permit*.
 
         Raises:
+            TypeError: *admission* is not one that a gate made.
             IllegalTransition: The admission was spent before or is another order's; nothing was sent now.
             ConfigError: This client has no key.
         """
+        if type(admission) is not Admission:
+            permit.ignored()
+            raise TypeError(
+                f"an order leaves only with an admission of the gate, not {type(admission).__name__}"
+            )
+        if self.signer is None:
+            permit.ignored()
         self._require_key()
         try:
             body = wire.create_body(intent)

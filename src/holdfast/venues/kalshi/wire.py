@@ -12,10 +12,9 @@ Source: research 05, sections 1 and 2; docs.kalshi.com (OpenAPI 3.26, AsyncAPI 2
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -301,11 +300,14 @@ def _text(value: Any) -> str:
     return "".join(char if char.isprintable() else "?" for char in str(value))[:200]
 
 
-class reading(contextlib.AbstractContextManager[None]):  # noqa: N801  used as a statement, like `contextlib.suppress`
+class reading:  # noqa: N801  used as a statement, like `contextlib.suppress`
     """Turns what a value's text can be wrong about into `VenueAnswerUnknown`."""
 
     def __init__(self, what: str) -> None:
         self.what = what
+
+    def __enter__(self) -> None:
+        pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, BadInput | ValueError | OverflowError):
@@ -352,6 +354,10 @@ def book_side(book: str | None, outcome: str | None, side: str | None, action: s
     raise BadInput("neither book_side nor outcome_side nor side with action says which side it was")
 
 
+def _mapping(value: object) -> dict[str, object] | None:
+    return cast("dict[str, object]", value) if isinstance(value, dict) else None
+
+
 def parse_error(status: int, body: bytes) -> ErrorBody:
     """Code and message of a non-2xx answer; never raises.
 
@@ -363,14 +369,15 @@ def parse_error(status: int, body: bytes) -> ErrorBody:
         found: object = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return fallback
-    if isinstance(found, dict) and "error" in found:
-        found = found["error"]
+    said = _mapping(found)
+    if said is not None and "error" in said:
+        found = said["error"]
+        said = _mapping(found)
     if isinstance(found, str):
         return ErrorBody(_text(found).lower().replace(" ", "_") or fallback.code, _text(found))
-    if not isinstance(found, dict):
+    if said is None:
         return fallback
-    code, message = found.get("code"), found.get("message", found.get("msg"))
-    details = found.get("details")
+    code, message, details = said.get("code"), said.get("message", said.get("msg")), said.get("details")
     text = _text(message) if isinstance(message, str) else ""
     if isinstance(details, str) and details and details != text:
         text = f"{text}: {_text(details)}" if text else _text(details)
@@ -402,7 +409,6 @@ def parse_created(body: bytes, client_order_id: str) -> Ack:
             remaining=_positive_qty(wire.remaining_count, "remaining_count"),
             ts_ns=wire.ts_ms * _NANOS_PER_MS,
         )
-    raise AssertionError  # unreachable: `reading` swallows nothing
 
 
 class _CanceledWire(_Wire, kw_only=True):
@@ -417,7 +423,6 @@ def parse_canceled(body: bytes) -> Canceled:
     wire = _answer(_CANCELED, body, "cancel answer")
     with reading("cancel answer"):
         return Canceled(released=_positive_qty(wire.reduced_by, "reduced_by"))
-    raise AssertionError
 
 
 class _OrderWire(msgspec.Struct, kw_only=True):
@@ -482,7 +487,6 @@ def parse_order(body: bytes) -> VenueOrder:
     wire = _answer(_ONE_ORDER, body, "order")
     with reading("order"):
         return _order(wire.order)
-    raise AssertionError
 
 
 def parse_orders(body: bytes) -> Page[VenueOrder]:
@@ -490,7 +494,6 @@ def parse_orders(body: bytes) -> Page[VenueOrder]:
     wire = _answer(_ORDERS, body, "orders")
     with reading("orders"):
         return Page([_order(order) for order in wire.orders], wire.cursor or "")
-    raise AssertionError
 
 
 def parse_stream_order(msg: bytes | msgspec.Raw) -> VenueOrder:
@@ -498,7 +501,6 @@ def parse_stream_order(msg: bytes | msgspec.Raw) -> VenueOrder:
     wire = decode(_STREAM_ORDER, msg, "order message")
     with reading("order message"):
         return _order(wire)
-    raise AssertionError
 
 
 class _FillWire(msgspec.Struct, kw_only=True):
@@ -552,7 +554,6 @@ def parse_fills(body: bytes) -> Page[Fill]:
     wire = _answer(_FILLS, body, "fills")
     with reading("fills"):
         return Page([_fill(fill) for fill in wire.fills], wire.cursor or "")
-    raise AssertionError
 
 
 def parse_stream_fill(msg: bytes | msgspec.Raw) -> Fill:
@@ -560,7 +561,6 @@ def parse_stream_fill(msg: bytes | msgspec.Raw) -> Fill:
     wire = decode(_STREAM_FILL, msg, "fill message")
     with reading("fill message"):
         return _fill(wire)
-    raise AssertionError
 
 
 class _TradeWire(msgspec.Struct, kw_only=True):
@@ -604,7 +604,6 @@ def parse_trades(body: bytes) -> Page[PublicTrade]:
     wire = _answer(_TRADES, body, "trades")
     with reading("trades"):
         return Page([_trade(trade) for trade in wire.trades], wire.cursor or "")
-    raise AssertionError
 
 
 def parse_stream_trade(msg: bytes | msgspec.Raw) -> PublicTrade:
@@ -612,7 +611,6 @@ def parse_stream_trade(msg: bytes | msgspec.Raw) -> PublicTrade:
     wire = decode(_STREAM_TRADE, msg, "trade message")
     with reading("trade message"):
         return _trade(wire)
-    raise AssertionError
 
 
 class _BalanceWire(_Wire, kw_only=True):
@@ -631,7 +629,6 @@ def parse_balance(body: bytes) -> Balance:
             balance=parse_money(wire.balance_dollars, "balance_dollars"),
             updated_ns=wire.updated_ts * _NANOS_PER_SEC,
         )
-    raise AssertionError
 
 
 class _PositionWire(msgspec.Struct, kw_only=True):
@@ -671,7 +668,6 @@ def parse_positions(body: bytes) -> Page[Position]:
             ],
             wire.cursor or "",
         )
-    raise AssertionError
 
 
 class _SettlementWire(msgspec.Struct, kw_only=True):
@@ -711,7 +707,6 @@ def parse_settlements(body: bytes) -> Page[Settlement]:
             ],
             wire.cursor or "",
         )
-    raise AssertionError
 
 
 class _StatusWire(_Wire, kw_only=True):
@@ -813,7 +808,6 @@ def parse_market(body: bytes) -> Market:
     wire = _answer(_ONE_MARKET, body, "market")
     with reading("market"):
         return _market(wire.market)
-    raise AssertionError
 
 
 def parse_markets(body: bytes) -> Page[Market]:
@@ -821,7 +815,6 @@ def parse_markets(body: bytes) -> Page[Market]:
     wire = _answer(_MARKETS, body, "markets")
     with reading("markets"):
         return Page([_market(market) for market in wire.markets], wire.cursor or "")
-    raise AssertionError
 
 
 class _EventWire(msgspec.Struct, kw_only=True):
@@ -869,7 +862,6 @@ def parse_series(body: bytes) -> SeriesFees:
             taker_fee_ppm=_ppm(TAKER_RATE_E4, schedule.multiplier_e4),
             maker_fee_ppm=_ppm(maker_rate, schedule.multiplier_e4),
         )
-    raise AssertionError
 
 
 def _ppm(rate_e4: int, multiplier_e4: int) -> int:
@@ -937,7 +929,6 @@ def parse_book(body: bytes, ticker: str, alive_ns: int) -> Book:
             asks=tuple(Level(price, qty) for price, qty in asks),
             alive_ns=alive_ns,
         )
-    raise AssertionError
 
 
 # --- the stream -------------------------------------------------------------------------------------------
