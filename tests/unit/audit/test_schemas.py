@@ -24,7 +24,7 @@ def test_record_without_a_required_key_is_refused():
 def test_money_as_a_float_is_refused():
     """A float where money, price or quantity belongs is refused."""
     details = {"order_id": "1", "side": "bid", "quantity": "1.00", "price": 0.56, "market": "M"}
-    with pytest.raises(BadInput, match="price is the float 0.56"):
+    with pytest.raises(BadInput, match=r"price is the float 0\.56"):
         check("TRADE", details)
     check("TRADE", details | {"price": "0.56"})
 

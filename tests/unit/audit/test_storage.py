@@ -78,7 +78,7 @@ def test_links_are_never_followed(tmp_path):
         lambda: directory.create("file"),
         lambda: directory.map_page("file"),
     ):
-        with pytest.raises(OSError, match="symbolic links|File exists"):
+        with pytest.raises(OSError, match=r"symbolic links|File exists"):
             attempt()
     directory.close()
 

@@ -1,0 +1,243 @@
+from itertools import product
+from random import Random
+
+import pytest
+from support.crash import LOG, SteppedLog, lines_on
+
+from holdfast.audit import recovery
+from holdfast.audit.format import encode_details, encode_line
+from holdfast.audit.head import HeadState, encode_slot, read_head
+from holdfast.audit.recovery import Verdict, decide
+from holdfast.audit.wal import Level
+from holdfast.core.clock import ManualClock
+from holdfast.core.errors import AuditCorruption
+from holdfast.testing.storage import SimulatedStorage
+
+
+@pytest.mark.parametrize(
+    ("known", "only_filler", "closed"), list(product([3, 7, 8, 9, 10, 15], [True, False], [True, False]))
+)
+def test_decision_is_the_one_of_the_table(known, only_filler, closed):
+    """For s = 10 every combination of m, filler and head gets the verdict of the published table."""
+    verdict = decide(10, known, only_filler=only_filler, closed=closed)
+    if known >= 10:
+        assert verdict is Verdict.CORRUPT
+    elif known == 9 and only_filler:
+        assert verdict is Verdict.INTACT
+    else:
+        assert verdict is (Verdict.CORRUPT if closed else Verdict.TORN)
+
+
+def written(
+    durable: int = 3, more: int = 0, *, close: bool = False, rotate_bytes: int = 100_000
+) -> SimulatedStorage:
+    """A disk with a log of *durable* acknowledged records and *more* that were only written."""
+    disk = SimulatedStorage()
+    log = SteppedLog(
+        LOG,
+        clock=ManualClock(),
+        storage=disk,
+        seal=False,
+        rotate_bytes=rotate_bytes,
+        random_bytes=Random(1).randbytes,
+    )
+    for count in range(durable):
+        log.append("NOTE", {"tag": f"d{count}"})
+    for count in range(more):
+        log.append("NOTE", {"tag": f"w{count}"}, level=Level.WRITTEN)
+    if close:
+        log.close()
+    return disk.after_kill()
+
+
+def segment(disk: SimulatedStorage) -> bytearray:
+    return next(content for name, content in sorted(disk.content(LOG).items()) if name.startswith("audit_"))
+
+
+def end_of(content: bytearray) -> int:
+    return len(content.rstrip(b"\n")) + 1
+
+
+def reopen(disk: SimulatedStorage) -> list[tuple[int, str, dict]]:
+    log = SteppedLog(LOG, clock=ManualClock(), storage=disk, seal=False)
+    log.open()
+    log.close()
+    return lines_on(disk)
+
+
+def test_intact_log_is_left_alone():
+    """A log that was killed after its last acknowledgement gets no RECOVERY and no quarantine."""
+    disk = written()
+    assert [type_ for _, type_, _ in reopen(disk)] == ["SEGMENT", "NOTE", "NOTE", "NOTE"]
+
+
+def test_torn_tail_is_copied_cleared_and_named():
+    """A torn tail is kept in quarantine byte for byte and named by a RECOVERY record."""
+    disk = written()
+    content = segment(disk)
+    end = end_of(content)
+    torn = b'{"crc":"00000000","seq":5,"syn'
+    content[end : end + len(torn)] = torn
+    found = reopen(disk)
+    seq, type_, details = found[-1]
+    assert (seq, type_) == (5, "RECOVERY")
+    assert (details["first_lost"], details["known_durable"], details["tail_bytes"]) == (5, 4, len(torn))
+    assert details["offset"] == end
+    (name,) = details["quarantine"]
+    folder = disk.directory(LOG, create=False).subdirectory(recovery.QUARANTINE)
+    assert folder.names() == [name]
+    assert folder.open(name).pread(1000, 0) == torn
+    assert name.startswith(f"{details['file']}-{end}-")
+    assert len(reopen(disk)) == len(found), "a second start repeats nothing"
+
+
+def test_records_that_were_only_written_survive_a_kill():
+    """WRITTEN records behind the acknowledged ones are kept, and made durable by the restart."""
+    disk = written(3, 4)
+    found = reopen(disk)
+    assert [details.get("tag") for _, _, details in found[1:]] == [
+        "d0",
+        "d1",
+        "d2",
+        "w0",
+        "w1",
+        "w2",
+        "w3",
+        None,
+    ]
+    assert found[-1][1] == "RECOVERY"
+    assert found[-1][2]["quarantine"] == []
+    assert lines_on(disk.after_power_cut(Random(0))) == found
+
+
+def test_quarantine_without_a_recovery_record_gets_one_at_the_next_start():
+    """A whole copy that no RECOVERY names is named at the next start, an incomplete one is removed."""
+    disk = written()
+    folder = disk.directory(LOG, create=False).subdirectory(recovery.QUARANTINE)
+    tail = recovery.Tail("audit_20251120_102000_000000000001.log", 700, b"torn", only_filler=False)
+    for name, content in ((recovery.quarantine_name(tail), b"torn"), ("x-1-0123456789abcdef", b"cut")):
+        file = folder.create(name)
+        file.pwrite(content, 0)
+        file.fsync()
+    found = reopen(disk)
+    assert found[-1][1] == "RECOVERY"
+    assert found[-1][2]["quarantine"] == [recovery.quarantine_name(tail)]
+    assert folder.names() == [recovery.quarantine_name(tail)]
+    assert len(reopen(disk)) == len(found)
+
+
+@pytest.mark.invariant("I8")
+@pytest.mark.parametrize("line", range(4))
+def test_damaged_acknowledged_line_is_refused_and_named(line):
+    """A changed byte in any acknowledged line opens read-only: nothing is changed, the record is named."""
+    disk = written(3, 2)
+    content = segment(disk)
+    starts = [0]
+    for _ in range(5):
+        starts.append(content.index(b"\n", starts[-1]) + 1)
+    content[starts[line] + 60] ^= 0x10
+    before = {name: bytes(data) for name, data in disk.content(LOG).items()}
+    log = SteppedLog(LOG, clock=ManualClock(), storage=disk, seal=False)
+    with pytest.raises(AuditCorruption) as caught:
+        log.append("NOTE", {})
+    assert (caught.value.sequence, caught.value.offset) == (line + 1, starts[line])
+    assert caught.value.file == "audit_20251120_102000_000000000001.log"
+    assert f"sequence {line + 1}" in str(caught.value)
+    assert {name: bytes(data) for name, data in disk.content(LOG).items()} == before
+    assert log.state == "closed"
+
+
+def test_forged_later_line_makes_us_refuse_and_never_delete():
+    """A forged line that claims a high `synced` behind a torn one turns repair into refusal."""
+    disk = written()
+    content = segment(disk)
+    end = end_of(content)
+    forged = b"garbage\n" + encode_line(9, 8, 1, "NOTE", "", "", encode_details({}))
+    content[end : end + len(forged)] = forged
+    before = bytes(content)
+    with pytest.raises(AuditCorruption, match="sequence 5"):
+        reopen(disk)
+    assert bytes(segment(disk)) == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "record"])
+def test_everything_unusual_after_a_clean_close_is_corruption(damage):
+    """After a clean close a missing line, a bad line and a line beyond the head are all refused."""
+    disk = written(3, close=True)
+    content = segment(disk)
+    if damage == "cut":
+        del content[content.rstrip(b"\n").rindex(b"\n") + 1 :]
+    elif damage == "garbage":
+        content += b"garbage\n"
+    else:
+        content += encode_line(5, 4, 1, "NOTE", "", "", encode_details({})) + b"\n"
+    with pytest.raises(AuditCorruption):
+        reopen(disk)
+
+
+def test_missing_last_segment_is_corruption():
+    """A whole segment that is gone is named by the first sequence it held."""
+    disk = written(40, rotate_bytes=4096)
+    files = disk.content(LOG)
+    names = sorted(name for name in files if name.startswith("audit_"))
+    assert len(names) > 1
+    disk.directory(LOG, create=False).unlink(names[-1])
+    with pytest.raises(AuditCorruption) as caught:
+        reopen(disk)
+    assert caught.value.sequence == int(names[-1][22:34])
+
+
+def test_swapped_record_with_a_right_crc_is_found_by_the_next_segments_root():
+    """A record rewritten with a right CRC is found, because the next segment holds the root over it."""
+    disk = written(40, rotate_bytes=4096)
+    content = segment(disk)
+    lines = bytes(content).split(b"\n")
+    record = recovery.decode_line(lines[3])
+    changed = encode_line(
+        record.seq,
+        record.synced,
+        record.ts,
+        record.type,
+        record.user,
+        record.component,
+        encode_details({"tag": "e2"}),
+    )
+    assert len(changed) == len(lines[3])
+    lines[3] = changed
+    content[:] = b"\n".join(lines)
+    with pytest.raises(AuditCorruption, match="root"):
+        reopen(disk)
+
+
+def test_lost_head_is_made_anew_and_named():
+    """A log without head opens by the `synced` of its lines and says in its RECOVERY record that it was missing."""
+    disk = written(3)
+    disk.directory(LOG, create=False).unlink("head")
+    found = reopen(disk)
+    assert found[-1][1] == "RECOVERY"
+    assert found[-1][2]["head"] == "missing"
+    assert read_head(disk.directory(LOG, create=False)).state is HeadState.CLOSED
+
+
+def test_head_ahead_of_the_lines_is_corruption():
+    """A head that claims more than the lines hold means that acknowledged records are gone."""
+    disk = written(3)
+    head = disk.content(LOG)["head"]
+    mark = read_head(disk.directory(LOG, create=False))
+    forged = encode_slot(mark._replace(sequence=9, writes=mark.writes + 1))
+    head[512 * ((mark.writes + 1) & 1) :][: len(forged)] = forged
+    offset = 512 * ((mark.writes + 1) & 1)
+    head[offset : offset + len(forged)] = forged
+    with pytest.raises(AuditCorruption, match="durable up to 9"):
+        reopen(disk)
+
+
+def test_empty_last_segment_is_reused():
+    """A segment that was created and never written is taken for the next record, not left behind."""
+    disk = written(3)
+    directory = disk.directory(LOG, create=False)
+    directory.create("audit_20251120_110000_000000000005.log")
+    log = SteppedLog(LOG, clock=ManualClock(), storage=disk, seal=False)
+    assert log.append("NOTE", {"tag": "x"}) == 6
+    log.close()
+    assert [type_ for _, type_, _ in lines_on(disk)] == ["SEGMENT", "NOTE", "NOTE", "NOTE", "SEGMENT", "NOTE"]
