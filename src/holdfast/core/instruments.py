@@ -67,11 +67,10 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
             return RejectReason(
                 code=Code.PRICE_OUT_OF_RANGE, scope=self.ticker, keys={"yes_price_e4": str(price)}
             )
-        if not any(stretch.holds(price) for stretch in self.price_ranges):
-            return RejectReason(
-                code=Code.PRICE_OFF_GRID, scope=self.ticker, keys={"yes_price_e4": str(price)}
-            )
-        return None
+        for stretch in self.price_ranges:
+            if stretch.holds(price):
+                return None
+        return RejectReason(code=Code.PRICE_OFF_GRID, scope=self.ticker, keys={"yes_price_e4": str(price)})
 
     def check_count(self, qty: QtyE2) -> RejectReason | None:
         """Refuse a count that is not positive or not a whole number of steps."""

@@ -408,7 +408,10 @@ class Trader:
                 reason=Code.AUDIT_UNAVAILABLE,
                 refusal=reason,
             )
-        answer = await self._place(intent, order, admission, permit)
+        try:
+            answer = await self._place(intent, order, admission, permit)
+        finally:
+            self.gate.retire(intent.client_order_id)
         self.ledger.answered(order, answer)
         if isinstance(answer, Reject | Unknown) and answer.status == CONFLICT_STATUS:
             await self._look_up(order)

@@ -20,10 +20,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from holdfast.core.clock import NANOS
-from holdfast.core.money import ONE_DOLLAR_E4, MoneyE6, PriceE4, QtyE2, complement, notional
+from holdfast.core.instruments import Instrument
+from holdfast.core.money import ONE_DOLLAR_E4, ONE_DOLLAR_E6, MoneyE6, PriceE4, QtyE2
 from holdfast.core.positions import Mark
 from holdfast.core.reasons import Code
-from holdfast.core.signals import BookSide, Intent
+from holdfast.core.signals import Action, Intent, Side
 from holdfast.risk.halt import TradingState
 from holdfast.risk.limits import RiskLimits
 
@@ -74,6 +75,30 @@ class Leg(NamedTuple):
     ask_price: PriceE4
 
 
+class Terms(NamedTuple):
+    """An intent as the checks read it, on the YES leg, derived once."""
+
+    ticker: str
+    is_bid: bool
+    yes_price: int
+    qty: int
+    reduce_only: bool
+    instrument: Instrument
+
+    @classmethod
+    def of(cls, intent: Intent) -> Terms:
+        """The terms of *intent*."""
+        signal = intent.signal
+        is_bid = (signal.action is Action.BUY) == (signal.side is Side.YES)
+        yes_price = signal.price if signal.side is Side.YES else ONE_DOLLAR_E4 - signal.price
+        return cls(signal.ticker, is_bid, yes_price, signal.count, signal.reduce_only, intent.instrument)
+
+    @property
+    def value(self) -> int:
+        """Count times the price paid, 1e-6 dollar: a bid pays the YES price, an ask the NO price."""
+        return (self.yes_price if self.is_bid else ONE_DOLLAR_E4 - self.yes_price) * self.qty
+
+
 class Facts(NamedTuple):
     """What a decision reads of the account and the market; with the intent and the limits it decides alone.
 
@@ -112,15 +137,16 @@ class Judgement(NamedTuple):
 
 def judge(intent: Intent, facts: Facts, limits: RiskLimits) -> Judgement:
     """Decide, from values alone."""
-    reducing = is_reducing(intent, facts)
+    order = Terms.of(intent)
+    reducing = is_reducing(order, facts)
     rows = (
         check_state(facts, limits, reducing=reducing),
-        check_price(intent),
-        check_count(intent),
-        check_market_open(intent, facts),
-        check_reduce_only(intent, reducing=reducing),
-        check_position(intent, facts, limits),
-        check_order_value(intent, limits, reducing=reducing),
+        check_price(order),
+        check_count(order),
+        check_market_open(order, facts),
+        check_reduce_only(order, reducing=reducing),
+        check_position(order, facts, limits),
+        check_order_value(order, limits, reducing=reducing),
         check_daily_loss(facts, limits, reducing=reducing),
         check_breaker(facts),
     )
@@ -150,41 +176,39 @@ _STATE_CODES = {
 }
 
 
-def check_price(intent: Intent) -> Row:
+def check_price(order: Terms) -> Row:
     """Refuse a price outside (0, 1) or off the market's grid."""
-    refusal = intent.instrument.check_price(intent.yes_price)
+    refusal = order.instrument.check_price(PriceE4(order.yes_price))
     code = refusal.code if refusal else Code.PRICE_OFF_GRID
-    return Row(
-        code, intent.ticker, notional(intent.yes_price, _ONE), notional(ONE_DOLLAR_E4, _ONE), USD, not refusal
-    )
+    return Row(code, order.ticker, order.yes_price * 100, ONE_DOLLAR_E6, USD, refusal is None)
 
 
-def check_count(intent: Intent) -> Row:
+def check_count(order: Terms) -> Row:
     """Refuse a count that is not positive or not a whole number of the market's steps."""
-    refusal = intent.instrument.check_count(intent.count)
+    refusal = order.instrument.check_count(QtyE2(order.qty))
     code = refusal.code if refusal else Code.COUNT_BELOW_STEP
-    return Row(code, intent.ticker, intent.count, intent.instrument.qty_step, CONTRACTS, not refusal)
+    return Row(code, order.ticker, order.qty, order.instrument.qty_step, CONTRACTS, refusal is None)
 
 
-def check_market_open(intent: Intent, facts: Facts) -> Row:
+def check_market_open(order: Terms, facts: Facts) -> Row:
     """Refuse an order that the venue would not take now."""
-    return Row(Code.MARKET_CLOSED, intent.ticker, 0, 0, "", facts.is_open)
+    return Row(Code.MARKET_CLOSED, order.ticker, 0, 0, "", facts.is_open)
 
 
-def check_reduce_only(intent: Intent, *, reducing: bool) -> Row:
+def check_reduce_only(order: Terms, *, reducing: bool) -> Row:
     """Refuse an order that its sender declares to only close, and that does more."""
-    return Row(Code.NOT_REDUCING, intent.ticker, 0, 0, "", reducing or not intent.signal.reduce_only)
+    return Row(Code.NOT_REDUCING, order.ticker, 0, 0, "", reducing or not order.reduce_only)
 
 
-def check_position(intent: Intent, facts: Facts, limits: RiskLimits) -> Row:
+def check_position(order: Terms, facts: Facts, limits: RiskLimits) -> Row:
     """Refuse when everything working on this side and this order, all filled, would exceed the limit.
 
     Opposite working orders are never netted: they may not fill.
     """
-    worst = position_after(intent, facts)
+    worst = position_after(order, facts)
     return Row(
         Code.POSITION_LIMIT_EXCEEDED,
-        intent.ticker,
+        order.ticker,
         worst,
         limits.max_position,
         CONTRACTS,
@@ -192,11 +216,11 @@ def check_position(intent: Intent, facts: Facts, limits: RiskLimits) -> Row:
     )
 
 
-def check_order_value(intent: Intent, limits: RiskLimits, *, reducing: bool) -> Row:
+def check_order_value(order: Terms, limits: RiskLimits, *, reducing: bool) -> Row:
     """Refuse an order that costs too much: count times the price of the side actually paid, without fees."""
-    value = order_value(intent)
+    value = order.value
     bound = limits.max_exit_value if reducing else limits.max_order_value
-    return Row(Code.ORDER_VALUE_EXCEEDED, intent.ticker, value, bound, USD, value <= bound)
+    return Row(Code.ORDER_VALUE_EXCEEDED, order.ticker, value, bound, USD, value <= bound)
 
 
 def check_daily_loss(facts: Facts, limits: RiskLimits, *, reducing: bool) -> Row:
@@ -220,35 +244,33 @@ def check_breaker(facts: Facts) -> Row:
     return Row(Code.CIRCUIT_BREAKER_OPEN, facts.breaker, 0, 0, "", not facts.breaker)
 
 
-def position_after(intent: Intent, facts: Facts) -> QtyE2:
+def position_after(order: Terms, facts: Facts) -> int:
     """Worst case on the order's side, counted towards that side: long for a bid, short for an ask."""
-    if intent.book_side is BookSide.BID:
-        return QtyE2(facts.position + facts.buys + intent.count)
-    return QtyE2(facts.sells + intent.count - facts.position)
+    if order.is_bid:
+        return facts.position + facts.buys + order.qty
+    return facts.sells + order.qty - facts.position
 
 
-def order_value(intent: Intent) -> MoneyE6:
-    """Count times the price paid: a bid pays the YES price, an ask the NO price."""
-    paid = intent.yes_price if intent.book_side is BookSide.BID else complement(intent.yes_price)
-    return notional(paid, intent.count)
-
-
-def is_reducing(intent: Intent, facts: Facts) -> bool:
+def is_reducing(order: Terms, facts: Facts) -> bool:
     """Whether the order closes at most what can be closed and leaves its event's worst outcome no worse."""
-    if intent.book_side is BookSide.BID:
-        closable = -facts.position - facts.buys
-    else:
-        closable = facts.position - facts.sells
-    if not 0 < intent.count <= closable:
+    closable = -facts.position - facts.buys if order.is_bid else facts.position - facts.sells
+    if not 0 < order.qty <= closable:
         return False
     if not facts.legs:
         return True
-    own = Leg(intent.ticker, facts.position, facts.buys, intent.yes_price, facts.sells, intent.yes_price)
-    outcomes = ["", *(leg.ticker for leg in facts.legs), intent.ticker]
-    if intent.instrument.event_exhaustive:
+    own = Leg(
+        order.ticker,
+        facts.position,
+        facts.buys,
+        PriceE4(order.yes_price),
+        facts.sells,
+        PriceE4(order.yes_price),
+    )
+    outcomes = ["", *(leg.ticker for leg in facts.legs), order.ticker]
+    if order.instrument.event_exhaustive:
         outcomes.remove("")
     before = min(_outcome(winner, (own, *facts.legs)) for winner in outcomes)
-    after = min(_outcome(winner, (own, *facts.legs)) + _change(intent, winner=winner) for winner in outcomes)
+    after = min(_outcome(winner, (own, *facts.legs)) + _change(order, winner=winner) for winner in outcomes)
     return after >= before
 
 
@@ -263,10 +285,8 @@ def _outcome(winner: str, legs: Sequence[Leg]) -> int:
     return total
 
 
-def _change(intent: Intent, *, winner: str) -> int:
+def _change(order: Terms, *, winner: str) -> int:
     """What the order, filled at its limit, adds to the event's worth if *winner* pays."""
-    worth = ONE_DOLLAR_E4 if intent.ticker == winner else 0
-    return intent.delta * (worth - intent.yes_price)
-
-
-_ONE = QtyE2(100)
+    worth = ONE_DOLLAR_E4 if order.ticker == winner else 0
+    delta = order.qty if order.is_bid else -order.qty
+    return delta * (worth - order.yes_price)

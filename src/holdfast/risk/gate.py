@@ -33,7 +33,7 @@ from holdfast.core.money import (
     parse_qty,
 )
 from holdfast.core.reasons import Code, RejectReason
-from holdfast.core.signals import Action, Intent, Side, Signal
+from holdfast.core.signals import Action, BookSide, Intent, Side, Signal
 from holdfast.risk.account import Account, Order
 from holdfast.risk.checks import (
     CONTRACTS,
@@ -45,8 +45,8 @@ from holdfast.risk.checks import (
     Judgement,
     Leg,
     Row,
+    Terms,
     judge,
-    order_value,
 )
 from holdfast.risk.halt import TradingState
 from holdfast.risk.limits import RiskLimits
@@ -66,7 +66,7 @@ class Admission:
         reducing: Whether the order only takes risk away.
     """
 
-    __slots__ = ("_gate", "_spent", "client_order_id", "deadline_ns", "reducing", "reserved")
+    __slots__ = ("_gate", "client_order_id", "deadline_ns", "reducing", "reserved")
 
     def __init__(
         self,
@@ -81,7 +81,6 @@ class Admission:
         if seal is not _SEAL:
             raise TypeError("only the gate admits orders")
         self._gate = gate
-        self._spent = False
         self.client_order_id = client_order_id
         self.deadline_ns = deadline_ns
         self.reserved = reserved
@@ -256,6 +255,7 @@ class Gate:
         self.limits = limits
         self.market = market or Market()
         self._clock = clock
+        self._live: dict[str, Admission] = {}
         self._last_increase_ns: int | None = None
 
     def evaluate(self, intent: Intent) -> Decision:
@@ -306,11 +306,10 @@ class Gate:
     def give_back(self, admission: Admission) -> None:
         """Void an admission whose order could not be written down, and free what it reserved."""
         with self.account.lock:
-            if admission._spent:  # noqa: SLF001  the gate's own capability
+            if self._live.pop(admission.client_order_id, None) is not admission:
                 raise IllegalTransition(
                     f"order {admission.client_order_id!r} may have left; it keeps its reservation"
                 )
-            admission._spent = True  # noqa: SLF001  as above
             self.account.forget(admission.client_order_id)
 
     def readmit(self, spent: Admission) -> Admission:
@@ -318,19 +317,23 @@ class Gate:
         with self.account.lock:
             if not self.account.orders[spent.client_order_id].is_open:
                 raise IllegalTransition(f"order {spent.client_order_id!r} has ended")
-            spent._spent = True  # noqa: SLF001  the gate's own capability
-            return Admission(
+            again = Admission(
                 _SEAL, self, spent.client_order_id, spent.deadline_ns, spent.reserved, reducing=spent.reducing
             )
+            self._live[spent.client_order_id] = again
+            return again
+
+    def retire(self, client_order_id: str) -> None:
+        """The placement has its answer: whatever leave to send is left is void."""
+        self._live.pop(client_order_id, None)
 
     def spend(self, admission: Admission, intent: Intent) -> None:
         """Called by `Admission.consume`; see there."""
         name = admission.client_order_id
         with self.account.lock:
-            if admission._spent or intent.client_order_id != name:  # noqa: SLF001  the gate's own capability
+            if self._live.get(name) is not admission or intent.client_order_id != name:
                 raise IllegalTransition(
-                    f"the admission of order {name!r} cannot send {intent.client_order_id!r}"
-                    + (": it was spent" if admission._spent else "")  # noqa: SLF001  as above
+                    f"admission of order {name!r} cannot send {intent.client_order_id!r}: spent, or not its own"
                 )
             state = self.account.holds.state
             allowed = state.allows_reducing if admission.reducing else state.allows_increasing
@@ -345,7 +348,7 @@ class Gate:
                     keys={"late_ms": str(late_ns // 1_000_000)},
                 )
                 raise OrderDenied(name, reason)
-            admission._spent = True  # noqa: SLF001  as above
+            del self._live[name]
 
     def set_limits(self, limits: RiskLimits) -> None:
         """Put other limits in force, at once for every later decision."""
@@ -405,7 +408,7 @@ class Gate:
     def _reserve(self, intent: Intent, decision: Decision, *, reducing: bool) -> None:
         signal = intent.signal
         now_ns = self._clock.monotonic_ns()
-        reserved = MoneyE6(order_value(intent) + fee_bound(intent))
+        reserved = MoneyE6(Terms.of(intent).value + fee_bound(intent))
         decision.order = Order(
             client_order_id=intent.client_order_id,
             ticker=signal.ticker,
@@ -422,7 +425,7 @@ class Gate:
             decision=decision.n,
         )
         self.account.reserve(decision.order)
-        decision.admission = Admission(
+        decision.admission = self._live[intent.client_order_id] = Admission(
             _SEAL,
             self,
             intent.client_order_id,
@@ -501,18 +504,19 @@ class Gate:
         return tuple(legs)
 
 
-@lru_cache(maxsize=256)
-def _fees(taker_fee_ppm: int) -> KalshiFees:
-    """The quadratic schedule with a taker rate of *taker_fee_ppm*, rounded up."""
-    return KalshiFees(multiplier_e4=-(-taker_fee_ppm // 7))
-
-
 def fee_bound(intent: Intent) -> MoneyE6:
     """The most the order can pay in fees: cut into fills of the market's step, at the dearest price it can meet."""
     instrument = intent.instrument
-    fills = max(1, intent.count // instrument.qty_step)
-    dearest = max(instrument.taker_fee_ppm, instrument.maker_fee_ppm)
-    return _fees(dearest).fee_bound(intent.yes_price, intent.count, fills, buys=intent.book_side.sign > 0)
+    rate_ppm = max(instrument.taker_fee_ppm, instrument.maker_fee_ppm)
+    buys = intent.book_side is BookSide.BID
+    return _fee_bound(rate_ppm, intent.yes_price, intent.count, instrument.qty_step, buys)
+
+
+@lru_cache(maxsize=4096)
+def _fee_bound(rate_ppm: int, yes_price: PriceE4, qty: QtyE2, step: QtyE2, buys: bool) -> MoneyE6:
+    """A rate in parts per million as the quadratic schedule's multiplier of 0.07, rounded up."""
+    schedule = KalshiFees(multiplier_e4=-(-rate_ppm // 7))
+    return schedule.fee_bound(yes_price, qty, max(1, qty // step), buys=buys)
 
 
 def explain(row: Row, intent: Intent) -> RejectReason:

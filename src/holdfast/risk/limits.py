@@ -65,7 +65,7 @@ class RiskLimits:
         max_position_size: int | str | Decimal = 100,
         max_daily_loss: int | str | Decimal = 1000,
         max_order_value: int | str | Decimal = 500,
-        **other: int,
+        **other: Any,
     ) -> RiskLimits:
         """Limits in contracts and dollars, as people write them.
 
