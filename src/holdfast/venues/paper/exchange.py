@@ -189,7 +189,9 @@ class PaperExchange:
         self._stopping.set()
         if self._player is not None:
             self._player.cancel()
-            await asyncio.wait({self._player})  # what ended it is told by `over`
+            await asyncio.wait({self._player})
+            if not self._player.cancelled():
+                self._player.exception()  # told by `over` to whoever asked; nobody else is left to hear it
         await self.hub.close()
         if self._runner is not None:
             await self._runner.cleanup()
