@@ -19,8 +19,10 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import msgspec
 
@@ -56,6 +58,8 @@ MAX_PROBLEMS = 1000
 """More problems are counted, not kept."""
 
 _QUARANTINE_NAME = re.compile(r"(audit_\d{8}_\d{6}_\d{12}\.log)-(\d+)-([0-9a-f]{16})", re.ASCII)
+_decode_record = msgspec.json.Decoder(Record).decode
+_BRACE = ord("}")
 _OWN_TYPES = frozenset({"SEGMENT", "SEALED", "RECOVERY"})
 
 
@@ -686,44 +690,85 @@ class _SegmentCheck:
 
     def _check_lines(self, data: bytes) -> bytes:
         """Check every whole line of *data*; what follows the last newline."""
-        whole = self.whole
         lines = data.split(b"\n")
         rest = lines.pop()
-        leaves: list[bytes] = []
-        for line in lines:
-            if not line:
-                if self.filler_at is None:
-                    self.filler_at = self.offset
-                self.offset += 1
-                continue
-            try:
-                record = decode_line(line)
-            except (BadInput, RecursionError) as why:
-                self._bad(str(why) if isinstance(why, BadInput) else "nested too deep")
-                self.offset += len(line) + 1
-                continue
-            if self.filler_at is not None or whole.filler is not None:
-                self._filler_before_a_line()
-            if record.type in _OWN_TYPES or not self.lines:
-                whole.frontier.extend(leaves)
-                leaves.clear()
-                self._check_own(record)
-            self.lines += 1
-            self.offset += len(line) + 1
-            if record.synced > whole.highest_synced:  # noqa: PLR1730  a call of max() costs here
-                whole.highest_synced = record.synced
-            if record.seq == whole.expected and not whole.tail:
-                whole.expected += 1
-                whole.total += 1
-                whole.run_open = False
-                self.last_seq = record.seq
-                leaves.append(sha256(b"\0" + line).digest())
-                if record.seq == whole.durable:
-                    self._check_head_end()
-            else:
-                self._out_of_place(record, len(line) + 1)
-        whole.frontier.extend(leaves)
+        index = self._pass_plain_lines(lines, 0)
+        while index < len(lines):
+            self._check_line(lines[index])
+            index = self._pass_plain_lines(lines, index + 1)
         return rest
+
+    def _pass_plain_lines(self, lines: list[bytes], start: int) -> int:
+        """Take the valid lines from *start* on that are in their place; the index of the first that needs a closer look.
+
+        This is `decode_line` and the bookkeeping of `_check_line` for the line that nearly all lines are: an
+        ordinary record, not a file's first, not the one where the head ends.
+        """
+        whole = self.whole
+        if self.filler_at is not None or whole.filler is not None or whole.tail or not self.lines:
+            return start
+        expected, last = whole.expected, whole.durable
+        synced, size = whole.highest_synced, 0
+        leaves: list[bytes] = []
+        try:
+            for line in islice(lines, start, None):
+                if expected == last or not line.startswith(
+                    b'{"crc":"%08x","seq":%d,' % (crc32(line[18:]), expected)
+                ):
+                    break
+                record = _decode_record(line)
+                if record.type in _OWN_TYPES or line[-1] != _BRACE or len(line) > MAX_RECORD_BYTES:
+                    break
+                if not 0 <= record.synced < expected:
+                    break
+                if record.synced > synced:  # noqa: PLR1730  a call of max() costs here
+                    synced = record.synced
+                leaves.append(sha256(b"\0" + line).digest())
+                size += len(line) + 1
+                expected += 1
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass  # the line at hand needs the closer look
+        if leaves:
+            whole.frontier.extend(leaves)
+            whole.highest_synced = synced
+            whole.expected = expected
+            whole.total += len(leaves)
+            whole.run_open = False
+            self.last_seq = expected - 1
+            self.lines += len(leaves)
+            self.offset += size
+        return start + len(leaves)
+
+    def _check_line(self, line: bytes) -> None:
+        whole = self.whole
+        if not line:
+            if self.filler_at is None:
+                self.filler_at = self.offset
+            self.offset += 1
+            return
+        try:
+            record = decode_line(line)
+        except (BadInput, RecursionError) as why:
+            self._bad(str(why) if isinstance(why, BadInput) else "nested too deep")
+            self.offset += len(line) + 1
+            return
+        if self.filler_at is not None or whole.filler is not None:
+            self._filler_before_a_line()
+        if record.type in _OWN_TYPES or not self.lines:
+            self._check_own(record)
+        self.lines += 1
+        self.offset += len(line) + 1
+        whole.highest_synced = max(whole.highest_synced, record.synced)
+        if record.seq != whole.expected or whole.tail:
+            self._out_of_place(record, len(line) + 1)
+            return
+        whole.expected += 1
+        whole.total += 1
+        whole.run_open = False
+        self.last_seq = record.seq
+        whole.frontier.append(sha256(b"\0" + line).digest())
+        if record.seq == whole.durable:
+            self._check_head_end()
 
     def _bad(self, reason: str) -> None:
         """The line at hand is not a record."""
