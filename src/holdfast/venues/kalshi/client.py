@@ -129,6 +129,10 @@ class AsyncKalshiClient:
         rng: Spreads the repeats of reads.
         sleep: Waits in wall time.
 
+    Attributes:
+        trader: The account's order path (`execution.trader.Trader`) once one runs on this client, so that every
+            router on it shares one account; None before.
+
     Raises:
         ConfigError: The key file, an address or a number cannot be used.
     """
@@ -185,6 +189,7 @@ class AsyncKalshiClient:
         self._refused_tickers: dict[str, None] = {}
         self._probes: set[asyncio.Task[bool]] = set()
         self._venue: KalshiVenue | None = None
+        self.trader: Any = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **options: Any) -> Self:
@@ -698,6 +703,15 @@ class KalshiClient:
     def user_id(self) -> str:
         """Who stands in the records."""
         return self.client.user_id
+
+    @property
+    def trader(self) -> Any:
+        """The account's order path, None before the first order; shared by every router on this client."""
+        return self.client.trader
+
+    @trader.setter
+    def trader(self, trader: Any) -> None:
+        self.client.trader = trader
 
     @property
     def audit_logger(self) -> AuditLogger:
