@@ -171,6 +171,24 @@ def test_verify_integrity_names_what_was_changed(home, clock):
     assert facts["first_bad_file"] == path.name
 
 
+@pytest.mark.slow
+@pytest.mark.contract("A13")
+@pytest.mark.invariant("I8")
+def test_a_changed_byte_of_a_real_log_is_reported(home, clock):
+    """What the real writer and sealer leave behind is covered byte by byte, the process id in `run/` aside."""
+    for _ in range(2):
+        with WriteAheadLog(home, clock=clock, rotate_bytes=4096) as log:
+            log.append_many([Entry("TRADE", trade(n)) for n in range(12)])
+    assert verify(home).ok
+    assert list(home.glob("*.gz"))
+    for path in sorted(path for path in home.iterdir() if path.is_file()):
+        original = path.read_bytes()
+        for offset in range(0, len(original), 11):
+            path.write_bytes(original[:offset] + bytes([original[offset] ^ 4]) + original[offset + 1 :])
+            assert not verify(home).ok, (path.name, offset)
+        path.write_bytes(original)
+
+
 def test_a_log_never_written_to_answers_empty(home, clock):
     """Before the first record a query finds nothing and nothing is damaged; no directory is made."""
     log = WriteAheadLog(home, clock=clock)

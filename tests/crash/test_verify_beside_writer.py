@@ -6,9 +6,12 @@ import subprocess
 import sys
 
 import pytest
+from support.crash import SteppedLog
 
 from holdfast.audit.query import query, read_lines
 from holdfast.audit.verify import verify
+from holdfast.audit.wal import Level
+from holdfast.core.clock import ManualClock
 
 WRITER = """
 import sys
@@ -60,3 +63,22 @@ def test_verify_and_query_beside_a_live_writer_never_raise_a_false_alarm(tmp_pat
     report = verify(home)
     assert report.ok, report.problems
     assert len(query(home, event_type="TRADE")) == 1000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists who holds a lock")
+def test_lines_in_flight_beside_a_writer_that_stands_still_are_no_torn_tail(tmp_path):
+    """Written and not yet synced lines need recovery only once their writer is gone."""
+    home = tmp_path / "audit"
+    log = SteppedLog(home, clock=ManualClock(), seal=False)
+    log.append("NOTE", {"n": 1})
+    log.append("NOTE", {"n": 2}, level=Level.WRITTEN)
+    report = verify(home)
+    assert report.ok
+    assert report.live_writer
+    assert not report.needs_recovery
+    log._home.close()  # the lock is gone, as after kill -9
+    report = verify(home)
+    assert report.ok
+    assert report.needs_recovery
+    assert report.recovery_range == "sequences 3 to 3 are to be made durable"
+    log._ended = True

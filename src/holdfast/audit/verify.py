@@ -96,7 +96,7 @@ class VerifyReport(msgspec.Struct):
         needs_recovery: Whether the log was left open by a crash and the next writer has something to repair.
         recovery_range: What it will repair, in words, or "".
         state: The head's: "open", "closed", "poisoned", or "empty" where no record was ever durable.
-        live_writer: Whether the log moved on while it was verified.
+        live_writer: Whether a writer held the log, or moved it on, while it was verified.
         segments: How many segment files were read.
         root: RFC 9162 root over `total_entries` records, hexadecimal; "" where something is wrong.
         log_id: The log's own id, or "".
@@ -455,7 +455,7 @@ class _Verification:
 
         The rule is the one of recovery: what some valid line or the head calls durable must be there.
         """
-        if self._moved_on():
+        if self._moved_on() or (not self.is_closed and self._is_held()):
             self.report.live_writer = True  # what lay beyond the head was its work
         elif self.is_closed:
             self._judge_closed_end()
@@ -496,6 +496,35 @@ class _Verification:
         except OSError:
             return False
         return now is not None and (self.mark is None or now.writes != self.mark.writes)
+
+    def _is_held(self) -> bool:
+        """Whether the process that noted itself in `run/pid` holds the log's lock; asked without taking it.
+
+        Linux lists the locks it has given; elsewhere a writer is known only by its moving the head.
+        """
+        try:
+            run = self.directory.subdirectory(RUN) if RUN in self.directory.names() else None
+            if run is None:
+                return False
+            try:
+                file = run.open(PID)
+                try:
+                    pid = file.pread(32, 0).strip()
+                finally:
+                    file.close()
+            finally:
+                run.close()
+            inode = b"%d" % self.directory.path.stat().st_ino
+            given = Path("/proc/locks").read_bytes().splitlines()
+        except OSError:
+            return False
+        # "1: FLOCK  ADVISORY  WRITE 4711 08:01:131 0 EOF": kind, mode, process, device and inode.
+        locks = (line.split() for line in given)
+        return any(
+            lock[1] == b"FLOCK" and lock[4] == pid and lock[5].rpartition(b":")[2] == inode
+            for lock in locks
+            if len(lock) >= 6
+        )
 
     # -- sealed segments, quarantine ---------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from support.execution import (
 )
 
 from holdfast.core.clock import NANOS, ManualClock
+from holdfast.core.errors import CircuitBreakerOpenError
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.orders import Fill, OrderStatus
 from holdfast.core.signals import BookSide
@@ -571,6 +572,41 @@ def test_run_routes_a_strategys_signals_in_turn_and_keeps_the_barrier():
         assert [o["intent"] for o in w.log.of("ORDER")] == ["run-1-1", "run-1-2", "run-1-3", "run-1-4"]
         await w.trader.stop()
         assert clock.now_ns() == start + 2 * NANOS
+
+    go(run())
+
+
+def test_run_ticks_by_the_wall_where_the_venue_owns_no_clock():
+    """With and without events, what is due is done although no venue tick comes."""
+
+    async def run():
+        strategy = Twice()
+        w = world(strategies=[strategy], tick_secs=0.0)
+        await w.trader.start()
+        w.venue.set_book(TICKER, bids=[(5500, 100_000)], asks=[(5600, 100_000)])
+        w.venue.end_events()
+        await w.trader.run(w.venue.events(()))
+        assert strategy.ticks
+        assert w.log.of("ORDER")
+
+    go(run())
+
+
+def test_an_open_breaker_at_the_start_leaves_cancel_only():
+    """Books that the breaker refuses to read count as unread."""
+
+    async def run():
+        w = world()
+
+        async def refused(**_):
+            raise CircuitBreakerOpenError("open", breaker="b", retry_after_secs=1.0)
+
+        real, w.venue.fills = w.venue.fills, refused
+        assert not await w.trader.start()
+        w.venue.fills = real
+        w.clock.advance(2)
+        await w.trader.tick(w.clock.now_ns())
+        assert w.account.holds.state is TradingState.ACTIVE
 
     go(run())
 

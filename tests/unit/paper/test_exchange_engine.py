@@ -106,7 +106,7 @@ def _check(engine):
     assert account.holding(TICKER).position == moved
     resting = engine.markets[TICKER].book.resting_orders()
     assert {o.order_id: o.leaves for o in resting} == {o.order_id: o.leaves for o in account.open_orders()}
-    assert account.reserved() >= 0
+    assert account.reserved() == account._needed(TICKER, account.open_orders(TICKER)) >= 0
     assert len({f.trade_id for f in account.fills}) == len(account.fills)
 
 
