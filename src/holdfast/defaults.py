@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 
 from holdfast.config import Config, load_config
 from holdfast.core.clock import Clock, SystemClock
+from holdfast.core.money import format_money, format_qty
 
 if TYPE_CHECKING:
     from holdfast.audit.logger import AuditLogger
     from holdfast.breaker.breaker import TradingCircuitBreaker
     from holdfast.breaker.registry import BreakerRegistry
+    from holdfast.risk.limits import RiskLimits
 
     audit_logger: AuditLogger
     registry: BreakerRegistry
@@ -53,6 +55,21 @@ def default_config() -> Config:
             config = load_config()
             _built["config"] = config
         return config
+
+
+def configured_limits() -> RiskLimits | None:
+    """The limits of `holdfast.toml`, or None where it sets none."""
+    from holdfast.risk.limits import RiskLimits  # noqa: PLC0415  reading defaults must not cost the gate
+
+    config = default_config()
+    if not config.explicit_limits:
+        return None
+    return RiskLimits.of(
+        max_position_size=format_qty(config.limits.max_position_size),
+        max_order_value=format_money(config.limits.max_order_value),
+        max_daily_loss=format_money(config.limits.max_daily_loss),
+        max_mark_age_secs=config.limits.max_mark_age_secs,
+    )
 
 
 def default_audit_logger() -> AuditLogger:

@@ -29,6 +29,7 @@ from holdfast.core.reasons import Code
 from holdfast.core.signals import Signal, read_signal
 from holdfast.execution.trader import RouteResult, RouteStatus, Trader
 from holdfast.execution.venue import Venue
+from holdfast.risk.limits import RiskLimits
 from holdfast.risk.manager import RiskManager
 
 _T = TypeVar("_T")
@@ -85,7 +86,7 @@ class AsyncOrderRouter:
     ) -> None:
         found = trader or getattr(client, "trader", None)
         if found is None:
-            limits = risk_manager.limits if risk_manager else None
+            limits = _limits_of(risk_manager)
             found = Trader(client.venue, log=client.audit_logger, clock=client.clock, limits=limits)
             self._follow, self._ticks = follow, not follow
         else:
@@ -211,6 +212,17 @@ def answer_of(result: RouteResult) -> dict[str, Any]:  # noqa: PLR0911  one retu
             return {"status": "error", "reason": "not_sent"}
         case RouteStatus.UNKNOWN:
             return {"status": "unknown", "client_order_id": result.client_order_id}
+
+
+def _limits_of(risk_manager: RiskManager | None) -> RiskLimits:
+    """The manager's limits, tightened by those of `holdfast.toml` where it sets any."""
+    # A fixed signature leaves the limits out: an upward import, listed in the import contract.
+    from holdfast import defaults  # noqa: PLC0415
+
+    configured = defaults.configured_limits()
+    if risk_manager is None:
+        return configured or RiskLimits()
+    return risk_manager.limits.tightest(configured) if configured else risk_manager.limits
 
 
 def breaker_of(client: object) -> TradingCircuitBreaker | None:

@@ -251,7 +251,7 @@ class Trader:
     async def _reconcile_start(self) -> None:
         try:
             explained = await self._explain(phase="start")
-        except VenueError as error:
+        except (VenueError, CircuitBreakerOpenError) as error:
             self._reconciled("start", "venue unreadable", explained=False, differences=[str(error)])
             explained = False
         if explained:
@@ -566,14 +566,18 @@ class Trader:
         """
         self._follows = True
         timed = False
+        next_tick = self._wall() + self._tick_secs
         upcoming: asyncio.Future[VenueEvent] | None = None
         try:
             while not self._stopped:
                 if upcoming is None:
                     upcoming = asyncio.ensure_future(anext(events))
-                await asyncio.wait((upcoming,), timeout=None if timed else self._tick_secs)
-                if not upcoming.done():
+                wait_secs = None if timed else max(0.0, next_tick - self._wall())
+                await asyncio.wait((upcoming,), timeout=wait_secs)
+                if not timed and self._wall() >= next_tick:  # also when events never pause
+                    next_tick = self._wall() + self._tick_secs
                     await self.tick(self._clock.now_ns())
+                if not upcoming.done():
                     continue
                 try:
                     event = upcoming.result()
@@ -594,6 +598,11 @@ class Trader:
                 upcoming.cancel()
                 await asyncio.wait((upcoming,))
         await self.ledger.write()
+
+    @staticmethod
+    def _wall() -> float:
+        """Seconds of the loop's own clock: ticks of a venue without a clock are wall time."""
+        return asyncio.get_running_loop().time()
 
     async def handle(self, event: VenueEvent) -> None:
         """Deal with one event to its end: books, records, then the strategies' signals one by one."""
