@@ -90,6 +90,10 @@ class Level(IntEnum):
     DURABLE = 2
 
 
+# The members by their own names: looking one up in its class costs as much as a lock.
+_BUFFERED, _WRITTEN, _DURABLE = Level
+
+
 class Entry(NamedTuple):
     """One record to append.
 
@@ -113,7 +117,7 @@ _Item = tuple[int, bytes, bytes, "list[bytes] | None"]
 class _Batch:
     """Those who wait for the same sync, or the same write."""
 
-    __slots__ = ("error", "finished", "futures", "led", "token", "turnstile")
+    __slots__ = ("error", "finished", "led", "loop", "others", "token", "turnstile", "waiting")
 
     def __init__(self) -> None:
         self.led = False
@@ -121,7 +125,10 @@ class _Batch:
         self.token = [True]  # taken by the one who wakes
         self.error: AuditWriteError | None = None
         self.turnstile: threading.Lock | None = None
-        self.futures: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+        # Nearly always there is one event loop, so only the others need a table.
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.waiting: list[asyncio.Future[None]] = []
+        self.others: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] | None = None
 
     def join(self) -> threading.Lock:
         """The lock on which a follower waits; call under the mutex."""
@@ -129,6 +136,20 @@ class _Batch:
             self.turnstile = threading.Lock()
             self.turnstile.acquire()
         return self.turnstile
+
+    def join_loop(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+        """The future on which a task of *loop* waits; call under the mutex, on that loop."""
+        future: asyncio.Future[None] = loop.create_future()
+        if self.loop is loop:
+            self.waiting.append(future)
+        elif self.loop is None:
+            self.loop = loop
+            self.waiting.append(future)
+        else:
+            if self.others is None:
+                self.others = {}
+            self.others.setdefault(loop, []).append(future)
+        return future
 
     def finish(self, error: AuditWriteError | None) -> None:
         """Wake everybody: one call into each event loop, and a closed loop disturbs nobody."""
@@ -139,10 +160,18 @@ class _Batch:
         self.finished = True
         if self.turnstile is not None:
             self.turnstile.release()
-        for loop, futures in self.futures.items():
-            # RuntimeError: the loop was closed while its tasks waited; they are gone.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_resolve, futures, error)
+        if self.loop is not None:
+            _wake(self.loop, self.waiting, error)
+        for loop, futures in (self.others or {}).items():
+            _wake(loop, futures, error)
+
+
+def _wake(
+    loop: asyncio.AbstractEventLoop, futures: list[asyncio.Future[None]], error: AuditWriteError | None
+) -> None:
+    # RuntimeError: the loop was closed while its tasks waited; they are gone.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(_resolve, futures, error)
 
 
 def _resolve(futures: list[asyncio.Future[None]], error: AuditWriteError | None) -> None:
@@ -340,12 +369,12 @@ class WriteAheadLog:
         if self._state != "open":
             self.open()
         with self._mutex:
-            if level == Level.BUFFERED and self._drops((middle,)):
+            if level == _BUFFERED and self._drops((middle,)):
                 return 0
             seq = self._enqueue(middle, body, bound, leaves)
             batch = self._batch
             turnstile = self._join(level, batch)
-        if level == Level.DURABLE:
+        if level == _DURABLE:
             self._wait_durable(batch, turnstile)
         else:
             self._wait_written(level, seq)
@@ -369,12 +398,12 @@ class WriteAheadLog:
         if self._state != "open":
             self.open()
         with self._mutex:
-            if level == Level.BUFFERED and self._drops([middle for middle, _, _ in ready]):
+            if level == _BUFFERED and self._drops([middle for middle, _, _ in ready]):
                 return [0] * len(ready)
             seqs = self._enqueue_many(ready, leaves)
             batch = self._batch
             turnstile = self._join(level, batch)
-        if level == Level.DURABLE:
+        if level == _DURABLE:
             self._wait_durable(batch, turnstile)
         else:
             self._wait_written(level, seqs[-1])
@@ -399,7 +428,7 @@ class WriteAheadLog:
         if self._state != "open":
             await asyncio.to_thread(self.open)
         with self._mutex:
-            if level == Level.BUFFERED and self._drops((middle,)):
+            if level == _BUFFERED and self._drops((middle,)):
                 return 0
             seq = self._enqueue(middle, body, bound, leaves)
             future = self._join_async(level)
@@ -421,7 +450,7 @@ class WriteAheadLog:
         if self._state != "open":
             await asyncio.to_thread(self.open)
         with self._mutex:
-            if level == Level.BUFFERED and self._drops([middle for middle, _, _ in ready]):
+            if level == _BUFFERED and self._drops([middle for middle, _, _ in ready]):
                 return [0] * len(ready)
             seqs = self._enqueue_many(ready, leaves)
             future = self._join_async(level)
@@ -529,7 +558,7 @@ class WriteAheadLog:
 
     def _join(self, level: Level, batch: _Batch) -> threading.Lock | None:
         """The lock to wait on as a follower, or None for the batch's leader; call under the mutex."""
-        if level != Level.DURABLE:
+        if level != _DURABLE:
             if self._flusher_idle:
                 self._kick()
             return None
@@ -558,23 +587,17 @@ class WriteAheadLog:
             raise self._refusal()
 
     def _wait_written(self, level: Level, seq: int) -> None:
-        if level == Level.WRITTEN or (self._overflow == "wait" and self._queued_bytes > self._buffer_bytes):
+        if level == _WRITTEN or (self._overflow == "wait" and self._queued_bytes > self._buffer_bytes):
             self._write_out(seq)
 
     def _join_async(self, level: Level) -> asyncio.Future[None] | None:
         """A future that ends with the record's batch; call under the mutex, on the event loop."""
-        if level == Level.BUFFERED and self._queued_bytes <= self._buffer_bytes:
+        if level == _BUFFERED and self._queued_bytes <= self._buffer_bytes:
             if self._flusher_idle:
                 self._kick()
             return None
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        batch = self._batch if level == Level.DURABLE else self._written_batch
-        waiting = batch.futures.get(loop)
-        if waiting is None:
-            batch.futures[loop] = [future]
-        else:
-            waiting.append(future)
+        batch = self._batch if level == _DURABLE else self._written_batch
+        future = batch.join_loop(asyncio.get_running_loop())
         if not batch.led:
             batch.led = True
             self._wanted = True
@@ -654,23 +677,29 @@ class WriteAheadLog:
             bounded, self._queued_bytes = self._queued_bytes, 0
             self._markers = 0
             self._queue, self._base = [], first + len(items)
-            batch = self._writing = self._written_batch
-            self._written_batch = _Batch()
-        start = 0
+            batch = self._written_batch
+            if batch.led:
+                self._writing, self._written_batch = batch, _Batch()
         if markers:
-            for index, item in enumerate(items):
-                if not item[1]:
-                    self._write_lines(items[start:index], first + start)
-                    self._begin_segment(item[0], first + index)
-                    start = index + 1
-            items = items[start:]
-        written = self._write_lines(items, first + start)
-        batch.finish(None)
+            self._write_segments(items, first)
+        written = 0 if markers else self._write_lines(items, first)
+        if batch.led:
+            batch.finish(None)
         if not markers:
             with self._mutex:
                 # Give back what the bounds asked for too much, so that segments fill up.
                 if plan == self._plan_count:
                     self._plan_bytes -= bounded - written
+
+    def _write_segments(self, items: Sequence[_Item], first: int) -> None:
+        """Write *items*, beginning a segment wherever one was planned."""
+        start = 0
+        for index, item in enumerate(items):
+            if not item[1]:
+                self._write_lines(items[start:index], first + start)
+                self._begin_segment(item[0], first + index)
+                start = index + 1
+        self._write_lines(items[start:], first + start)
 
     def _enqueue_gap(self) -> None:
         """Count the dropped records in a record of their own; call under the mutex."""
@@ -695,6 +724,16 @@ class WriteAheadLog:
         if first != self._written + 1 or self._file is None:
             raise AuditWriteError(f"sequence {first} would follow {self._written}")
         synced = self._durable
+        if len(items) == 1:
+            ts, middle, details, sink = items[0]
+            line = assemble_line(first, synced, ts, middle, details)
+            self._put(self._file, line + FILLER)
+            self._written = first
+            leaf = sha256(b"\0" + line).digest()
+            self._frontier.append(leaf)
+            if sink is not None:
+                sink.append(leaf)
+            return len(line) + 1
         crc = crc32
         lines: list[bytes] = []
         add = lines.append
