@@ -16,6 +16,8 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any
 
+import msgspec
+
 from holdfast.audit import schemas
 from holdfast.audit.format import encode_details
 from holdfast.audit.redact import REDACTOR, Redactor
@@ -23,6 +25,8 @@ from holdfast.audit.schemas import RecordType
 from holdfast.audit.wal import Entry, Level, WriteAheadLog
 from holdfast.core.errors import BadInput
 from holdfast.core.money import format_price, format_qty, parse_price, parse_qty
+
+_encode = msgspec.json.Encoder().encode
 
 WRITTEN_TYPES = frozenset({RecordType.API_CALL, RecordType.BREAKER, RecordType.STREAM})
 """Types acknowledged once written: a crash of this process keeps them, a power cut may cost the last 100 ms.
@@ -282,7 +286,11 @@ class AuditLogger:
 
     def _entry(self, type_: str, details: Mapping[str, Any], user: str | None, component: str) -> Entry:
         hide = self._redactor
-        plain = hide.details(details, encode_details(details))
+        try:
+            encoded = _encode(details)  # only to be searched: the log encodes, and refuses, on its own
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            encoded = encode_details(details)  # says in the log's words what cannot be written
+        plain = hide.details(details, encoded)
         schemas.check(type_, plain)
         return Entry(type_, plain, hide.text(self.user if user is None else user), hide.text(component))
 

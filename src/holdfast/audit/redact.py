@@ -93,9 +93,9 @@ _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
 )
 _MARKERS = (
-    b"-----begin", b"bearer", b"basic ", b"eyj", b"://", b"passw", b"passphrase", b"secret", b"token", b"authorization",
-    b"cookie", b"credential", b"signature", b"key", b"pwd",
-)  # fmt: skip
+    *(b"-----begin", b"bearer", b"basic ", b"eyj", b"://", b"pass", b"pwd", b"secret", b"token", b"auth"),
+    *(b"cookie", b"credential", b"signature", b"key"),
+)
 
 
 class Redactor:

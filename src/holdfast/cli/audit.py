@@ -152,7 +152,9 @@ def _batches() -> Iterator[tuple[int, list[bytes]]]:
     while block := os.read(descriptor, BATCH_BYTES):
         cut = block.rfind(b"\n")
         if cut < 0:
-            pieces.append(block)
+            # A line that goes on for megabytes is an error already; its rest is not kept.
+            if sum(map(len, pieces)) < BATCH_BYTES:
+                pieces.append(block)
             continue
         lines = b"".join([*pieces, block[:cut]]).split(b"\n")
         pieces = [block[cut + 1 :]]

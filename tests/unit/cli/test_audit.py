@@ -84,6 +84,14 @@ def test_append_takes_a_last_line_without_newline(home):
     assert done.stdout.startswith(b"ACK 2 ")
 
 
+def test_append_refuses_an_endless_line_without_keeping_it(home):
+    """A line of many megabytes is one error, and the next line is written."""
+    done = append(home, b"x" * 20_000_000, note(1))
+    assert done.stdout.startswith(b"ACK 2 ")
+    assert done.stderr.startswith(b"ERR 1 ")
+    assert len(done.stderr) < 500
+
+
 def test_append_answers_a_slow_writer_line_by_line(home):
     """Each line is acknowledged before the next one is written."""
     with subprocess.Popen(
