@@ -12,7 +12,7 @@ cents more in rounding fees than was checked, so cash may end that much below ze
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
@@ -248,7 +248,10 @@ class Account:
         self.fills: list[FillRow] = []
         self.settlements: list[SettlementRow] = []
         self.holdings: dict[str, Holding] = {}
+        # By market, oldest first: orders are admitted in the order of their numbers.
         self._open: dict[str, dict[str, OrderRow]] = {}
+        # What the open orders of a market need; absent where something changed since it was worked out.
+        self._reserved: dict[str, int] = {}
         self._ever: set[str] = set()
 
     def holding(self, ticker: str) -> Holding:
@@ -258,13 +261,12 @@ class Account:
             held = self.holdings[ticker] = Holding(ticker)
         return held
 
-    def open_orders(self, ticker: str | None = None) -> Iterator[OrderRow]:
+    def open_orders(self, ticker: str | None = None) -> list[OrderRow]:
         """Orders that may still execute, of one market or all, oldest first."""
-        books: Iterable[dict[str, OrderRow]] = (
-            self._open.values() if ticker is None else (self._open.get(ticker, {}),)
-        )
-        found = [order for book in books for order in book.values()]
-        return iter(sorted(found, key=lambda order: order.number))
+        if ticker is not None:
+            return list(self._open.get(ticker, {}).values())
+        every = [order for book in self._open.values() for order in book.values()]
+        return sorted(every, key=lambda order: order.number)
 
     def has_client_id(self, client_order_id: str, *, open_only: bool) -> bool:
         """Whether an order with this id is open, or with *open_only* off was ever accepted."""
@@ -279,6 +281,7 @@ class Account:
     def admit(self, order: OrderRow) -> None:
         """Enter an accepted order."""
         self.orders[order.order_id] = order
+        self._reserved.pop(order.request.ticker, None)
         self._open.setdefault(order.request.ticker, {})[order.order_id] = order
         if order.request.client_order_id:
             self._ever.add(order.request.client_order_id)
@@ -294,6 +297,7 @@ class Account:
     ) -> FillRow:
         """Book one execution: order, position, cash and fee."""
         side = order.request.side
+        self._reserved.pop(order.request.ticker, None)
         held = self.holding(order.request.ticker)
         own_price = yes_price if side is BookSide.BID else complement(yes_price)
         fee = order.fees.add(own_price, qty, buys=True, is_taker=is_taker).net
@@ -331,6 +335,7 @@ class Account:
     def release(self, order: OrderRow, qty: QtyE2, now_ns: int) -> None:
         """*qty* of *order* left the book unexecuted."""
         order.release(qty, now_ns)
+        self._reserved.pop(order.request.ticker, None)
         if not order.is_open:
             self._close(order)
 
@@ -340,6 +345,7 @@ class Account:
         if held is None:
             return None
         position, cost, revenue = held.settle(result, now_ns)
+        self._reserved.pop(ticker, None)
         self.cash = MoneyE6(self.cash + revenue)
         row = SettlementRow(
             number=len(self.settlements) + 1,
@@ -358,7 +364,10 @@ class Account:
     def reserved(self, ticker: str | None = None) -> MoneyE6:
         """What open orders would need if they filled, of one market or of all."""
         tickers = list(self._open) if ticker is None else [ticker]
-        return MoneyE6(sum(self._needed(t, self.open_orders(t)) for t in tickers))
+        for name in tickers:
+            if name not in self._reserved:
+                self._reserved[name] = self._needed(name, self.open_orders(name))
+        return MoneyE6(sum(self._reserved[name] for name in tickers))
 
     @property
     def available(self) -> MoneyE6:
@@ -368,8 +377,7 @@ class Account:
     def shortfall(self, order: OrderRow, fees: KalshiFees) -> MoneyE6:
         """How much cash *order*, not yet admitted, lacks; 0 or less where it is covered."""
         ticker = order.request.ticker
-        resting = list(self.open_orders(ticker))
-        extra = self._needed(ticker, [*resting, order]) - self._needed(ticker, resting)
+        extra = self._needed(ticker, [*self.open_orders(ticker), order]) - self.reserved(ticker)
         fee = fees.trade_fee(order.request.yes_price, order.leaves, is_taker=True)
         return MoneyE6(extra + (fee if extra else 0) - self.available)
 
@@ -387,6 +395,7 @@ class Account:
         return needed
 
     def _close(self, order: OrderRow) -> None:
+        self._reserved.pop(order.request.ticker, None)
         book = self._open.get(order.request.ticker)
         if book is not None:
             book.pop(order.order_id, None)

@@ -220,7 +220,7 @@ class Engine:
         pausing = isinstance(event, Lifecycle) and event.status is MarketStatus.INACTIVE
         self._take_in(market, market.book.apply(event))
         if pausing:
-            for order in list(self.account.open_orders(event.ticker)):
+            for order in self.account.open_orders(event.ticker):
                 if order.request.cancel_on_pause:
                     self._take_in(market, market.book.cancel(order.order_id, event.ts_ns))
         if isinstance(event, Lifecycle) and event.status is MarketStatus.FINALIZED:
@@ -234,7 +234,7 @@ class Engine:
         for ticker, until_ns in list(self._stirring.items()):
             market = self.markets[ticker]
             self._take_in(market, market.book.advance(now_ns))
-            if now_ns > until_ns and not any(self.account.open_orders(ticker)):
+            if now_ns > until_ns and not self.account.open_orders(ticker):
                 del self._stirring[ticker]
 
     def _settle(self, market: Market, event: Lifecycle) -> None:

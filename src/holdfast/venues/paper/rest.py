@@ -216,7 +216,7 @@ class RestApi:
         for holding in page:
             event = engine.markets[holding.ticker].spec.event_ticker
             by_event.setdefault(event, []).append(holding)
-        resting = {h.ticker: len(list(engine.account.open_orders(h.ticker))) for h in page}
+        resting = {h.ticker: len(engine.account.open_orders(h.ticker)) for h in page}
         return answer(
             {
                 "market_positions": [wire.position_json(h, resting[h.ticker]) for h in page],
