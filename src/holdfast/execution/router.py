@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeVar
 
 from holdfast.audit.logger import AuditLogger
 from holdfast.breaker.breaker import TradingCircuitBreaker
+from holdfast.breaker.registry import BreakerRegistry
 from holdfast.core.clock import Clock
 from holdfast.core.errors import VenueRejected
 from holdfast.core.instruments import Instrument
@@ -190,9 +191,9 @@ class OrderRouter:
         self._client.run(self._router.close())
 
     def _instrument(self, ticker: str) -> Instrument:
-        if ticker in self.trader.market.instruments:
+        if ticker in self.trader.market.instruments and not self.trader.lacks_marks():
             return self.trader.market.instruments[ticker]
-        return self._client.run(self.trader.instrument(ticker))
+        return self._client.run(self.trader.prepare(ticker))
 
 
 def answer_of(result: RouteResult) -> dict[str, Any]:  # noqa: PLR0911  one return per answer
@@ -225,7 +226,8 @@ def _limits_of(risk_manager: RiskManager | None) -> RiskLimits:
     return risk_manager.limits.tightest(configured) if configured else risk_manager.limits
 
 
-def breaker_of(client: object) -> TradingCircuitBreaker | None:
-    """The breaker that guards *client*'s venue, where it has one."""
-    breaker = getattr(client, "circuit_breaker", None)
-    return breaker if isinstance(breaker, TradingCircuitBreaker) else None
+def breaker_of(client: TradingClient) -> TradingCircuitBreaker | None:
+    """The breaker that guards *client*'s venue, where its registry has one of that name."""
+    registry = getattr(client, "registry", None)
+    name = f"{client.venue.name}_api"
+    return registry.get(name) if isinstance(registry, BreakerRegistry) else None

@@ -102,6 +102,16 @@ class RouteStatus(StrEnum):
     UNKNOWN = "unknown"
 
 
+_ROUTE_STATUSES = {
+    OrderStatus.REJECTED: RouteStatus.REJECTED,
+    OrderStatus.NOT_SENT: RouteStatus.NOT_SENT,
+    OrderStatus.NEVER_ARRIVED: RouteStatus.NOT_SENT,
+    OrderStatus.UNKNOWN: RouteStatus.UNKNOWN,
+    OrderStatus.PENDING: RouteStatus.UNKNOWN,
+    OrderStatus.SENT: RouteStatus.UNKNOWN,
+}
+
+
 class RouteResult(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of one signal.
 
@@ -310,7 +320,7 @@ class Trader:
         """The outcome of an intent that was decided before."""
         order, denial = self.account.orders.get(name), self.account.denial(name)
         if order is not None:
-            return _result_of(order, repeated=True)
+            return self._result_of(order, repeated=True)
         if denial is None:
             return None
         is_breaker = denial.reason == Code.CIRCUIT_BREAKER_OPEN
@@ -332,7 +342,7 @@ class Trader:
         except (VenueError, BadInput):
             return await self._refuse(signal, key, name, Code.UNKNOWN_INSTRUMENT)
         intent = Intent(client_order_id=name, key=key, signal=self._bounded(signal), instrument=instrument)
-        if self._lacks_marks():
+        if self.lacks_marks():
             lacking = self.gate.preview(intent)
             if lacking is not None and lacking.code in _MARK_CODES:  # nothing else refuses: worth a read
                 await self._refresh_marks()
@@ -419,7 +429,7 @@ class Trader:
         await self._hunt_zombies()
         if not self._follows and intent.client_order_id in self.ledger.claims:
             await self._read_fills_quietly()
-        return _result_of(order)
+        return self._result_of(order)
 
     async def _place(
         self, intent: Intent, order: Order, admission: Admission, permit: PlacementPermit
@@ -454,6 +464,26 @@ class Trader:
                 return answer
             admission = self.gate.readmit(admission)
         raise AssertionError("the last attempt returns")
+
+    def _result_of(self, order: Order, *, repeated: bool = False) -> RouteResult:
+        """What the caller is told of an order as it stands; `fill_count` is the venue's word until fills come."""
+        status = _ROUTE_STATUSES.get(order.status, RouteStatus.SUBMITTED)
+        claimed = max(order.filled, self.ledger.claims.get(order.client_order_id, order.filled))
+        response = {
+            "order_id": order.order_id,
+            "client_order_id": order.client_order_id,
+            "status": outcome_of(order),
+            "fill_count": format_qty(QtyE2(claimed)),
+            "remaining_count": format_qty(QtyE2(order.leaves - (claimed - order.filled))),
+            "booked": format_qty(order.filled),
+        }
+        return RouteResult(
+            status=status,
+            client_order_id=order.client_order_id,
+            reason="" if status is RouteStatus.SUBMITTED else order.reason,
+            response=response if status is RouteStatus.SUBMITTED else None,
+            repeated=repeated,
+        )
 
     # Cancelling ---------------------------------------------------------------------------------------
 
@@ -798,7 +828,7 @@ class Trader:
                 if listed is not None:
                     self.ledger.saw_order(listed, evidence="read")
 
-    def _lacks_marks(self) -> bool:
+    def lacks_marks(self) -> bool:
         """Whether the price of anything held is missing or too old."""
         oldest_ns = self._clock.monotonic_ns() - self.gate.limits.max_mark_age_ns
         marks = (self.market.mark(ticker) for ticker in self.account.portfolio.positions)
@@ -875,6 +905,17 @@ class Trader:
             known = await self.venue.instrument(ticker)
             self.market.instruments[ticker] = known
         return known
+
+    async def prepare(self, ticker: str) -> Instrument:
+        """Read what a question about *ticker* needs and is not known: its rules, prices of what is held.
+
+        Raises:
+            VenueError: The rules could not be read. Prices that cannot be read stay unknown.
+            CircuitBreakerOpenError: The venue is failing.
+        """
+        if self.lacks_marks():
+            await self._refresh_marks()
+        return await self.instrument(ticker)
 
     async def _explain(self, *, phase: str) -> bool:
         """Read everything, book what was missed; True when nothing stays unexplained.
@@ -1125,32 +1166,6 @@ def order_details(intent: Intent, order: Order) -> dict[str, Any]:
         "content": order.content,
         "created_ns": order.created_ns,
     }
-
-
-def _result_of(order: Order, *, repeated: bool = False) -> RouteResult:
-    """What the caller is told of an order as it stands."""
-    status = {
-        OrderStatus.REJECTED: RouteStatus.REJECTED,
-        OrderStatus.NOT_SENT: RouteStatus.NOT_SENT,
-        OrderStatus.NEVER_ARRIVED: RouteStatus.NOT_SENT,
-        OrderStatus.UNKNOWN: RouteStatus.UNKNOWN,
-        OrderStatus.PENDING: RouteStatus.UNKNOWN,
-        OrderStatus.SENT: RouteStatus.UNKNOWN,
-    }.get(order.status, RouteStatus.SUBMITTED)
-    response = {
-        "order_id": order.order_id,
-        "client_order_id": order.client_order_id,
-        "status": outcome_of(order),
-        "filled": format_qty(order.filled),
-        "leaves": format_qty(order.leaves),
-    }
-    return RouteResult(
-        status=status,
-        client_order_id=order.client_order_id,
-        reason="" if status is RouteStatus.SUBMITTED else order.reason,
-        response=response if status is RouteStatus.SUBMITTED else None,
-        repeated=repeated,
-    )
 
 
 def _summary(decision: Decision, reason: RejectReason) -> dict[str, Any]:
