@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from support.data import require
 from support.exchange import (
     START_NS,
     TICKER,
@@ -28,7 +29,7 @@ from support.exchange import (
 from holdfast.core.clock import SystemClock
 from holdfast.core.errors import BadInput
 from holdfast.core.fees import BalancePrecision
-from holdfast.core.money import MoneyE6, PriceE4, QtyE2
+from holdfast.core.money import MoneyE6, PriceE4, QtyE2, parse_qty
 from holdfast.core.signals import Action, BookSide, Side
 from holdfast.execution.venue import DedupProfile
 from holdfast.venues.paper import ws
@@ -38,6 +39,7 @@ from holdfast.venues.paper.events import FeedKind, FeeType, MarketStatus
 from holdfast.venues.paper.exchange import PaperExchange, PortTaken
 from holdfast.venues.paper.faults import Fault, FaultScript, ScriptedFault
 from holdfast.venues.paper.limits import RequestClass
+from holdfast.venues.paper.tape import open_feed
 
 OTHER = "KXTEST-26DEC31-B"
 
@@ -1165,6 +1167,55 @@ def test_prints_alone_make_a_market_too():
     feed.kind = FeedKind.PRINTS
     feed.events = feed.events[1:]
     run(scenario, feed)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_a_recorded_game_arrives_without_gap_and_rebuilds_the_book():
+    """Ten minutes of a recorded game at full speed: every `seq` follows, no level is negative, REST shows the same."""
+    folder = require("kalshi", "l2-nba-unlicensed")
+    file = min(folder.rglob("*.parquet"))
+    whole = open_feed(file)
+    start_ns = whole.start_ns + 9_000 * 10**9
+    feed = open_feed(file, start=start_ns, end=start_ns + 600 * 10**9)
+    ticker = feed.markets[0].ticker
+
+    async def scenario(exchange, client):
+        stream = await client.stream()
+        await stream.subscribe("orderbook_delta", "holdfast_clock", market_ticker=ticker)
+        levels: dict[tuple[str, str], int] = {}
+        expected, deltas = 1, 0
+        while True:
+            frame = await stream.next()
+            message = frame["msg"]
+            if frame["type"] == "holdfast_tick":
+                if message.get("final"):
+                    break
+                await stream.quiescent(message["n"])
+                continue
+            assert frame["seq"] == expected
+            expected += 1
+            if frame["type"] == "orderbook_snapshot":
+                levels = {
+                    (side, price): parse_qty(count)
+                    for side in ("yes", "no")
+                    for price, count in message.get(f"{side}_dollars_fp", ())
+                }
+                continue
+            deltas += 1
+            place = (message["side"], message["price_dollars"])
+            levels[place] = levels.get(place, 0) + parse_qty(message["delta_fp"])
+            assert levels[place] >= 0
+        fixed = (await client.get(f"/markets/{ticker}/orderbook"))["orderbook_fp"]
+        shown = {
+            (side, price): parse_qty(count)
+            for side in ("yes", "no")
+            for price, count in fixed[f"{side}_dollars"]
+        }
+        assert {place: qty for place, qty in levels.items() if qty} == shown
+        assert deltas > 1_000
+
+    run(scenario, feed, speed=None)
 
 
 # The command.

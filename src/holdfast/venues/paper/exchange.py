@@ -121,6 +121,8 @@ class PaperExchange:
         self.faults = Faults(seed, faults, script)
         self.hub = Hub(self.engine, self.faults)
         self._feed = feed
+        self._events: Iterator[MarketEvent] = iter(feed)
+        self._upcoming: MarketEvent | None = None
         self._speed = speed
         self._seconds = seconds
         self._hold = speed is None if hold is None else hold
@@ -147,7 +149,7 @@ class PaperExchange:
             host: A loopback address.
 
         Raises:
-            BadInput: *host* is not loopback.
+            BadInput: *host* is not loopback, or the feed cannot be played.
             PortTaken: Another process has the port.
         """
         if host not in _LOOPBACK:
@@ -155,6 +157,8 @@ class PaperExchange:
                 f"host {host!r} is not a loopback address",
                 hint="the exchange hands out its key and speaks plain HTTP; it never leaves this machine",
             )
+        # What the feed shows at its first moment is there before the first request.
+        self._upcoming = self._release(self._events, next(self._events, None), self.engine.now_ns)
         runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         site = web.TCPSite(runner, host, port)
@@ -221,8 +225,7 @@ class PaperExchange:
 
     async def _play(self) -> None:
         """Release the feed tick by tick until it, or its time, is over."""
-        events = iter(self._feed)
-        upcoming = self._release(events, next(events, None), self.engine.now_ns)
+        events, upcoming = self._events, self._upcoming
         end_ns = self._end_ns()
         loop = asyncio.get_running_loop()
         due = loop.time()
