@@ -17,7 +17,7 @@ import itertools
 import shutil
 import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,20 @@ from holdfast.cli.paper.exchange_process import Endpoints, running_exchange
 from holdfast.cli.paper.screen import Screen, choose_screen
 from holdfast.cli.paper.story import CHAPTERS, Story
 from holdfast.config import Config, KalshiConfig, load_config
-from holdfast.core.errors import EXIT_CANNOT_ACT, EXIT_INTEGRITY, EXIT_OK, EXIT_USER_ERROR, BadInput
-from holdfast.core.money import MoneyE6, format_money
+from holdfast.core.errors import (
+    EXIT_CANNOT_ACT,
+    EXIT_INTEGRITY,
+    EXIT_OK,
+    EXIT_USER_ERROR,
+    BadInput,
+    CircuitBreakerOpenError,
+    VenueError,
+)
+from holdfast.core.money import MoneyE6, QtyE2, format_money, format_price, format_qty
+from holdfast.core.orders import OrderStatus
 from holdfast.execution.examples import paper_strategies
 from holdfast.execution.strategy import Strategy
-from holdfast.execution.venue import VenueEvent, VenueTime
+from holdfast.execution.venue import VenueEvent, VenueOrder, VenueTime
 from holdfast.wiring import Desk, open_desk
 
 DEFAULT_SPEED = "20"
@@ -44,6 +53,7 @@ DEFAULT_SECONDS = 60.0
 # Market seconds at which the exchange of the full story misbehaves; see `holdfast exchange --faults-at`.
 STORY_FAULTS = "400:reads_500=5,760:drop_next_order=1"
 _TELL_EVERY_SECS = 0.5
+_READ_ATTEMPTS = 6
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -109,8 +119,7 @@ async def _session(
         try:
             with screen:
                 await _trade(desk, story, screen)
-            resting = await _leave(desk, cancel=args.cancel_on_exit)
-            differences = await _differences(desk)
+            resting, differences = await _leave(desk, cancel=args.cancel_on_exit)
             today = desk.trader.gate.daily_pnl()
         finally:
             await desk.close()
@@ -185,32 +194,47 @@ async def _tell(desk: Desk, story: Story, screen: Screen) -> None:
                 screen.show(line, story)
 
 
-async def _leave(desk: Desk, *, cancel: bool) -> list[str]:
-    """Cancel our resting orders if asked; what still rests, a line each."""
+async def _leave(desk: Desk, *, cancel: bool) -> tuple[list[str], list[str]]:
+    """Cancel our resting orders if asked; what still rests, and where our books and the exchange's disagree."""
     if cancel:
         await desk.trader.cancel_all_own()
-    return [
-        f"{order.client_order_id or order.order_id} {order.side} {order.ticker} leaves {order.leaves / 100:.2f}"
-        for order in await desk.venue.open_orders()
-    ]
+    for attempt in range(_READ_ATTEMPTS):
+        try:
+            theirs, resting = await desk.venue.positions(), await desk.venue.open_orders()
+        except (VenueError, CircuitBreakerOpenError) as error:
+            unread = [f"the exchange could not be read: {error}"]
+            if attempt + 1 == _READ_ATTEMPTS:
+                return [], unread
+        else:
+            listed = [
+                f"{order.client_order_id or order.order_id} {order.side} {order.ticker} "
+                f"leaves {format_qty(order.leaves)} at {format_price(order.yes_price)}"
+                for order in resting
+            ]
+            return listed, _differences(desk, theirs, resting)
+    raise AssertionError("the loop returns")
 
 
-async def _differences(desk: Desk) -> list[str]:
+def _differences(desk: Desk, theirs: Mapping[str, QtyE2], resting: Sequence[VenueOrder]) -> list[str]:
     """Where our books and the exchange's own disagree; empty is agreement."""
-    ours, theirs = dict(desk.trader.account.portfolio.positions), await desk.venue.positions()
+    ours = desk.trader.account.portfolio.positions
     differences = [
         f"position {ticker}: ours {ours.get(ticker, 0)}, the exchange's {theirs.get(ticker, 0)}"
         for ticker in sorted(ours.keys() | theirs.keys())
         if ours.get(ticker, 0) != theirs.get(ticker, 0)
     ]
-    resting = {order.client_order_id: order.leaves for order in await desk.venue.open_orders()}
-    working = {order.client_order_id: order.leaves for order in desk.trader.account.open_orders()}
-    differences += [
-        f"order {name}: we leave {working.get(name, 0)}, the exchange {resting.get(name, 0)}"
-        for name in sorted(resting.keys() | working.keys())
-        if resting.get(name, 0) != working.get(name, 0)
+    rests = {order.client_order_id: order.leaves for order in resting}
+    # An UNKNOWN order is no disagreement: we do not claim to know; it is counted apart and ends with exit code 4.
+    works = {
+        order.client_order_id: order.leaves
+        for order in desk.trader.account.open_orders()
+        if order.status is not OrderStatus.UNKNOWN
+    }
+    return differences + [
+        f"order {name}: we leave {works.get(name, 0)}, the exchange {rests.get(name, 0)}"
+        for name in sorted(rests.keys() | works.keys())
+        if rests.get(name, 0) != works.get(name, 0)
     ]
-    return differences
 
 
 def _sum_up(

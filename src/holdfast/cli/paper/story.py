@@ -153,7 +153,7 @@ class Story:
             )
         elif order in self._unknown and event not in {"unknown", "never_arrived"}:
             self._unknown.pop(order)
-            if self._sent[order] == 1:
+            if event == "found" and self._sent[order] == 1:
                 self.proven.setdefault("lost", seq)
             yield Line(
                 "",
