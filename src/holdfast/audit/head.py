@@ -135,7 +135,7 @@ class Head:
             self._page.write(bytes(PAGE_BYTES), 0)
         self._count = 0 if mark is None else mark.writes
         self._segment = b""
-        self._name = ""
+        self._name: str = ""
         self.end_offset = 0
 
     def write(self, sequence: int, segment: str, end_offset: int, state: HeadState = HeadState.OPEN) -> None:

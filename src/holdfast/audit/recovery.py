@@ -136,7 +136,7 @@ class Scan:
     def __init__(self) -> None:
         self.first_missing = 1
         self.synced = 0
-        self.place = ("", 0)
+        self.place: tuple[str, int] = ("", 0)
         self.only_filler = True
         self.reason = ""
         self.segments: list[SegmentFacts] = []

@@ -26,7 +26,6 @@ interrupted before it began.
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextlib
 import errno
@@ -55,22 +54,24 @@ from holdfast.audit.format import (
     type_of_middle,
 )
 from holdfast.audit.head import Head, HeadState, read_head
+from holdfast.audit.holder import held, write_pid
 from holdfast.audit.recovery import Scan, Verdict
 from holdfast.audit.schemas import SCHEMA_VERSION, RecordType
 from holdfast.audit.storage import PAGE_BYTES, Directory, File, LocalStorage, Storage
 from holdfast.audit.tree import Frontier
+from holdfast.audit.waiting import Batch
 from holdfast.core.clock import NANOS, Clock
-from holdfast.core.errors import AuditError, AuditWriteError, BadInput, LogHeld
+from holdfast.core.errors import AuditError, AuditWriteError, BadInput
 
 if TYPE_CHECKING:
+    import asyncio
+
     from holdfast.audit.query import AuditEntry, Moment
     from holdfast.audit.seal import Sealer
 
 ROTATE_BYTES = 100_000_000
 FILL_STEP_BYTES = 8 << 20
 FIRST_FILL_BYTES = 256 << 10
-RUN = "run"
-PID = "pid"
 
 _DAY_NS = 86_400 * NANOS
 _WRITE_CHUNK = 1 << 20
@@ -112,75 +113,6 @@ class Entry(NamedTuple):
 
 _Item = tuple[int, bytes, bytes, "list[bytes] | None"]
 """A queued record: ts, middle, details, and where its leaf hash goes; an empty middle begins a segment."""
-
-
-class _Batch:
-    """Those who wait for the same sync, or the same write."""
-
-    __slots__ = ("error", "finished", "led", "loop", "others", "token", "turnstile", "waiting")
-
-    def __init__(self) -> None:
-        self.led = False
-        self.finished = False
-        self.token = [True]  # taken by the one who wakes
-        self.error: AuditWriteError | None = None
-        self.turnstile: threading.Lock | None = None
-        # Nearly always there is one event loop, so only the others need a table.
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.waiting: list[asyncio.Future[None]] = []
-        self.others: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] | None = None
-
-    def join(self) -> threading.Lock:
-        """The lock on which a follower waits; call under the mutex."""
-        if self.turnstile is None:
-            self.turnstile = threading.Lock()
-            self.turnstile.acquire()
-        return self.turnstile
-
-    def join_loop(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
-        """The future on which a task of *loop* waits; call under the mutex, on that loop."""
-        future: asyncio.Future[None] = loop.create_future()
-        if self.loop is loop:
-            self.waiting.append(future)
-        elif self.loop is None:
-            self.loop = loop
-            self.waiting.append(future)
-        else:
-            if self.others is None:
-                self.others = {}
-            self.others.setdefault(loop, []).append(future)
-        return future
-
-    def finish(self, error: AuditWriteError | None) -> None:
-        """Wake everybody: one call into each event loop, and a closed loop disturbs nobody."""
-        if not self.token:
-            return
-        self.token.clear()
-        self.error = error
-        self.finished = True
-        if self.turnstile is not None:
-            self.turnstile.release()
-        if self.loop is not None:
-            _wake(self.loop, self.waiting, error)
-        for loop, futures in (self.others or {}).items():
-            _wake(loop, futures, error)
-
-
-def _wake(
-    loop: asyncio.AbstractEventLoop, futures: list[asyncio.Future[None]], error: AuditWriteError | None
-) -> None:
-    # RuntimeError: the loop was closed while its tasks waited; they are gone.
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(_resolve, futures, error)
-
-
-def _resolve(futures: list[asyncio.Future[None]], error: AuditWriteError | None) -> None:
-    for future in futures:
-        if not future.done():
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(AuditWriteError(str(error)))
 
 
 class WriteAheadLog:
@@ -249,8 +181,8 @@ class WriteAheadLog:
         self._has_segment = False
         self._midnight_ns = 0
         self._durable = 0
-        self._batch = _Batch()
-        self._written_batch = _Batch()
+        self._batch = Batch()
+        self._written_batch = Batch()
         self._serving = self._writing = self._batch  # those being served just now
         self._dropped: dict[str, int] = {}
         self._dropped_ts = (0, 0)
@@ -426,7 +358,7 @@ class WriteAheadLog:
         if bound > MAX_RECORD_BYTES:
             raise _too_long(type, bound)
         if self._state != "open":
-            await asyncio.to_thread(self.open)
+            await _in_a_thread(self.open)
         with self._mutex:
             if level == _BUFFERED and self._drops((middle,)):
                 return 0
@@ -448,7 +380,7 @@ class WriteAheadLog:
         if not ready:
             return []
         if self._state != "open":
-            await asyncio.to_thread(self.open)
+            await _in_a_thread(self.open)
         with self._mutex:
             if level == _BUFFERED and self._drops([middle for middle, _, _ in ready]):
                 return [0] * len(ready)
@@ -556,7 +488,7 @@ class WriteAheadLog:
 
     # ------------------------------------------------------------------ waiting
 
-    def _join(self, level: Level, batch: _Batch) -> threading.Lock | None:
+    def _join(self, level: Level, batch: Batch) -> threading.Lock | None:
         """The lock to wait on as a follower, or None for the batch's leader; call under the mutex."""
         if level != _DURABLE:
             if self._flusher_idle:
@@ -567,7 +499,7 @@ class WriteAheadLog:
         batch.led = True
         return None
 
-    def _wait_durable(self, batch: _Batch, turnstile: threading.Lock | None) -> None:
+    def _wait_durable(self, batch: Batch, turnstile: threading.Lock | None) -> None:
         if turnstile is None:
             try:
                 with self._sync:
@@ -597,6 +529,8 @@ class WriteAheadLog:
                 self._kick()
             return None
         batch = self._batch if level == _DURABLE else self._written_batch
+        import asyncio  # noqa: PLC0415  costs 30 ms of start-up to those who never use it
+
         future = batch.join_loop(asyncio.get_running_loop())
         if not batch.led:
             batch.led = True
@@ -619,7 +553,7 @@ class WriteAheadLog:
         with self._mutex:
             batch = self._serving = self._batch
             batch.led = True
-            self._batch = _Batch()
+            self._batch = Batch()
         try:
             with self._io:
                 self._drain()
@@ -679,7 +613,7 @@ class WriteAheadLog:
             self._queue, self._base = [], first + len(items)
             batch = self._written_batch
             if batch.led:
-                self._writing, self._written_batch = batch, _Batch()
+                self._writing, self._written_batch = batch, Batch()
         if markers:
             self._write_segments(items, first)
         written = 0 if markers else self._write_lines(items, first)
@@ -994,14 +928,14 @@ class WriteAheadLog:
 
     def _open_in(self, home: Directory) -> None:
         if not home.try_lock():
-            raise _held(home)
+            raise held(home)
         found = recovery.scan(home)
         mark = read_head(home)
         verdict, known = recovery.judge(found, mark)
         self._pid = os.getpid()
         self._home = home
         try:
-            _write_pid(home, self._pid)
+            write_pid(home, self._pid)
             details = self._recover(home, found, known, torn=verdict is Verdict.TORN)
             if self._seals:
                 self._start_sealer(home, found)
@@ -1139,6 +1073,16 @@ class WriteAheadLog:
                     self._poison(why)
                     raise self._refusal() from why
 
+    def forget_after_fork(self) -> None:
+        """In a forked child: refuse to write, and give up the lock's descriptor so that the lock dies with the writer.
+
+        No lock may be taken here, since nobody may be there to release it; the shared head page is not touched.
+        """
+        self._state = "closed"
+        self._ended = True
+        if self._home is not None:
+            self._home.close()
+
     def __enter__(self) -> Self:
         return self
 
@@ -1194,19 +1138,18 @@ _LOGS: weakref.WeakSet[WriteAheadLog] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """In a forked child: let go of the lock's descriptor, so that it ends with the writer alone.
-
-    No lock may be taken here, and the child must not touch the shared head page.
-    """
     for log in list(_LOGS):
-        log._state = "closed"  # noqa: SLF001  the same module
-        log._ended = True  # noqa: SLF001
-        if log._home is not None:  # noqa: SLF001
-            log._home.close()  # noqa: SLF001
+        log.forget_after_fork()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+async def _in_a_thread(work: Callable[[], None]) -> None:
+    import asyncio  # noqa: PLC0415  as above
+
+    await asyncio.to_thread(work)
 
 
 def first_sequence(name: str) -> int:
@@ -1227,52 +1170,3 @@ def _too_long(type_: str, bound: int) -> BadInput:
         f"record refused: {bound} bytes > {MAX_RECORD_BYTES} bytes (type={type_})",
         hint="store the payload elsewhere and record its digest",
     )
-
-
-def _write_pid(home: Directory, pid: int) -> None:
-    """Note who writes, for the one who finds the log held; losing the note loses nothing."""
-    with contextlib.suppress(OSError):
-        run = home.subdirectory(RUN)
-        try:
-            try:
-                file = run.create(PID)
-            except FileExistsError:
-                file = run.open(PID, writable=True)
-            try:
-                file.truncate(0)
-                file.pwrite(b"%d\n" % pid, 0)
-            finally:
-                file.close()
-        finally:
-            run.close()
-
-
-def _held(home: Directory) -> LogHeld:
-    pid = read_pid(home)
-    who = "another process" if pid is None else f"process {pid}"
-    return LogHeld(
-        f"audit log {str(home.path)!r} is held: {who} writes it",
-        hint="stop it, or choose another directory",
-    )
-
-
-def read_pid(home: Directory) -> int | None:
-    """The process that last wrote the log in *home*, if it noted itself and still lives."""
-    try:
-        if RUN not in home.names():
-            return None
-        run = home.subdirectory(RUN)
-        try:
-            file = run.open(PID)
-            try:
-                pid = int(file.pread(32, 0))
-            finally:
-                file.close()
-        finally:
-            run.close()
-        os.kill(pid, 0)
-    except PermissionError:
-        return None
-    except (OSError, ValueError):
-        return None
-    return pid

@@ -1,0 +1,66 @@
+"""Who holds a log: a note of the writer's process id, for the one who finds the lock taken.
+
+The lock is flock on the directory; this note under `run/` is only a courtesy. It is no evidence, it is not
+synced, and losing it loses nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from holdfast.audit.storage import Directory
+from holdfast.core.errors import LogHeld
+
+RUN = "run"
+PID = "pid"
+
+
+def write_pid(home: Directory, pid: int) -> None:
+    """Note that process *pid* writes the log in *home*."""
+    with contextlib.suppress(OSError):
+        run = home.subdirectory(RUN)
+        try:
+            try:
+                file = run.create(PID)
+            except FileExistsError:
+                file = run.open(PID, writable=True)
+            try:
+                file.truncate(0)
+                file.pwrite(b"%d\n" % pid, 0)
+            finally:
+                file.close()
+        finally:
+            run.close()
+
+
+def held(home: Directory) -> LogHeld:
+    """The refusal of a second writer, with the first one's process id where it is known."""
+    pid = read_pid(home)
+    who = "another process" if pid is None else f"process {pid}"
+    return LogHeld(
+        f"audit log {str(home.path)!r} is held: {who} writes it",
+        hint="stop it, or choose another directory",
+    )
+
+
+def read_pid(home: Directory) -> int | None:
+    """The process that last wrote the log in *home*, if it noted itself and still lives."""
+    try:
+        if RUN not in home.names():
+            return None
+        run = home.subdirectory(RUN)
+        try:
+            file = run.open(PID)
+            try:
+                pid = int(file.pread(32, 0))
+            finally:
+                file.close()
+        finally:
+            run.close()
+        os.kill(pid, 0)
+    except PermissionError:
+        return None
+    except (OSError, ValueError):
+        return None
+    return pid
