@@ -1,0 +1,586 @@
+"""The venue's books read into ours: what is missed is booked, what is lost is looked for, what differs is said.
+
+`explain` compares everything at a start; `do_due` does, whenever time moves, what cannot wait for the stream:
+opening the session, looking for UNKNOWN orders, reading claimed fills, pricing what is held, comparing positions.
+Whatever cannot be read now stays unknown, and unknown refuses; it is read again later, at growing intervals.
+
+Cancelling is here too: what a cancel answers is advice, the venue's books say how the order ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from holdfast.core.clock import NANOS, Clock, utc
+from holdfast.core.errors import BadInput, CircuitBreakerOpenError, VenueError, VenueRejected
+from holdfast.core.instruments import Instrument
+from holdfast.core.money import MoneyE6, QtyE2, format_money, format_price, format_qty
+from holdfast.core.orders import Fill, OrderEvent, OrderStatus
+from holdfast.core.positions import Mark, liquidation_value
+from holdfast.execution.ledger import Ledger
+from holdfast.execution.reconcile import ABSENCES_NEEDED, Evidence, absence, position_differences, resolve
+from holdfast.execution.venue import (
+    AlreadyClosed,
+    Book,
+    CancelAnswer,
+    Canceled,
+    MarketChanged,
+    NotSent,
+    Unknown,
+    Venue,
+)
+from holdfast.risk.account import Order, collateral
+from holdfast.risk.gate import Gate
+from holdfast.risk.halt import TradingState
+
+_T = TypeVar("_T")
+
+SESSION_ZONE = ZoneInfo("America/New_York")
+_SEARCH_MARGIN_NS = 3_600 * NANOS
+_FILLS_MARGIN_NS = 600 * NANOS
+_MAX_COUNTED = 1_000
+_SETTLED_WORDS = frozenset({"settled", "finalized"})
+DRIFT = "drift"
+
+
+class Books:
+    """One account's books at the venue, held against ours.
+
+    Args:
+        venue: Whose books.
+        ledger: Where what they say goes.
+        gate: Whose market and limits are kept informed.
+        clock: Intervals and sessions.
+        on_own_fill: Told of each fill of our own orders, once, after it is booked.
+        is_routing: Whether an order is on its way right now; positions are not compared then.
+        reconcile_secs: Between comparisons of positions.
+        alarm_secs: An order UNKNOWN for longer is alarmed, once.
+    """
+
+    def __init__(
+        self,
+        venue: Venue,
+        ledger: Ledger,
+        gate: Gate,
+        *,
+        clock: Clock,
+        on_own_fill: Callable[[Fill, Order], Awaitable[None]],
+        is_routing: Callable[[], bool],
+        reconcile_secs: int,
+        alarm_secs: int,
+    ) -> None:
+        self._venue = venue
+        self._ledger = ledger
+        self._account = ledger.account
+        self._gate = gate
+        self._market = gate.market
+        self._clock = clock
+        self._on_own_fill = on_own_fill
+        self._is_routing = is_routing
+        self._reconcile_ns = reconcile_secs * NANOS
+        self._alarm_ns = alarm_secs * NANOS
+        self._unclaimed: dict[str, Fill] = {}
+        self._lookups: dict[str, _Lookup] = {}
+        self._results: dict[str, str] = {}
+        self._reconciled_ns = 0
+        self._drifted = False
+
+    # Cancelling ---------------------------------------------------------------------------------------
+
+    async def cancel(self, name: str) -> CancelAnswer:
+        """Cancel one of the account's orders by its client order id; always tried.
+
+        Raises:
+            BadInput: No such order.
+        """
+        order = self._account.orders.get(name)
+        if order is None:
+            raise BadInput(f"no order {name!r} in this journal")
+        if not order.order_id:
+            await self.look_up(order)
+        answer = await self._cancel(order)
+        await self._ledger.write()
+        return answer
+
+    async def _cancel(self, order: Order) -> CancelAnswer:
+        if not order.is_open:
+            return AlreadyClosed()
+        if not order.order_id:
+            return Unknown(reason="not found at the venue yet")
+        answer = await self._venue.cancel(order_id=order.order_id, ticker=order.ticker)
+        await self._canceled(order, answer)
+        return answer
+
+    async def _canceled(self, order: Order, answer: CancelAnswer) -> None:
+        if isinstance(answer, NotSent):
+            return
+        if isinstance(answer, Unknown):
+            self._ledger.happened(order, OrderEvent.ANSWER_LOST, reason=answer.reason, evidence="cancel")
+            return
+        # What a cancel answers is advice; the venue's books say how the order ended.
+        try:
+            listed = await self._venue.order(order.order_id)
+        except (VenueError, CircuitBreakerOpenError):
+            listed = None
+        if listed is not None:
+            self._ledger.saw_order(listed, evidence="read after cancel")
+        elif isinstance(answer, Canceled) and answer.released >= order.leaves:
+            self._ledger.happened(order, OrderEvent.CANCELED, evidence="cancel answer")
+        elif order.is_open:
+            self._ledger.happened(
+                order, OrderEvent.ANSWER_LOST, reason="canceled or closed", evidence="cancel"
+            )
+
+    async def cancel_all_own(self) -> list[Order]:
+        """Cancel every open order of this journal, oldest first; returns those still open afterwards."""
+        for order in self._account.open_orders():
+            if not order.external:
+                await self.cancel(order.client_order_id)
+        return [order for order in self._account.open_orders() if not order.external]
+
+    def saw_book(self, book: Book, *, streamed: bool) -> None:
+        """A book, from the stream or read."""
+        self._market.saw_book(book.ticker, book.best_bid, book.best_ask, book.alive_ns, streamed=streamed)
+
+    async def saw_fill(self, fill: Fill) -> None:
+        """Book a fill and tell its strategy; one that may be ours but cannot be placed yet waits."""
+        if self._account.has_fill(fill.trade_id):
+            return
+        order = self._account.orders.get(fill.client_order_id) or self._account.by_venue_id(fill.order_id)
+        if order is None and self._may_be_ours(fill):
+            try:
+                listed = await self._venue.order(fill.order_id)
+            except (VenueError, CircuitBreakerOpenError):
+                self._unclaimed[fill.trade_id] = fill
+                return
+            order = self._account.orders.get(listed.client_order_id) if listed else None
+        self._unclaimed.pop(fill.trade_id, None)
+        if self._ledger.saw_fill(fill, order) and order is not None and not order.external:
+            await self._on_own_fill(fill, order)
+
+    def _may_be_ours(self, fill: Fill) -> bool:
+        """A fill without our id, while an order of ours whose venue id is unknown could have made it."""
+        if fill.client_order_id:
+            return False
+        return any(
+            not order.order_id and order.ticker == fill.ticker and order.side is fill.side
+            for order in self._account.open_orders()
+        )
+
+    async def market_changed(self, event: MarketChanged) -> None:
+        """A market opened, closed, was determined or settled; a settled one pays out here."""
+        if event.result in {"yes", "no"}:
+            self._results[event.ticker] = event.result
+            self._market.saw_result(event.ticker, event.result)
+        try:
+            await self.instrument(event.ticker, refresh=True)
+        except (VenueError, CircuitBreakerOpenError, BadInput):
+            # Unknown rules refuse orders: forget the old ones, the next order reads them again.
+            self._market.instruments.pop(event.ticker, None)
+        if event.status in _SETTLED_WORDS:
+            result = self._results.get(event.ticker, "")
+            if not result and event.ticker in self._market.instruments:
+                result = self._market.instruments[event.ticker].result
+            if result in {"yes", "no"}:
+                self._market.saw_result(event.ticker, result)
+                self._ledger.settle(event.ticker, result, event.ts_ns)
+        await self._ledger.write()
+
+    # What is due --------------------------------------------------------------------------------------
+
+    async def do_due(self) -> None:
+        """Everything that time alone makes due."""
+        await self._roll_session()
+        await self._resolve_lost()
+        await self._collect_claims()
+        await self.refresh_marks()
+        await self._compare_positions()
+
+    def is_due(self, what: str) -> bool:
+        """Whether *what* should be tried again now; each try doubles the wait, 1 s to 32 s."""
+        lookup = self._lookups.setdefault(what, _Lookup())
+        now_ns = self._clock.monotonic_ns()
+        if now_ns < lookup.next_ns:
+            return False
+        lookup.next_ns = now_ns + (NANOS << min(lookup.tries, 5))
+        lookup.tries += 1
+        return True
+
+    async def _resolve_lost(self) -> None:
+        """Look for every UNKNOWN order in the venue's books."""
+        for order in self._account.open_orders():
+            if order.status is OrderStatus.UNKNOWN and self.is_due(order.client_order_id):
+                await self.look_up(order)
+        for fill in list(self._unclaimed.values()):
+            if self.is_due(f"fill {fill.trade_id}"):
+                await self.saw_fill(fill)
+
+    async def look_up(self, order: Order) -> None:
+        """Search one order in the venue's books and take over what they say."""
+        name = order.client_order_id
+        since_ns = max(0, min(order.created_ns, self._market.time_ns or order.created_ns) - _SEARCH_MARGIN_NS)
+        try:
+            listed = await self._venue.find_order(
+                client_order_id=name, ticker=order.ticker, since_ns=since_ns
+            )
+        except (VenueError, CircuitBreakerOpenError) as error:
+            self._alarm_if_old(order, str(error))
+            return
+        if listed is not None:
+            was = order.status.value
+            self._ledger.saw_order(listed, evidence="found in the venue's books")
+            self._lookups.pop(name, None)
+            self.reconciled("unknown", name, explained=True, ours=was, theirs=listed.status.value)
+            await self.read_fills_quietly()
+            return
+        is_settled = order.ticker in self._account.results
+        now_ns = min(self._clock.now_ns(), self._market.time_ns or self._clock.now_ns())
+        evidence = absence(order, now_ns=now_ns, is_settled=is_settled)
+        lookup = self._lookups.setdefault(name, _Lookup())
+        lookup.absences = lookup.absences + 1 if evidence is Evidence.ABSENT_BEYOND_BOUND else 0
+        if lookup.absences >= ABSENCES_NEEDED and await self.read_fills_quietly():
+            event = resolve(order.status, evidence)
+            if event is OrderEvent.NEVER_ARRIVED:
+                self._ledger.happened(
+                    order, event, reason="absent", evidence="absent beyond the bound on lateness"
+                )
+                self.reconciled("unknown", name, explained=True, ours="unknown", theirs="absent")
+                return
+        self._alarm_if_old(order, "not in the venue's books")
+
+    def _alarm_if_old(self, order: Order, why: str) -> None:
+        lookup = self._lookups.setdefault(order.client_order_id, _Lookup())
+        age_ns = self._clock.now_ns() - order.created_ns
+        if age_ns > self._alarm_ns and not lookup.alarmed:
+            lookup.alarmed = True
+            self._ledger.alarm(
+                "order_unknown",
+                f"{age_ns // NANOS}",
+                f"{self._alarm_ns // NANOS}",
+                client_order_id=order.client_order_id,
+                ticker=order.ticker,
+                why=why,
+            )
+
+    async def _collect_claims(self) -> None:
+        """Read fills that an answer or a listed order claimed and the stream has not brought."""
+        if self._ledger.claims and self.is_due("claims") and await self.read_fills_quietly():
+            await self._read_claimed_orders()
+        if not self._ledger.claims:
+            self._lookups.pop("claims", None)
+
+    async def _read_claimed_orders(self) -> None:
+        for name in list(self._ledger.claims):
+            order = self._account.orders[name]
+            if order.order_id:
+                listed = await self._quietly(self._venue.order(order.order_id))
+                if listed is not None:
+                    self._ledger.saw_order(listed, evidence="read")
+
+    def lacks_marks(self) -> bool:
+        """Whether the price of anything held is missing or too old."""
+        oldest_ns = self._clock.monotonic_ns() - self._gate.limits.max_mark_age_ns
+        marks = (self._market.mark(ticker) for ticker in self._account.portfolio.positions)
+        return any(mark is None or mark.as_of_ns < oldest_ns for mark in marks)
+
+    async def refresh_marks(self) -> None:
+        """Read the books of held markets whose price is missing or grows old."""
+        now_ns = self._clock.monotonic_ns()
+        half_ns = self._gate.limits.max_mark_age_ns // 2
+        for ticker in list(self._account.portfolio.positions):
+            mark = self._market.mark(ticker)
+            if (mark is None or now_ns - mark.as_of_ns > half_ns) and self.is_due(f"mark {ticker}"):
+                await self._quietly(self._read_mark(ticker))
+            elif mark is not None:
+                self._lookups.pop(f"mark {ticker}", None)
+
+    async def _read_mark(self, ticker: str) -> Mark | None:
+        mark = self._market.mark(ticker)
+        if (
+            mark is None
+            or self._clock.monotonic_ns() - mark.as_of_ns > self._gate.limits.max_mark_age_ns // 2
+        ):
+            instrument = await self.instrument(ticker)
+            if instrument.result in {"yes", "no"}:
+                self._market.saw_result(ticker, instrument.result)
+            else:
+                self.saw_book(await self._venue.book(ticker), streamed=False)
+        return self._market.mark(ticker)
+
+    async def _roll_session(self) -> None:
+        """Open the day's session when midnight has passed; until its value is known the old one stands."""
+        if self._session_is_over() and self.is_due("session"):
+            await self._quietly(self._open_session())
+
+    def _session_is_over(self) -> bool:
+        session = self._account.session
+        return session is None or session.name < session_name(self._clock.now_ns())
+
+    async def _compare_positions(self) -> None:
+        """Hold our positions against the venue's; a difference that two comparisons show bars increases."""
+        now_ns = self._clock.monotonic_ns()
+        if now_ns - self._reconciled_ns < self._reconcile_ns or self._is_routing() or self._ledger.claims:
+            return
+        self._reconciled_ns = now_ns
+        theirs = await self._quietly(self._venue.positions())
+        if theirs is None:
+            return
+        differences = position_differences(self._account.portfolio.positions, theirs)
+        if differences:
+            await self.read_fills_quietly()
+            await self._settle_missing(differences)
+            differences = position_differences(self._account.portfolio.positions, theirs)
+        if not differences:
+            self._drifted = False
+            if self._account.holds.held_by(DRIFT) is not TradingState.ACTIVE:
+                self.reconciled("periodic", "positions", explained=True)
+                self._ledger.hold(DRIFT, TradingState.ACTIVE, reason="positions agree")
+            return
+        if not self._drifted:  # a fill may be on its way; look once more before acting
+            self._drifted = True
+            return
+        self.reconciled("periodic", "positions", explained=False, differences=_texts(differences))
+        self._ledger.hold(DRIFT, TradingState.CANCEL_ONLY, reason="positions differ from the venue's")
+
+    # Reading the venue --------------------------------------------------------------------------------
+
+    async def instrument(self, ticker: str, *, refresh: bool = False) -> Instrument:
+        """One market's rules, read once.
+
+        Raises:
+            VenueRejected: No such market.
+            VenueError: They could not be read.
+            CircuitBreakerOpenError: The venue is failing.
+        """
+        known = self._market.instruments.get(ticker)
+        if known is None or refresh:
+            known = await self._venue.instrument(ticker)
+            self._market.instruments[ticker] = known
+        return known
+
+    async def prepare(self, ticker: str) -> Instrument:
+        """Read what a question about *ticker* needs and is not known: its rules, prices of what is held.
+
+        Raises:
+            VenueError: The rules could not be read. Prices that cannot be read stay unknown.
+            CircuitBreakerOpenError: The venue is failing.
+        """
+        if self.lacks_marks():
+            await self.refresh_marks()
+        return await self.instrument(ticker)
+
+    async def explain(self, *, phase: str) -> bool:
+        """Read everything, book what was missed; True when nothing stays unexplained.
+
+        Raises:
+            VenueError: Something could not be read.
+            CircuitBreakerOpenError: The venue is failing.
+        """
+        if self._account.session is None:
+            return await self._take_over()
+        for order in self._account.open_orders():
+            if not order.external and order.status is OrderStatus.UNKNOWN:
+                await self.look_up(order)
+        await self._read_fills()
+        await self._read_orders()
+        theirs = await self._venue.positions()
+        await self._read_fills()
+        differences = position_differences(self._account.portfolio.positions, theirs)
+        if differences:
+            await self._settle_missing(differences)
+            theirs = await self._venue.positions()
+            differences = position_differences(self._account.portfolio.positions, theirs)
+        cash = await self._venue.balance()
+        self.reconciled(
+            phase,
+            "positions",
+            explained=not differences,
+            ours={
+                ticker: format_qty(qty) for ticker, qty in sorted(self._account.portfolio.positions.items())
+            },
+            theirs={ticker: format_qty(qty) for ticker, qty in sorted(theirs.items())},
+            differences=_texts(differences),
+            balance=format_money(cash),
+        )
+        if differences:
+            return False
+        if self._session_is_over():
+            await self._open_session()
+        return True
+
+    async def _take_over(self) -> bool:
+        """A journal's first start: what the venue holds now is the opening position, earlier fills are in it."""
+        before = await self._venue.fills(since_ns=0)
+        positions = await self._venue.positions()
+        cash = await self._venue.balance()
+        after = await self._venue.fills(since_ns=0)
+        if len(after) != len(before):
+            return False
+        for listed in await self._venue.open_orders():
+            self._ledger.saw_order(listed, evidence="working at the first start")
+        self.reconciled(
+            "start",
+            "opening",
+            explained=True,
+            theirs={ticker: format_qty(qty) for ticker, qty in sorted(positions.items())},
+            balance=format_money(cash),
+        )
+        await self._open_session(
+            positions=positions,
+            cash=MoneyE6(cash + collateral(positions)),
+            counted=[fill.trade_id for fill in after[-_MAX_COUNTED:]],
+            newest_fill_ns=max((fill.ts_ns for fill in after), default=0),
+        )
+        return True
+
+    async def _open_session(
+        self, *, positions: dict[str, QtyE2] | None = None, cash: MoneyE6 | None = None, **opening: Any
+    ) -> None:
+        """Record the day's opening value; the first one also says what the account held before.
+
+        Raises:
+            VenueError: The price of something held cannot be read.
+            CircuitBreakerOpenError: The venue is failing.
+        """
+        held = self._account.portfolio.positions if positions is None else positions
+        money = self._account.portfolio.cash if cash is None else cash
+        marks: dict[str, Mark] = {}
+        for ticker in sorted(held):
+            mark = await self._read_mark(ticker)
+            if mark is not None:
+                marks[ticker] = mark
+        value = liquidation_value(held, marks)
+        if isinstance(value, str):
+            raise VenueRejected(f"market {value!r} has no price to open the session with", code="no_price")
+        now_ns = self._clock.now_ns()
+        self._ledger.note(
+            "SESSION_OPEN",
+            {
+                "session": session_name(now_ns),
+                "opened_ns": now_ns,
+                "cash": format_money(money),
+                "liquidation": format_money(MoneyE6(money + value)),
+                "positions": {ticker: format_qty(qty) for ticker, qty in sorted(held.items())},
+                "marks": {
+                    ticker: {
+                        "bid": None if mark.bid is None else format_price(mark.bid),
+                        "ask": None if mark.ask is None else format_price(mark.ask),
+                    }
+                    for ticker, mark in marks.items()
+                },
+                **opening,
+            },
+        )
+
+    async def _read_fills(self) -> None:
+        since_ns = max(0, self._account.last_fill_ns - _FILLS_MARGIN_NS)
+        for fill in await self._venue.fills(since_ns=since_ns):
+            await self.saw_fill(fill)
+
+    async def _read_orders(self) -> None:
+        """Take over the venue's working orders; ours that it no longer lists are read one by one."""
+        listed = {order.order_id: order for order in await self._venue.open_orders()}
+        for theirs in listed.values():
+            self._ledger.saw_order(theirs, evidence="open orders")
+        for order in self._account.open_orders():
+            if order.status is not OrderStatus.WORKING or order.order_id in listed:
+                continue
+            found = await self._venue.order(order.order_id)
+            if found is not None:
+                self._ledger.saw_order(found, evidence="read")
+            else:
+                event = resolve(order.status, Evidence.ABSENT)
+                if event is not None:
+                    self._ledger.happened(order, event, reason="absent", evidence="not known to the venue")
+
+    async def read_fills_quietly(self) -> bool:
+        """Read fills; False when the venue could not be read, which the next tick tries again."""
+        try:
+            await self._read_fills()
+        except (VenueError, CircuitBreakerOpenError):
+            return False
+        finally:
+            await self._ledger.write()
+        return True
+
+    async def read_orders_quietly(self) -> None:
+        """Read working orders; where that fails now, a later reading does."""
+        try:
+            await self._read_orders()
+        except (VenueError, CircuitBreakerOpenError):
+            return
+        finally:
+            await self._ledger.write()
+        await self.hunt_zombies()
+
+    async def _quietly(self, reading: Awaitable[_T]) -> _T | None:
+        """None when the venue could not be read now; what is unread stays unknown, and unknown refuses."""
+        try:
+            return await reading
+        except (VenueError, CircuitBreakerOpenError):
+            return None
+
+    async def _settle_missing(self, differences: Sequence[tuple[str, QtyE2, QtyE2]]) -> None:
+        """A position that the venue no longer has was perhaps paid out."""
+        for ticker, _ours, theirs in differences:
+            if theirs:
+                continue
+            instrument = await self._quietly(self.instrument(ticker, refresh=True))
+            if instrument is not None and instrument.result in {"yes", "no"}:
+                self._market.saw_result(ticker, instrument.result)
+                self._ledger.settle(ticker, instrument.result, self._clock.now_ns())
+
+    async def hunt_zombies(self) -> None:
+        """Cancel every order that was declared gone and lives."""
+        while self._ledger.zombies:
+            name = self._ledger.zombies.pop()
+            if self._account.orders[name].is_open:
+                await self.cancel(name)
+
+    def reconciled(
+        self,
+        phase: str,
+        what: str,
+        *,
+        explained: bool,
+        ours: Any = None,
+        theirs: Any = None,
+        differences: Sequence[Any] = (),
+        **more: Any,
+    ) -> None:
+        """Note one comparison of ours with theirs."""
+        self._ledger.note(
+            "RECONCILE",
+            {
+                "phase": phase,
+                "what": what,
+                "explained": explained,
+                "ours": ours,
+                "theirs": theirs,
+                "differences": list(differences),
+                **more,
+            },
+        )
+
+
+class _Lookup(msgspec.Struct):
+    """How often something was tried, and when it may be tried again (clock monotonic ns)."""
+
+    next_ns: int = 0
+    tries: int = 0
+    absences: int = 0
+    alarmed: bool = False
+
+
+def session_name(now_ns: int) -> str:
+    """The trading day of a UTC time: the date in New York, where it begins at midnight."""
+    return datetime.astimezone(utc(now_ns), SESSION_ZONE).strftime("%Y-%m-%d")
+
+
+def _texts(differences: Sequence[tuple[str, QtyE2, QtyE2]]) -> list[list[str]]:
+    return [[ticker, format_qty(ours), format_qty(theirs)] for ticker, ours, theirs in differences]
