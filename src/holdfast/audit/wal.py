@@ -858,10 +858,7 @@ class WriteAheadLog:
         else:
             self.tick()
         if self._rotated and self._sealer is not None:
-            with self._io:
-                rotated, self._rotated = self._rotated, []
-            for name in rotated:
-                self._sealer.rotated(name)
+            self._tell_sealer(self._sealer)
         if self._filler_wanted or self._space_low:
             self._fill_ahead()
         if self._written <= self._durable:
@@ -870,6 +867,12 @@ class WriteAheadLog:
             return rounds + 1
         self.sync()
         return 0
+
+    def _tell_sealer(self, sealer: Sealer) -> None:
+        with self._io:
+            rotated, self._rotated = self._rotated, []
+        for name in rotated:
+            sealer.rotated(name)
 
     def tick(self) -> None:
         """Rotate if the UTC day of the current segment is over; also done once a second while idle."""
@@ -1039,8 +1042,9 @@ class WriteAheadLog:
             if self._ended:
                 return
             sealer, flusher, home = self._sealer, self._flusher, self._home
-            if self._state == "open" and sealer is not None:
-                sealer.close()
+            if sealer is not None:
+                self._tell_sealer(sealer)
+                sealer.close(*(() if self._state == "open" else (0.0,)))
             self._ended = True
             self._stopping = True
             self._wake.set()
