@@ -131,7 +131,7 @@ def test_scenario_3_an_open_breaker_refuses_without_an_api_call(client, router):
     assert client.audit_logger.violations() == ["circuit_breaker_open"]
     decision = client.audit_logger.of("DECISION")[-1]
     assert (decision["verdict"], decision["reason"]) == ("deny", "circuit_breaker_open")
-    assert router.trader.account.reserved == 0 or not router.trader.account.open_orders()
+    assert all(order.key == "run-1-1" for order in router.trader.account.open_orders())
 
 
 @pytest.mark.invariant("I5")
@@ -260,6 +260,20 @@ def test_risk_manager_keeps_its_signature():
     ]
     assert all(p.kind is p.KEYWORD_ONLY for p in list(parameters.values())[3:])
     assert list(inspect.signature(RiskManager.check_risk).parameters) == ["self", "signal"]
+
+
+@pytest.mark.invariant("I3")
+def test_two_routers_of_one_client_share_one_account(client):
+    """A second router finds the first one's trader, so that limits count once, and tightens its limits."""
+    first = OrderRouter(client)
+    second = OrderRouter(client, RiskManager(60, audit_logger=client.audit_logger, clock=client.clock))
+    assert second.trader is first.trader is client.trader
+    assert first.route_order(order(count=40, price=50, tif="gtc"))["status"] == "submitted"
+    assert second.route_order(order(count=21, price=50, tif="gtc"))["reason"] == "risk_check_failed"
+    second.close()
+    assert first.route_order(order(count=20, price=50, tif="gtc"))["status"] == "submitted"
+    first.close()
+    assert client.trader is None
 
 
 @pytest.mark.contract("A8")

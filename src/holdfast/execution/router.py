@@ -86,14 +86,15 @@ class AsyncOrderRouter:
         follow: bool = True,
     ) -> None:
         found = trader or getattr(client, "trader", None)
+        self._owns = found is None
         if found is None:
             limits = _limits_of(risk_manager)
             found = Trader(client.venue, log=client.audit_logger, clock=client.clock, limits=limits)
-            self._follow, self._ticks = follow, not follow
-        else:
-            self._follow = self._ticks = False  # whoever made it runs it
+            if hasattr(client, "trader"):
+                setattr(client, "trader", found)  # noqa: B010  one account, one trader: others find it there
         self.trader: Trader = found
-        self._clock = client.clock
+        self._client = client
+        self._follow = follow
         self._following: asyncio.Task[None] | None = None
         if risk_manager is not None:
             risk_manager.bind(self.trader.gate, self.known_instrument, circuit_breaker=breaker_of(client))
@@ -113,7 +114,7 @@ class AsyncOrderRouter:
         """Reconcile with the venue and follow it; done by the first order otherwise. See `Trader.start`."""
         if not self.trader.is_started:
             await self.trader.start()
-        if self._follow and self._following is None:
+        if self._follow and self._following is None and not self.trader.is_running:
             events = self.trader.venue.events(())
             self._following = asyncio.get_running_loop().create_task(self.trader.run(events))
         return self.trader.account.holds.state.allows_increasing
@@ -130,17 +131,21 @@ class AsyncOrderRouter:
         """
         signal = order if isinstance(order, Signal) else read_signal(order)
         await self.start()
-        if self._ticks:
-            await self.trader.tick(self._clock.now_ns())
+        if not self._follow and not self.trader.is_running:
+            await self.trader.tick(self._client.clock.now_ns())
         return answer_of(await self.trader.route(signal))
 
     async def close(self) -> None:
-        """Stop following; resting orders stay."""
+        """Stop following, and the trader too where this router made it; resting orders stay."""
         following, self._following = self._following, None
         if following is not None:
             following.cancel()
-            await asyncio.wait((following,))
-        await self.trader.stop()
+            # A stream that failed has left its reason in the journal and CANCEL_ONLY behind.
+            await asyncio.gather(following, return_exceptions=True)
+        if self._owns:
+            await self.trader.stop()
+            if getattr(self._client, "trader", None) is self.trader:
+                setattr(self._client, "trader", None)  # noqa: B010  only clients that carry a trader
 
 
 class OrderRouter:

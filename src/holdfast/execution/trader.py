@@ -261,6 +261,11 @@ class Trader:
         await self.ledger.write()
         return [order for order in self.account.open_orders() if not order.external]
 
+    @property
+    def is_running(self) -> bool:
+        """Whether `run` follows the venue now."""
+        return self._follows
+
     # Routing ------------------------------------------------------------------------------------------
 
     async def route(self, signal: Signal) -> RouteResult:
