@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from holdfast.core.clock import NANOS
 from holdfast.core.instruments import Instrument
 from holdfast.core.money import ONE_DOLLAR_E4, ONE_DOLLAR_E6, MoneyE6, PriceE4, QtyE2
@@ -34,7 +36,7 @@ MILLIS = "ms"
 STATE = "state"
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """One check.
 
     Attributes:
@@ -75,7 +77,7 @@ class Leg(NamedTuple):
     ask_price: PriceE4
 
 
-class Terms(NamedTuple):
+class Terms(msgspec.Struct, frozen=True):
     """An intent as the checks read it, on the YES leg, derived once."""
 
     ticker: str
@@ -99,7 +101,7 @@ class Terms(NamedTuple):
         return (self.yes_price if self.is_bid else ONE_DOLLAR_E4 - self.yes_price) * self.qty
 
 
-class Facts(NamedTuple):
+class Facts(msgspec.Struct, frozen=True):
     """What a decision reads of the account and the market; with the intent and the limits it decides alone.
 
     Attributes:

@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
+import msgspec
+
 from holdfast.core.clock import Clock
 from holdfast.core.errors import IllegalTransition, OrderDenied
 from holdfast.core.fees import KalshiFees
@@ -298,7 +300,7 @@ class Gate:
             raise IllegalTransition(f"decision {decision.n} admitted nothing")
         self.give_back(decision.admission)
         decision.admission = decision.order = None
-        decision.facts = decision.facts._replace(breaker=breaker)
+        decision.facts = msgspec.structs.replace(decision.facts, breaker=breaker)
         decision.rows, decision.refused, _ = judge(decision.intent, decision.facts, decision.limits)
         if decision.refused is not None:
             decision.reason = explain(decision.refused, decision.intent)
