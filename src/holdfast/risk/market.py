@@ -64,8 +64,8 @@ class Market:
         self.time_ns = max(self.time_ns, ts_ns)
 
     def lost(self, tickers: Collection[str]) -> None:
-        """Their books may have missed something: no mark until the next snapshot. Empty means all streamed."""
-        for ticker in list(tickers) or list(self._streamed):
+        """Their books may have missed something: no mark until the next snapshot."""
+        for ticker in tickers:
             self._streamed.discard(ticker)
             self._marks.pop(ticker, None)
 
