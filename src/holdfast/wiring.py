@@ -55,7 +55,7 @@ def open_desk(
     *,
     audit_dir: Path,
     strategies: Sequence[Strategy] = (),
-    venue_clock: bool = False,
+    market_ns: int | None = None,
     seed: int | None = None,
 ) -> Desk:
     """Wire a desk for the Kalshi account that *config* names.
@@ -64,10 +64,12 @@ def open_desk(
         config: Account, address and limits.
         audit_dir: The journal's directory; made when it is not there.
         strategies: What trades, in the order in which they are asked.
-        venue_clock: The venue owns the market's time (the paper exchange does) and tells it on the stream.
+        market_ns: What time it is at a venue that owns the market's time and goes on to tell it on the stream,
+            as the paper exchange does, UTC ns; None for the machine's clock.
         seed: Of the jitter between repeated reads; None takes the machine's.
     """
-    market_clock = ManualClock(now_ns=0, source="venue:kalshi")
+    venue_clock = market_ns is not None
+    market_clock = ManualClock(market_ns or 0, source="venue:kalshi")
     clock: Clock = market_clock if venue_clock else SystemClock()
     kalshi = config.kalshi
     user = kalshi.member_id or kalshi.key_id or "unknown"

@@ -18,7 +18,7 @@ from holdfast.execution import ledger
 from holdfast.execution.reconcile import resolve
 from holdfast.venues.kalshi import transport
 
-FAST = ["--speed", "150", "--seconds", "8"]
+FAST = ["--speed", "max"]
 pytestmark = pytest.mark.slow
 
 
@@ -44,12 +44,12 @@ def test_a_paper_run_keeps_its_promises_and_repeats_itself(tmp_path, capsys, mon
     assert first["refusals"]["position_limit_exceeded"] == 1
     assert [step["to"] for step in first["breaker"]] == ["open", "half_open", "closed"]
 
-    code, again = paper(tmp_path, capsys, monkeypatch, "--speed", "200", "--seconds", "6")
+    code, again = paper(tmp_path, capsys, monkeypatch, "--speed", "200")
     assert code == 0
     assert again["decisions"] == first["decisions"]
     assert again["decisions_sha256"] == first["decisions_sha256"]
 
-    _, other = paper(tmp_path, capsys, monkeypatch, "--seed", "2", "--speed", "200", "--seconds", "6")
+    _, other = paper(tmp_path, capsys, monkeypatch, "--seed", "2", *FAST)
     assert other["decisions_sha256"] != first["decisions_sha256"]
 
 
@@ -172,7 +172,7 @@ def test_prints_alone_can_be_traded(tmp_path, capsys, monkeypatch):
 def test_plain_lines_tell_the_story_when_nobody_watches(tmp_path):
     """Without a terminal the story is one line each on standard output, ending in the summary."""
     done = subprocess.run(
-        [sys.executable, "-m", "holdfast", "paper", "--speed", "200", "--seconds", "6"],
+        [sys.executable, "-m", "holdfast", "paper", "--speed", "max"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

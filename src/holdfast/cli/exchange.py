@@ -13,10 +13,12 @@ import os
 import random
 import signal
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.cli.output import add_json_argument, print_json
+from holdfast.core.clock import SystemClock
 from holdfast.core.errors import EXIT_OK, BadInput
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ examples:
 
 faults: 5xx_before 5xx_after drop hang garbage 429 dup gap, each with a rate from 0 to 1; scripted ones by
 market second: reads_500 reads_429 reads_hang reads_garbage orders_500 orders_500_after orders_429 cancels_500
-drop_next_order hang_next_order garbage_next_order drop_next_cancel dup_next_fill gap_next_frame
+drop_next_order drop_next_resting hang_next_order garbage_next_order drop_next_cancel dup_next_fill gap_next_frame
 """
 
 
@@ -56,6 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seconds", type=float, metavar="S", help="end the market after S seconds, then stop"
+    )
+    parser.add_argument(
+        "--market-seconds", type=float, metavar="S", help="end the market after S seconds of market time"
+    )
+    parser.add_argument(
+        "--start",
+        type=_start,
+        metavar="TIME",
+        help="when the seeded market begins: ISO 8601 or Unix seconds (default: now; tapes keep theirs)",
     )
     parser.add_argument(
         "--hold", action="store_true", help="market time stands still while nobody follows holdfast_clock"
@@ -101,6 +112,17 @@ def _speed(text: str) -> float | None:
     return speed
 
 
+def _start(text: str) -> int:
+    """A moment as UTC ns."""
+    try:
+        when = datetime.fromtimestamp(int(text), UTC) if text.isdecimal() else datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither ISO 8601 nor Unix seconds") from None
+    if when.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r} names no time zone; add Z or an offset")
+    return int(when.timestamp()) * _NANOS
+
+
 def _feed(args: argparse.Namespace) -> Feed:
     if args.tape is not None:
         from holdfast.venues.paper.tape import open_feed
@@ -109,9 +131,12 @@ def _feed(args: argparse.Namespace) -> Feed:
     from holdfast.venues.paper.market import DURATION_NS, SeededMarket
 
     secs = _ALONE_SECS if args.seconds is None or args.speed is None else args.seconds * args.speed
+    secs = args.market_seconds or secs
+    # A client's own clock must agree with the market's, or its expirations and closing times mean nothing.
+    start_ns = args.start if args.start is not None else SystemClock().now_ns() // _NANOS * _NANOS
     # Seeded by an explicit number so that a run can be repeated; nothing secret is drawn from it.
     source = random.Random(args.seed)  # noqa: S311  invented prices, not keys
-    return SeededMarket(source, duration_ns=max(DURATION_NS, round(secs * _NANOS)))
+    return SeededMarket(source, start_ns=start_ns, duration_ns=max(DURATION_NS, round(secs * _NANOS)))
 
 
 async def _serve(args: argparse.Namespace) -> int:
@@ -128,6 +153,7 @@ async def _serve(args: argparse.Namespace) -> int:
         script=FaultScript(read_script(args.faults_at, feed.start_ns)),
         speed=args.speed,
         seconds=args.seconds,
+        market_secs=args.market_seconds,
         hold=True if args.hold else None,
         tier=args.tier,
         directory=args.dir,

@@ -21,7 +21,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import aiohttp
 import msgspec
 
 from holdfast.audit.format import Record
@@ -40,6 +42,7 @@ from holdfast.core.errors import (
     BadInput,
     CircuitBreakerOpenError,
     VenueError,
+    VenueUnreachable,
 )
 from holdfast.core.money import MoneyE6, QtyE2, format_money, format_price, format_qty
 from holdfast.core.orders import OrderStatus
@@ -49,9 +52,10 @@ from holdfast.execution.venue import VenueEvent, VenueOrder, VenueTime
 from holdfast.wiring import Desk, open_desk
 
 DEFAULT_SPEED = "20"
-DEFAULT_SECONDS = 60.0
+DEFAULT_MARKET_SECS = 1200
+SEEDED_START = "2026-11-20T16:00:00Z"
 # Market seconds at which the exchange of the full story misbehaves; see `holdfast exchange --faults-at`.
-STORY_FAULTS = "400:reads_500=5,760:drop_next_order=1"
+STORY_FAULTS = "400:reads_500=5,760:drop_next_resting=1"
 _TELL_EVERY_SECS = 0.5
 _READ_ATTEMPTS = 6
 
@@ -112,7 +116,7 @@ async def _session(
             msgspec.structs.replace(config, kalshi=account),
             audit_dir=directory / "audit",
             strategies=strategies,
-            venue_clock=True,
+            market_ns=await _market_time(endpoints.rest),
             seed=args.seed,
         )
         story = Story()
@@ -147,14 +151,34 @@ async def _exchange(
     taped = args.tape is not None
     arguments = ["--seed", str(args.seed), "--dir", str(directory / "exchange"), "--port", "0", "--hold"]
     arguments += ["--speed", args.speed or ("max" if taped else DEFAULT_SPEED)]
-    if args.seconds is not None or not taped:
-        arguments += ["--seconds", str(args.seconds if args.seconds is not None else DEFAULT_SECONDS)]
+    if args.seconds is not None:
+        arguments += ["--seconds", str(args.seconds)]
+    elif not taped:
+        # A minute at the default speed; the same market at any other, so that a seed decides the same.
+        arguments += ["--market-seconds", str(DEFAULT_MARKET_SECS)]
+    arguments += [] if taped else ["--start", SEEDED_START]
     if taped:
         arguments += ["--tape", args.tape]
     if full_story:
         arguments += ["--faults-at", STORY_FAULTS]
     async with running_exchange(arguments) as endpoints:
         yield endpoints
+
+
+async def _market_time(rest: str) -> int:
+    """The exchange's time, UTC ns, so that the journal's first record already carries it."""
+    parts = urlsplit(rest)
+    url = f"{parts.scheme}://{parts.netloc}/holdfast/clock"
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session,
+            session.get(url) as answer,
+        ):
+            return msgspec.json.decode(await answer.read(), type=dict[str, int])["ts_ns"]
+    except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError, KeyError) as error:
+        raise VenueUnreachable(
+            f"no paper exchange answers at {rest!r}: {error}", hint="start one with `holdfast exchange`"
+        ) from error
 
 
 async def _trade(desk: Desk, story: Story, screen: Screen) -> None:

@@ -46,6 +46,8 @@ PAUSE_NS: Final = 10 * NANOS
 DEFAULT_SPEED: Final = 20
 WS_PATH: Final = "/trade-api/ws/v2"
 CONTROL_PATH: Final = "/holdfast/faults"
+CLOCK_PATH: Final = "/holdfast/clock"
+_MAY_REST: Final = b'"good_till_canceled"'
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -106,6 +108,7 @@ class PaperExchange:
         script: FaultScript | None = None,
         speed: float | None = DEFAULT_SPEED,
         seconds: float | None = None,
+        market_secs: float | None = None,
         hold: bool | None = None,
         tier: str = "paper",
         cash: MoneyE6 = DEFAULT_CASH,
@@ -115,8 +118,9 @@ class PaperExchange:
         clock: Clock | None = None,
         key: KeyPair | None = None,
     ) -> None:
-        if (speed is not None and speed <= 0) or (seconds is not None and seconds <= 0):
-            raise BadInput(f"speed {speed} and seconds {seconds} must be above 0")
+        for name, given in (("speed", speed), ("seconds", seconds), ("market seconds", market_secs)):
+            if given is not None and given <= 0:
+                raise BadInput(f"{name} {given} must be above 0")
         self.engine = Engine(feed, seed=seed, dedup=dedup, cash=cash, precision=precision)
         self.faults = Faults(seed, faults, script)
         self.hub = Hub(self.engine, self.faults)
@@ -125,6 +129,7 @@ class PaperExchange:
         self._upcoming: MarketEvent | None = None
         self._speed = speed
         self._seconds = seconds
+        self._market_secs = market_secs
         self._hold = speed is None if hold is None else hold
         self._limits = RateLimits(tier_named(tier))
         self._limits_by_market = False
@@ -251,9 +256,10 @@ class PaperExchange:
                 await self.hub.flushed()
 
     def _end_ns(self) -> int:
-        if self._seconds is None or self._speed is None:
-            return 1 << 63
-        return self._feed.start_ns + round(self._seconds * self._speed * NANOS)
+        ends = [self._market_secs] if self._market_secs is not None else []
+        if self._seconds is not None and self._speed is not None:
+            ends.append(self._seconds * self._speed)
+        return self._feed.start_ns + round(min(ends) * NANOS) if ends else 1 << 63
 
     def _next_tick(self, upcoming: MarketEvent | None, end_ns: int) -> tuple[int, float]:
         """When the next tick is, and the wall seconds until then; on the grid of ticks from the feed's start."""
@@ -285,6 +291,7 @@ class PaperExchange:
         for route in self._rest.routes:
             app.router.add_route(route.method, wire.PREFIX + route.path, route.handler)
         app.router.add_get(WS_PATH, self._stream)
+        app.router.add_get(CLOCK_PATH, self._tell_time)
         if self._control:
             app.router.add_post(CONTROL_PATH, self._add_fault)
         return app
@@ -312,7 +319,8 @@ class PaperExchange:
         if path is None:
             return await handler(request)
         kind = _class_of(request.method)
-        fault = self.faults.for_request(kind, path, self.engine.now_ns)
+        may_rest = kind is RequestClass.CREATE and _MAY_REST in await request.read()
+        fault = self.faults.for_request(kind, path, self.engine.now_ns, may_rest=may_rest)
         if fault is Fault.ERROR_BEFORE:
             return _internal_error()
         if fault is Fault.TOO_MANY:
@@ -366,6 +374,10 @@ class PaperExchange:
         await socket.prepare(request)
         await self.hub.serve(socket)
         return socket
+
+    async def _tell_time(self, _request: web.Request) -> web.StreamResponse:
+        """Market time, for a follower that wants to set its clock before it begins."""
+        return answer({"ts_ns": self.engine.now_ns})
 
     async def _add_fault(self, request: web.Request) -> web.StreamResponse:
         try:

@@ -81,6 +81,7 @@ SCRIPTS: Mapping[str, tuple[Fault, tuple[RequestClass, ...]]] = {
     "orders_429": (Fault.TOO_MANY, _ORDERS),
     "cancels_500": (Fault.ERROR_BEFORE, _CANCELS),
     "drop_next_order": (Fault.DROP, _ORDERS),
+    "drop_next_resting": (Fault.DROP, _ORDERS),
     "hang_next_order": (Fault.HANG, _ORDERS),
     "garbage_next_order": (Fault.GARBAGE, _ORDERS),
     "drop_next_cancel": (Fault.DROP, _CANCELS),
@@ -88,6 +89,9 @@ SCRIPTS: Mapping[str, tuple[Fault, tuple[RequestClass, ...]]] = {
     "gap_next_frame": (Fault.GAP, ()),
 }
 """The words of `--faults-at`: which fault meets which requests."""
+
+_RESTING_ONLY: Final = frozenset({"drop_next_resting"})
+"""Words that pass over an order that cannot rest."""
 
 
 class ScriptedFault(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +102,7 @@ class ScriptedFault(msgspec.Struct, frozen=True, kw_only=True):
         path: Only paths under /trade-api/v2 that begin with this, for instance "/markets"; "" for all.
         count: How many, at least 1.
         at_ns: Market time from which it counts, UTC ns; 0 for at once.
+        resting: Only orders that may rest (good till canceled) match.
     """
 
     fault: Fault
@@ -105,6 +110,7 @@ class ScriptedFault(msgspec.Struct, frozen=True, kw_only=True):
     path: str = ""
     count: int = 1
     at_ns: int = 0
+    resting: bool = False
 
 
 def read_rates(text: str) -> dict[Fault, int]:
@@ -146,7 +152,13 @@ def read_script(text: str, start_ns: int) -> list[ScriptedFault]:
             raise BadInput(f"--faults-at {left}={value}: seconds and count are whole numbers, count above 0")
         fault, classes = SCRIPTS[word]
         script.append(
-            ScriptedFault(fault=fault, classes=classes, count=int(value), at_ns=start_ns + int(when) * NANOS)
+            ScriptedFault(
+                fault=fault,
+                classes=classes,
+                count=int(value),
+                at_ns=start_ns + int(when) * NANOS,
+                resting=word in _RESTING_ONLY,
+            )
         )
     return script
 
@@ -167,7 +179,10 @@ def read_control(body: bytes) -> ScriptedFault:
         raise BadInput(f"count {asked.count} of fault {asked.fault!r} is below 1")
     if asked.fault in SCRIPTS:
         fault, classes = SCRIPTS[asked.fault]
-        return ScriptedFault(fault=fault, classes=classes, path=asked.path, count=asked.count)
+        resting = asked.fault in _RESTING_ONLY
+        return ScriptedFault(
+            fault=fault, classes=classes, path=asked.path, count=asked.count, resting=resting
+        )
     if asked.fault not in set(Fault) or asked.requests not in _TARGETS:
         raise BadInput(
             f"fault {asked.fault[:40]!r} of requests {asked.requests[:40]!r} is unknown",
@@ -204,7 +219,13 @@ class FaultScript:
         self._pending.append(_Pending(what))
 
     def next(
-        self, faults: Iterable[Fault], now_ns: int, kind: RequestClass | None = None, path: str = ""
+        self,
+        faults: Iterable[Fault],
+        now_ns: int,
+        kind: RequestClass | None = None,
+        path: str = "",
+        *,
+        may_rest: bool = False,
     ) -> Fault | None:
         """The scripted fault that meets this request or frame, used up by the question."""
         wanted = frozenset(faults)
@@ -213,6 +234,7 @@ class FaultScript:
             if (
                 what.fault not in wanted
                 or now_ns < what.at_ns
+                or (what.resting and not may_rest)
                 or (kind is not None and (kind not in what.classes or not path.startswith(what.path)))
             ):
                 continue
@@ -238,9 +260,14 @@ class Faults:
         self._rates = dict(rates or {})
         self._ordinals: Counter[str] = Counter()
 
-    def for_request(self, kind: RequestClass, path: str, now_ns: int) -> Fault | None:
-        """The fault of the next request of *kind*; *path* without the /trade-api/v2 before it."""
-        told = self.script.next(REQUEST_FAULTS, now_ns, kind, path)
+    def for_request(
+        self, kind: RequestClass, path: str, now_ns: int, *, may_rest: bool = False
+    ) -> Fault | None:
+        """The fault of the next request of *kind*; *path* without the /trade-api/v2 before it.
+
+        *may_rest* says that it is an order good till canceled.
+        """
+        told = self.script.next(REQUEST_FAULTS, now_ns, kind, path, may_rest=may_rest)
         return self._count(told or self._drawn(REQUEST_FAULTS, kind.value), ordinal=kind.value)
 
     def for_frame(self, fault: Fault, now_ns: int) -> bool:

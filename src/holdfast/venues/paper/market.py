@@ -17,7 +17,6 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from holdfast.core.errors import BadInput
@@ -271,12 +270,11 @@ class SeededMarket:
         self.start_ns = start_ns
         self.duration_ns = duration_ns
         self._ends_ns = start_ns + duration_ns * 7 // 10 // _TICK_NS * _TICK_NS
-        day = datetime.fromtimestamp(start_ns // 1_000_000_000, UTC).strftime("%y%b%d").upper()
         later_ns = start_ns + _DAY_NS
         self._events = (
-            _game(f"KXPAPERGAME-{day}OAKELM", ("OAK", "Oakdale"), ("ELM", "Elmwood"), self._ends_ns),
-            _game(f"KXPAPERGAME-{day}RIVHIL", ("RIV", "Riverton"), ("HIL", "Hillford"), later_ns),
-            _single(f"KXPAPERRAIN-{day}", later_ns),
+            _game("KXPAPERGAME-OAKELM", ("OAK", "Oakdale"), ("ELM", "Elmwood"), self._ends_ns),
+            _game("KXPAPERGAME-RIVHIL", ("RIV", "Riverton"), ("HIL", "Hillford"), later_ns),
+            _single("KXPAPERRAIN", later_ns),
         )
         self.markets = tuple(spec for specs in self._events for spec in specs)
 
