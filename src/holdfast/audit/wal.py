@@ -611,14 +611,15 @@ class WriteAheadLog:
             bounded, self._queued_bytes = self._queued_bytes, 0
             self._markers = 0
             self._queue, self._base = [], first + len(items)
-            batch = self._written_batch
-            if batch.led:
-                self._writing, self._written_batch = batch, Batch()
+            # Whoever joins from here on waits for the next write.
+            waiting = self._written_batch if self._written_batch.led else None
+            if waiting is not None:
+                self._writing, self._written_batch = waiting, Batch()
         if markers:
             self._write_segments(items, first)
         written = 0 if markers else self._write_lines(items, first)
-        if batch.led:
-            batch.finish(None)
+        if waiting is not None:
+            waiting.finish(None)
         if not markers:
             with self._mutex:
                 # Give back what the bounds asked for too much, so that segments fill up.

@@ -199,6 +199,25 @@ def test_threads_and_tasks_share_one_order(tmp_path):
     assert len(list((tmp_path / "log").glob("audit_*"))) > 3
 
 
+def test_task_that_joins_during_a_write_waits_for_the_next_one():
+    """A WRITTEN append that joins while another batch is being written is not acknowledged with that batch."""
+    disk = SimulatedStorage()
+    log = simulated(disk)
+    log.append("NOTE", {"tag": "a"})
+
+    def join(operation, name):
+        if operation == "pwrite":
+            with log._mutex:
+                log._written_batch.led = True
+
+    disk.on_call = join
+    log.append("NOTE", {"tag": "b"}, level=Level.WRITTEN)
+    disk.on_call = None
+    assert log._written_batch.led
+    assert not log._written_batch.finished
+    log.close()
+
+
 def test_cancelling_a_wait_cancels_only_the_wait(tmp_path):
     """A cancelled append is still written, and its neighbours are acknowledged."""
 
