@@ -11,7 +11,7 @@ from support.journal import HandmadeLog, rows, small_log
 
 from holdfast.audit.format import leaf_hash
 from holdfast.audit.head import HeadState
-from holdfast.audit.query import read_lines
+from holdfast.audit.query import read_lines, read_records
 from holdfast.audit.verify import verify
 from holdfast.audit.wal import WriteAheadLog
 from holdfast.cli.main import main
@@ -263,7 +263,9 @@ def test_verify_of_a_torn_log_exits_0_and_recover_repairs_it(home, capsys):
     report = verify(home)
     assert report.ok, report.problems
     assert not report.needs_recovery
-    assert report.total_entries == 8  # a new day's SEGMENT, and RECOVERY
+    # It goes on in a new day's segment, says that it recovered, and seals the day before.
+    later = [record.type for record in read_records(home, start_seq=7)]
+    assert later == ["SEGMENT", "RECOVERY", "SEALED"]
 
 
 def test_recover_refuses_damage_and_changes_nothing(home, capsys):
