@@ -19,20 +19,11 @@ from holdfast.execution.venue import Book, PublicTrade
 _CENT = PriceE4(100)
 
 
-class JoinTheBid(Strategy):
-    """Rests a small buy at the best bid of each market, for a minute, and quotes again when it is gone.
+class _Remembering(Strategy):
+    """Remembers each market's book and the inventory this strategy built in it."""
 
-    With inventory it rests a sell at the best ask instead.
-    """
-
-    name = "join-bid"
-
-    def __init__(self, *, size: QtyE2 = QtyE2(500), rest_secs: int = 60, every_secs: int = 75) -> None:
-        self._size = size
-        self._rest_ns = rest_secs * NANOS
-        self._every_ns = every_secs * NANOS
+    def __init__(self) -> None:
         self._books: dict[str, Book] = {}
-        self._next_ns: dict[str, int] = {}
         self._held: dict[str, int] = {}
 
     def on_book(self, book: Book) -> Iterable[Signal]:
@@ -41,9 +32,25 @@ class JoinTheBid(Strategy):
         return ()
 
     def on_fill(self, fill: Fill) -> Iterable[Signal]:
-        """Remember the inventory this strategy built."""
+        """Remember the inventory."""
         self._held[fill.ticker] = self._held.get(fill.ticker, 0) + fill.delta
         return ()
+
+
+class JoinTheBid(_Remembering):
+    """Rests a small buy at the best bid of each market, for a minute, and quotes again when it is gone.
+
+    With inventory it rests a sell at the best ask instead.
+    """
+
+    name = "join-bid"
+
+    def __init__(self, *, size: QtyE2 = QtyE2(500), rest_secs: int = 60, every_secs: int = 75) -> None:
+        super().__init__()
+        self._size = size
+        self._rest_ns = rest_secs * NANOS
+        self._every_ns = every_secs * NANOS
+        self._next_ns: dict[str, int] = {}
 
     def on_tick(self, now_ns: int) -> Iterable[Signal]:
         """Quote each market once a period."""
@@ -70,29 +77,18 @@ class JoinTheBid(Strategy):
         return signals
 
 
-class FollowTheTape(Strategy):
+class FollowTheTape(_Remembering):
     """Takes in the direction of the last prints when enough of them agree, and leaves when they turn."""
 
     name = "follow-tape"
 
     def __init__(self, *, size: QtyE2 = QtyE2(300), window: int = 8, rest_secs: int = 20) -> None:
+        super().__init__()
         self._size = size
         self._window = window
         self._pause_ns = rest_secs * NANOS
-        self._books: dict[str, Book] = {}
         self._signs: dict[str, list[int]] = {}
-        self._held: dict[str, int] = {}
         self._next_ns: dict[str, int] = {}
-
-    def on_book(self, book: Book) -> Iterable[Signal]:
-        """Remember the book."""
-        self._books[book.ticker] = book
-        return ()
-
-    def on_fill(self, fill: Fill) -> Iterable[Signal]:
-        """Remember the inventory this strategy built."""
-        self._held[fill.ticker] = self._held.get(fill.ticker, 0) + fill.delta
-        return ()
 
     def on_trade(self, trade: PublicTrade) -> Iterable[Signal]:
         """Act when the window is one-sided."""
@@ -116,29 +112,18 @@ class FollowTheTape(Strategy):
         return Signal(ticker=ticker, side=side, count=self._size, price=limit, strategy=self.name)
 
 
-class BuyTheFavorite(Strategy):
+class BuyTheFavorite(_Remembering):
     """Buys a little of whichever outcome the book calls likely, on a fixed rhythm, up to a cap per market."""
 
     name = "favorite"
 
     def __init__(self, *, size: QtyE2 = QtyE2(200), most: QtyE2 = QtyE2(2000), every_secs: int = 45) -> None:
+        super().__init__()
         self._size = size
         self._most = most
-        self._held: dict[str, int] = {}
         self._every_ns = every_secs * NANOS
-        self._books: dict[str, Book] = {}
         self._next_ns = 0
         self._turn = 0
-
-    def on_book(self, book: Book) -> Iterable[Signal]:
-        """Remember the book."""
-        self._books[book.ticker] = book
-        return ()
-
-    def on_fill(self, fill: Fill) -> Iterable[Signal]:
-        """Remember the inventory this strategy built."""
-        self._held[fill.ticker] = self._held.get(fill.ticker, 0) + fill.delta
-        return ()
 
     def on_tick(self, now_ns: int) -> Iterable[Signal]:
         """Buy in the next market of the round."""
@@ -162,36 +147,31 @@ class BuyTheFavorite(Strategy):
         )
 
 
-class Overreach(Strategy):
+class Overreach(_Remembering):
     """Asks once, after *after_secs*, for far more than any limit allows: the order that must be refused."""
 
     name = "overreach"
 
     def __init__(self, *, size: QtyE2 = QtyE2(500_00), after_secs: int = 200) -> None:
+        super().__init__()
         self._size = size
         self._after_ns = after_secs * NANOS
         self._due_ns = 0
-        self._book: Book | None = None
-
-    def on_book(self, book: Book) -> Iterable[Signal]:
-        """Remember one book."""
-        self._book = book
-        return ()
+        self._asked = False
 
     def on_tick(self, now_ns: int) -> Iterable[Signal]:
-        """Ask once."""
+        """Ask once, in the first market that has somebody to buy from."""
         self._due_ns = self._due_ns or now_ns + self._after_ns
-        if self._book is None or self._book.best_ask is None or now_ns < self._due_ns or not self._size:
+        if self._asked or now_ns < self._due_ns:
             return ()
-        wish = Signal(
-            ticker=self._book.ticker,
-            side=Side.YES,
-            count=self._size,
-            price=self._book.best_ask,
-            strategy=self.name,
-        )
-        self._size = QtyE2(0)
-        return (wish,)
+        for ticker, book in sorted(self._books.items()):
+            if book.best_ask is not None:
+                self._asked = True
+                wish = Signal(
+                    ticker=ticker, side=Side.YES, count=self._size, price=book.best_ask, strategy=self.name
+                )
+                return (wish,)
+        return ()
 
 
 def paper_strategies() -> Sequence[Strategy]:
