@@ -29,7 +29,7 @@ kept: in `details` by `Record`, anywhere else by whoever copies the line.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from math import isfinite
@@ -125,7 +125,31 @@ def _refuse_unwritable(value: object, path: str) -> None:
         raise BadInput(f"{path} is a set, whose order no replay repeats; write a sorted list")
 
 
-_all_scalars = frozenset({str, int, bool, type(None)}).issuperset
+_SCALARS = frozenset({str, int, bool, type(None)})
+_all_scalars = _SCALARS.issuperset
+_all_text = frozenset({str}).issuperset
+
+
+def _is_plain(value: object) -> bool:
+    """Whether *value* is made of nothing but what every record is made of, by exact types.
+
+    False says only that `_refuse_unwritable` has to look: it knows every type, and where in the value it is.
+    """
+    kind = type(value)
+    if kind is dict:
+        fields = cast("dict[object, object]", value)
+        if not _all_text(map(type, fields)):
+            return False
+        inner: Collection[object] = fields.values()
+    elif kind is list:
+        inner = cast("list[object]", value)
+    elif kind is float:
+        return isfinite(cast("float", value))
+    else:
+        return kind in _SCALARS
+    if _all_scalars(map(type, inner)):  # most are flat
+        return True
+    return all(_is_plain(item) for item in inner if type(item) not in _SCALARS)
 
 
 def encode_details(details: Mapping[str, Any]) -> bytes:
@@ -135,9 +159,7 @@ def encode_details(details: Mapping[str, Any]) -> bytes:
         BadInput: A key is not text, a number is NaN or infinite, or a value has no JSON form.
     """
     try:
-        # Most records are flat; only one that can hide a float, a set or another key is walked.
-        "".join(details)
-        if not _all_scalars(map(type, details.values())):
+        if not _is_plain(details):
             _refuse_unwritable(details, "details")
         return _encode(details)
     except BadInput:

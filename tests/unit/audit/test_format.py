@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from holdfast.audit import format as audit_format
 from holdfast.audit.format import (
     MAX_RECORD_BYTES,
+    _is_plain,
+    _refuse_unwritable,
     decode_facts,
     decode_line,
     encode_details,
@@ -21,6 +23,7 @@ from holdfast.audit.format import (
     type_of_middle,
 )
 from holdfast.core.errors import BadInput
+from holdfast.core.signals import Side
 
 LINE = encode_line(
     7, 5, 1763634000123456789, "STATE", "ops", "gate", encode_details({"from": "A", "to": "B"})
@@ -148,6 +151,32 @@ def test_details_that_json_cannot_hold_are_refused(details):
     """NaN, infinities, keys that are not text, sets and broken text never reach a line."""
     with pytest.raises(BadInput):
         encode_details(details)
+
+
+NUMBERS = st.integers() | st.floats()
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.text() | st.sampled_from(list(Side)) | st.frozensets(NUMBERS),
+    lambda inner: (
+        st.lists(inner) | st.tuples(inner) | st.dictionaries(st.text() | st.integers() | st.none(), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@pytest.mark.invariant("I11")
+@given(value=ANYTHING)
+def test_the_quick_look_at_details_passes_nothing_that_the_slow_one_refuses(value):
+    """What is found plain by exact types is never something that the walk over every type refuses."""
+    if _is_plain(value):
+        _refuse_unwritable(value, "details")
+
+
+def test_a_refusal_names_the_place():
+    """However deep it hides, what cannot be written is named with the way to it."""
+    with pytest.raises(BadInput, match=r"details\.rows\[1\]\.x is nan"):
+        encode_details({"rows": [[1, "a"], {"x": float("nan")}]})
+    with pytest.raises(BadInput, match=r"details\.rows has the key 7 of type int"):
+        encode_details({"rows": {7: 1}})
 
 
 def test_too_long_record_is_refused():
