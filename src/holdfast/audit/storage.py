@@ -20,7 +20,7 @@ import stat
 from pathlib import Path
 from typing import Protocol, cast
 
-from holdfast.core.errors import AuditError
+from holdfast.core.errors import LogUnwritable
 
 PAGE_BYTES = 4096
 
@@ -139,7 +139,7 @@ class Storage(Protocol):
 
         Raises:
             FileNotFoundError: It does not exist and was not to be created.
-            AuditError: It may not be trusted with a log; the message says why.
+            LogUnwritable: It may not be trusted with a log; the message says why.
         """
         ...
 
@@ -282,17 +282,21 @@ class LocalStorage:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except NotADirectoryError as why:
             kind = "a link" if path.is_symlink() else "not a directory"
-            raise AuditError(f"log directory refused: {str(path)!r} is {kind}") from why
+            raise LogUnwritable(f"log directory refused: {str(path)!r} is {kind}", hint=_ELSEWHERE) from why
         except OSError as why:
             if path.is_symlink():
-                raise AuditError(f"log directory refused: {str(path)!r} is a link") from why
+                raise LogUnwritable(
+                    f"log directory refused: {str(path)!r} is a link", hint=_ELSEWHERE
+                ) from why
             raise
         if create and os.fstat(fd).st_mode & 0o027:
             try:
                 os.fchmod(fd, 0o700)
             except PermissionError as why:
                 os.close(fd)
-                raise AuditError(f"log directory refused: {str(path)!r} belongs to another user") from why
+                raise LogUnwritable(
+                    f"log directory refused: {str(path)!r} belongs to another user", hint=_ELSEWHERE
+                ) from why
         return LocalDirectory(path, fd)
 
 
@@ -324,7 +328,7 @@ def _refuse_unsafe_parents(path: Path) -> None:
         else:
             continue
         mode = f"{stat.S_IMODE(facts.st_mode):04o}"
-        raise AuditError(
+        raise LogUnwritable(
             f"log directory refused: {str(directory)!r} above it is unsafe, {why} (mode={mode})",
             hint=f"chmod go-w {directory}, or keep the log elsewhere",
         )
@@ -338,6 +342,7 @@ def _sync_parent(path: Path) -> None:
         os.close(fd)
 
 
+_ELSEWHERE = "choose another directory for the log"
 _FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 
 

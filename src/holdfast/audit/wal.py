@@ -61,7 +61,7 @@ from holdfast.audit.storage import PAGE_BYTES, Directory, File, LocalStorage, St
 from holdfast.audit.tree import Frontier
 from holdfast.audit.waiting import Batch
 from holdfast.core.clock import NANOS, Clock
-from holdfast.core.errors import AuditError, AuditWriteError, BadInput
+from holdfast.core.errors import AuditError, AuditWriteError, BadInput, DiskFull, LogUnwritable
 
 if TYPE_CHECKING:
     import asyncio
@@ -81,6 +81,8 @@ _AHEAD_BYTES = 1 << 20
 _IDLE_SECS = 1.0
 _SEGMENT_BOUND = 600
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_NO_DIRECTORY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG})
 
 
 class Level(IntEnum):
@@ -201,6 +203,7 @@ class WriteAheadLog:
         self._log_id = ""
         self._spare = ""  # an empty segment found at start, whose first sequence is the next
         self._space_low = False
+        self._is_full = False
         self._rotated: list[str] = []
 
         self._home: Directory | None = None
@@ -475,16 +478,25 @@ class WriteAheadLog:
 
     def _refusal(self) -> AuditError:
         if self._state == "poisoned":
-            return AuditWriteError(
-                f"audit log poisoned: {self._failure}",
-                hint="stop, repair the disk, start again: recovery runs then",
-            )
+            return self._failed_write()
         if os.getpid() != self._pid and self._pid:
             return AuditWriteError(
                 f"audit log refused: process {os.getpid()} is a fork of the writer {self._pid}",
                 hint="start children by exec, or open the log after the fork",
             )
         return AuditError("audit log refused: it was closed")
+
+    def _failed_write(self) -> AuditWriteError:
+        """What everybody is told of a poisoned log."""
+        if self._is_full:
+            return DiskFull(
+                f"audit log poisoned: {self._failure} (directory={str(self.directory)!r})",
+                hint="free space on that volume, then start again: nothing acknowledged is lost, recovery runs then",
+            )
+        return AuditWriteError(
+            f"audit log poisoned: {self._failure}",
+            hint="stop, repair the disk, start again: recovery runs then",
+        )
 
     # ------------------------------------------------------------------ waiting
 
@@ -803,6 +815,7 @@ class WriteAheadLog:
             if self._state == "poisoned":
                 return
             self._failure = f"{type(why).__name__}: {why}" if str(why) else type(why).__name__
+            self._is_full = isinstance(why, OSError) and why.errno in _NO_SPACE
             self._state = "poisoned"
             batches = (self._serving, self._writing, self._batch, self._written_batch)
             callbacks = list(self._poison_callbacks)
@@ -810,7 +823,7 @@ class WriteAheadLog:
             if head is not None:
                 with contextlib.suppress(OSError, ValueError):
                     head.write(self._durable, file.name if file else "", head.end_offset, HeadState.POISONED)
-        error = AuditWriteError(f"audit log poisoned: {self._failure}")
+        error = self._failed_write()
         for batch in batches:
             batch.finish(error)
         if head is not None:
@@ -921,10 +934,18 @@ class WriteAheadLog:
                     self._forget(home)
                     raise
             except OSError as why:
-                raise AuditError(
-                    f"audit log {str(self.directory)!r} cannot be opened: {why.strerror or why}",
-                    hint="check that the directory can be written and that the disk has room",
-                ) from why
+                raise self._refused_open(why) from why
+
+    def _refused_open(self, why: OSError) -> AuditError:
+        """What a directory that cannot hold the log is told as."""
+        what = f"audit log {str(self.directory)!r} cannot be opened: {(why.strerror or str(why)).lower()}"
+        if why.errno in _NO_SPACE:
+            return DiskFull(what, hint="free space on that volume, then start again")
+        if why.errno in _NO_RIGHT | _NO_DIRECTORY:
+            return LogUnwritable(
+                what, hint="give this user the right to write there, or choose another directory"
+            )
+        return AuditError(what, hint="check the disk and the path")
 
     def _refuse_to_open(self) -> None:
         if self._ended or self._state == "poisoned" or (self._pid and self._pid != os.getpid()):
@@ -946,6 +967,8 @@ class WriteAheadLog:
         except AuditError:
             raise
         except BaseException as why:
+            if isinstance(why, OSError) and why.errno in _NO_RIGHT:
+                raise  # nothing was written: the log is as it was
             self._poison(why)
             raise self._refusal() from why
         with self._mutex:

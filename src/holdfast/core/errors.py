@@ -12,8 +12,10 @@
     │   └── VenueAnswerUnknown     it may have happened; never repeat, reconcile
     ├── AuditError                 the log
     │   ├── AuditWriteError        a write or sync failed; the log is poisoned until reopened
+    │   │   └── DiskFull           there is no room for another record; free space, start again
     │   ├── AuditCorruption        the log is damaged at a named place; nothing was changed
-    │   └── LogHeld                another process writes this log; stop it or choose another directory
+    │   ├── LogHeld                another process writes this log; stop it or choose another directory
+    │   └── LogUnwritable          the directory cannot hold a log (rights, no directory); choose another
     └── ConfigError                configuration or environment; lists every problem at once
 
 A refusal is a value (`core.reasons.RejectReason`); an exception is a surprise, or a refusal carried across
@@ -145,6 +147,10 @@ class AuditWriteError(AuditError):
     """A write or sync failed; nothing after it is acknowledged until the log is reopened through recovery."""
 
 
+class DiskFull(AuditWriteError):
+    """The volume has no room for another record; what was acknowledged is there."""
+
+
 class AuditCorruption(AuditError):
     """The log is damaged.
 
@@ -167,6 +173,12 @@ class AuditCorruption(AuditError):
 
 class LogHeld(AuditError):
     """Another process writes this log."""
+
+
+class LogUnwritable(AuditError):
+    """The log's directory cannot be made, read or written as it is; a person chooses another or mends it."""
+
+    exit_code = EXIT_USER_ERROR
 
 
 class ConfigError(TradingError):

@@ -6,48 +6,81 @@ what was measured, against which bound, in which unit, for which keys. It prints
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 import msgspec
 
 
 class Code(StrEnum):
-    """Why an order was refused by us. The comment says what the trader can do."""
+    """Why an order was refused by us; `HINTS` says what the trader can do about each."""
 
     # limits: the order is too much
-    POSITION_LIMIT_EXCEEDED = "position_limit_exceeded"  # reduce, or raise max_position_size
-    ORDER_VALUE_EXCEEDED = "order_value_exceeded"  # split the order, or raise max_order_value
-    DAILY_LOSS_EXCEEDED = "daily_loss_exceeded"  # stop for today; only reducing orders pass
-    OPEN_ORDERS_EXCEEDED = "open_orders_exceeded"  # cancel something first
+    POSITION_LIMIT_EXCEEDED = "position_limit_exceeded"
+    ORDER_VALUE_EXCEEDED = "order_value_exceeded"
+    DAILY_LOSS_EXCEEDED = "daily_loss_exceeded"
+    OPEN_ORDERS_EXCEEDED = "open_orders_exceeded"
     # the order itself is wrong
-    UNKNOWN_INSTRUMENT = "unknown_instrument"  # check the ticker
-    PRICE_OUT_OF_RANGE = "price_out_of_range"  # the price of a contract lies strictly between 0 and 1
-    PRICE_OFF_GRID = "price_off_grid"  # move to the tick grid
-    BAD_COUNT = "bad_count"  # a count is positive
-    COUNT_BELOW_STEP = "count_below_step"  # the market trades in larger steps
-    BAD_INPUT = "bad_input"  # a field cannot be read
-    INTENT_CONFLICT = "intent_conflict"  # this key was used for another order
-    DUPLICATE_INTENT = "duplicate_intent"  # already decided; the recorded outcome stands
+    UNKNOWN_INSTRUMENT = "unknown_instrument"
+    INSTRUMENT_UNREAD = "instrument_unread"
+    PRICE_OUT_OF_RANGE = "price_out_of_range"
+    PRICE_OFF_GRID = "price_off_grid"
+    BAD_COUNT = "bad_count"
+    COUNT_BELOW_STEP = "count_below_step"
+    BAD_INPUT = "bad_input"
+    INTENT_CONFLICT = "intent_conflict"
+    DUPLICATE_INTENT = "duplicate_intent"
     # the world does not allow it now
-    MARKET_CLOSED = "market_closed"  # wait, or choose another market
-    MARK_UNKNOWN = "mark_unknown"  # a held instrument has no price; wait for its book
-    MARK_STALE = "mark_stale"  # its price is too old; wait for its book
-    BALANCE_UNKNOWN = "balance_unknown"  # the account could not be read
-    INSUFFICIENT_BALANCE = "insufficient_balance"  # deposit or reduce
-    SESSION_UNKNOWN = "session_unknown"  # the day's opening value is not recorded yet
+    MARKET_CLOSED = "market_closed"
+    MARK_UNKNOWN = "mark_unknown"
+    MARK_STALE = "mark_stale"
+    BALANCE_UNKNOWN = "balance_unknown"
+    INSUFFICIENT_BALANCE = "insufficient_balance"
+    SESSION_UNKNOWN = "session_unknown"
     # the state does not allow it
-    STATE_CANCEL_ONLY = (
-        "state_cancel_only"  # reconcile first; `holdfast audit query --type RECONCILE` says what differs
-    )
-    STATE_THROTTLED = "state_throttled"  # wait a moment; increasing orders are paced
-    STATE_REDUCING = "state_reducing"  # only orders that reduce risk pass
-    STATE_HALTED = "state_halted"  # a person releases it
-    CIRCUIT_BREAKER_OPEN = "circuit_breaker_open"  # the venue is failing; wait for the probe
-    AUDIT_UNAVAILABLE = "audit_unavailable"  # the log cannot take a record; nothing leaves
-    NOT_REDUCING = "not_reducing"  # declared reduce_only, but it adds risk or exceeds what can be closed
-    DEADLINE_PASSED = "deadline_passed"  # the admission grew too old before it could be sent; ask again
+    STATE_CANCEL_ONLY = "state_cancel_only"
+    STATE_THROTTLED = "state_throttled"
+    STATE_REDUCING = "state_reducing"
+    STATE_HALTED = "state_halted"
+    CIRCUIT_BREAKER_OPEN = "circuit_breaker_open"
+    AUDIT_UNAVAILABLE = "audit_unavailable"
+    NOT_REDUCING = "not_reducing"
+    DEADLINE_PASSED = "deadline_passed"
     # the fixed summary of the router
     RISK_CHECK_FAILED = "risk_check_failed"
+
+
+HINTS: Mapping[Code, str] = {
+    Code.POSITION_LIMIT_EXCEEDED: "reduce, or raise max_position_size",
+    Code.ORDER_VALUE_EXCEEDED: "split the order, or raise max_order_value",
+    Code.DAILY_LOSS_EXCEEDED: "stop for today; only reducing orders pass",
+    Code.OPEN_ORDERS_EXCEEDED: "cancel something first",
+    Code.UNKNOWN_INSTRUMENT: "check the ticker: the venue lists no such market",
+    Code.INSTRUMENT_UNREAD: "the venue did not say the rules of this market; try again when it answers",
+    Code.PRICE_OUT_OF_RANGE: "the price of a contract lies strictly between 0 and 1 dollar",
+    Code.PRICE_OFF_GRID: "move the price to the market's tick grid",
+    Code.BAD_COUNT: "a count is above zero; to sell, say action sell",
+    Code.COUNT_BELOW_STEP: "make the count a multiple of the market's step, mostly one whole contract",
+    Code.BAD_INPUT: "a field cannot be read",
+    Code.INTENT_CONFLICT: "this key was used for another order",
+    Code.DUPLICATE_INTENT: "already decided; the recorded outcome stands",
+    Code.MARKET_CLOSED: "wait, or choose another market",
+    Code.MARK_UNKNOWN: "a held instrument has no price; wait for its book",
+    Code.MARK_STALE: "its price is too old; wait for its book",
+    Code.BALANCE_UNKNOWN: "the account could not be read",
+    Code.INSUFFICIENT_BALANCE: "deposit or reduce",
+    Code.SESSION_UNKNOWN: "the day's opening value is not recorded yet",
+    Code.STATE_CANCEL_ONLY: "reconcile first: the newest RECONCILE and STATE records of the log say what stands in the way",
+    Code.STATE_THROTTLED: "wait a moment; increasing orders are paced",
+    Code.STATE_REDUCING: "only orders that reduce risk pass",
+    Code.STATE_HALTED: "a person releases it",
+    Code.CIRCUIT_BREAKER_OPEN: "the venue is failing, or refused the key: the newest BREAKER record of the log says which",
+    Code.AUDIT_UNAVAILABLE: "the log cannot take a record, so nothing leaves: free or repair its disk, then start again",
+    Code.NOT_REDUCING: "declared reduce_only, but it adds risk or exceeds what can be closed",
+    Code.DEADLINE_PASSED: "the admission grew too old before it could be sent; ask again",
+    Code.RISK_CHECK_FAILED: "the first refusal of the same order says why",
+}
+"""What the trader can do about a refusal, one sentence each."""
 
 
 class RejectReason(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +101,11 @@ class RejectReason(msgspec.Struct, frozen=True, kw_only=True):
     bound: str = ""
     unit: str = ""
     keys: dict[str, str] = {}
+
+    @property
+    def hint(self) -> str:
+        """What the trader can do about it."""
+        return HINTS[self.code]
 
     def __str__(self) -> str:
         """`order_value_exceeded 620.00 USD > 500.00 USD (ticker=...)`."""
