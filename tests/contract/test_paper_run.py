@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 
 import pytest
 from support.data import require
+from support.exchange import as_process
 
 from holdfast.audit.query import read_records
 from holdfast.breaker.machine import Verdict
@@ -189,3 +191,50 @@ def test_plain_lines_tell_the_story_when_nobody_watches(tmp_path):
         "next:",
     ):
         assert expected in done.stdout
+
+
+def started(tmp_path, *arguments):
+    """A paper run as a child process that has told its first line of trading."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "holdfast", "paper", *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if " order " in line:
+            break
+    return process
+
+
+def test_ctrl_c_ends_the_run_with_its_summary_and_lists_what_rests(tmp_path):
+    """An interrupted run is summed up: books equal, journal verified, exit code 0."""
+    process = started(tmp_path)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, out + err
+    assert "interrupted" in out
+    assert "equal the exchange's own" in out
+    assert "verified" in out
+
+
+def test_an_exchange_that_dies_ends_the_run_by_name(tmp_path):
+    """Killed under a running trader, the exchange is named as unreachable, exit code 5, and the journal verifies."""
+    with as_process("--hold", "--speed", "5") as exchange:
+        endpoints = exchange.endpoints
+        joined = [
+            "--exchange",
+            endpoints.rest,
+            "--key-id",
+            endpoints.key_id,
+            "--pem",
+            str(endpoints.pem_path),
+        ]
+        process = started(tmp_path, *joined, "--dir", "run")
+        exchange.process.kill()
+        _out, err = process.communicate(timeout=60)
+    assert process.returncode == 5
+    assert "no paper exchange answers" in err
+    assert "hint:" in err
+    assert main(["audit", "verify", str(tmp_path / "run" / "audit")]) == 0

@@ -10,13 +10,18 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
+import aiohttp
 import msgspec
 
 from holdfast.core.errors import VenueUnreachable
 
 _READY_SECS = 30.0
 _STOP_SECS = 10.0
+_ANSWER_SECS = 10.0
+_WATCH_EVERY_SECS = 1.0
+_MISSES = 3
 
 
 class Endpoints(msgspec.Struct, frozen=True):
@@ -74,6 +79,42 @@ async def running_exchange(arguments: Sequence[str]) -> AsyncGenerator[Endpoints
                 process.kill()
                 await process.wait()
         await errors
+
+
+async def market_time(rest: str) -> int:
+    """What time it is at the exchange, UTC ns.
+
+    Raises:
+        VenueUnreachable: No paper exchange answers there.
+    """
+    parts = urlsplit(rest)
+    url = f"{parts.scheme}://{parts.netloc}/holdfast/clock"
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_ANSWER_SECS)) as session,
+            session.get(url) as answer,
+        ):
+            return msgspec.json.decode(await answer.read(), type=dict[str, int])["ts_ns"]
+    except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
+        raise VenueUnreachable(
+            f"no paper exchange answers at {rest!r}: {str(error) or type(error).__name__}",
+            hint="start one with `holdfast exchange`; a run that lost its exchange verifies as it stands",
+        ) from error
+
+
+async def until_gone(rest: str) -> None:
+    """Return never; raise `VenueUnreachable` once the exchange has not answered three times in a row."""
+    missed = 0
+    while True:
+        await asyncio.sleep(_WATCH_EVERY_SECS)
+        try:
+            await market_time(rest)
+        except VenueUnreachable:
+            missed += 1
+            if missed == _MISSES:
+                raise
+        else:
+            missed = 0
 
 
 class ExchangeFailed(VenueUnreachable):

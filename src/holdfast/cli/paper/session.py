@@ -10,41 +10,29 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gzip
-import hashlib
 import importlib
 import itertools
-import shutil
 import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
 
-from holdfast.audit.format import Record
 from holdfast.audit.query import read_records
-from holdfast.audit.verify import verify
 from holdfast.cli.output import on_terminal, print_json
-from holdfast.cli.paper.exchange_process import Endpoints, running_exchange
+from holdfast.cli.paper.exchange_process import Endpoints, market_time, running_exchange, until_gone
 from holdfast.cli.paper.screen import Screen, choose_screen
-from holdfast.cli.paper.story import CHAPTERS, Story
+from holdfast.cli.paper.story import Story
+from holdfast.cli.paper.summary import Outcome, print_summary, sum_up, verdict
 from holdfast.config import Config, KalshiConfig, load_config
 from holdfast.core.errors import (
-    EXIT_CANNOT_ACT,
-    EXIT_INTEGRITY,
-    EXIT_OK,
-    EXIT_USER_ERROR,
     BadInput,
     CircuitBreakerOpenError,
     VenueError,
-    VenueUnreachable,
 )
-from holdfast.core.money import MoneyE6, QtyE2, format_money, format_price, format_qty
+from holdfast.core.money import QtyE2, format_price, format_qty
 from holdfast.core.orders import OrderStatus
 from holdfast.execution.examples import paper_strategies
 from holdfast.execution.strategy import Strategy
@@ -57,26 +45,8 @@ SEEDED_START = "2026-11-20T16:00:00Z"
 # Market seconds at which the exchange of the full story misbehaves; see `holdfast exchange --faults-at`.
 STORY_FAULTS = "400:reads_500=5,760:drop_next_resting=1"
 _TELL_EVERY_SECS = 0.5
+_LEAVE_SECS = 2.0
 _READ_ATTEMPTS = 6
-
-
-class Outcome(msgspec.Struct, kw_only=True):
-    """What a run ended with, before it is summed up."""
-
-    seed: int
-    directory: str
-    orders: dict[str, int]
-    refusals: dict[str, int]
-    breaker: list[dict[str, Any]]
-    pnl_e6: MoneyE6 | None
-    journal: dict[str, Any]
-    decisions: int
-    decisions_sha256: str
-    exchange_matches: bool
-    differences: list[str]
-    chapters_missing: list[str]
-    tampered: dict[str, Any]
-    resting: list[str]
 
 
 def run_session(args: argparse.Namespace) -> int:
@@ -95,8 +65,8 @@ def run_session(args: argparse.Namespace) -> int:
     if args.json:
         print_json(outcome)
     else:
-        _print_summary(outcome)
-    return _verdict(outcome)
+        print_summary(outcome)
+    return verdict(outcome)
 
 
 async def _session(
@@ -116,13 +86,15 @@ async def _session(
             msgspec.structs.replace(config, kalshi=account),
             audit_dir=directory / "audit",
             strategies=strategies,
-            market_ns=await _market_time(endpoints.rest),
+            market_ns=await market_time(endpoints.rest),
             seed=args.seed,
         )
         story = Story()
         try:
             with screen:
-                await _trade(desk, story, screen)
+                if await _trade(desk, endpoints.rest, story, screen):
+                    full_story = False
+                    screen.heading("interrupted; the story ends here")
             resting, differences = await _leave(desk, cancel=args.cancel_on_exit)
             today = desk.trader.gate.daily_pnl()
         finally:
@@ -130,7 +102,7 @@ async def _session(
     for record in read_records(directory / "audit", start_seq=story.last_seq + 1):
         for line in story.tell(record):
             screen.show(line, story)
-    return _sum_up(
+    return sum_up(
         args.seed,
         directory,
         story,
@@ -165,38 +137,45 @@ async def _exchange(
         yield endpoints
 
 
-async def _market_time(rest: str) -> int:
-    """The exchange's time, UTC ns, so that the journal's first record already carries it."""
-    parts = urlsplit(rest)
-    url = f"{parts.scheme}://{parts.netloc}/holdfast/clock"
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session,
-            session.get(url) as answer,
-        ):
-            return msgspec.json.decode(await answer.read(), type=dict[str, int])["ts_ns"]
-    except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError, KeyError) as error:
-        raise VenueUnreachable(
-            f"no paper exchange answers at {rest!r}: {error}", hint="start one with `holdfast exchange`"
-        ) from error
+async def _trade(desk: Desk, rest: str, story: Story, screen: Screen) -> bool:
+    """Trade until the venue's clock ends, telling the story meanwhile; True when somebody pressed Ctrl-C.
 
-
-async def _trade(desk: Desk, story: Story, screen: Screen) -> None:
-    """Trade until the venue's clock ends or somebody presses Ctrl-C, telling the story meanwhile."""
+    Raises:
+        VenueUnreachable: The exchange is gone.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    telling = asyncio.create_task(_tell(desk, story, screen))
+    trading = asyncio.create_task(_follow(desk, stop))
+    beside = {
+        asyncio.create_task(_tell(desk, story, screen)),
+        asyncio.create_task(until_gone(rest)),
+        asyncio.create_task(stop.wait()),
+    }
     try:
-        markets = [market.ticker for market in await desk.client.list_markets()]
-        stream = _until(stop, desk.venue.events(markets))
-        await desk.trader.start()
-        await desk.trader.run(stream)
+        await asyncio.wait({trading, *beside}, return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            # The event in hand is dealt with to its end; a silent stream is not waited for.
+            await asyncio.wait({trading}, timeout=_LEAVE_SECS)
     finally:
-        telling.cancel()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+        for task in (trading, *beside):
+            task.cancel()
+        ends = await asyncio.gather(trading, *beside, return_exceptions=True)
+    for end in ends:
+        if isinstance(end, Exception):
+            raise end
+    return stop.is_set()
+
+
+async def _follow(desk: Desk, stop: asyncio.Event) -> None:
+    """Reconcile, then deal with the venue's events in order."""
+    markets = [market.ticker for market in await desk.client.list_markets()]
+    stream = _until(stop, desk.venue.events(markets))
+    await desk.trader.start()
+    await desk.trader.run(stream)
 
 
 async def _until(stop: asyncio.Event, events: AsyncIterator[VenueEvent]) -> AsyncIterator[VenueEvent]:
@@ -259,143 +238,6 @@ def _differences(desk: Desk, theirs: Mapping[str, QtyE2], resting: Sequence[Venu
         for name in sorted(rests.keys() | works.keys())
         if rests.get(name, 0) != works.get(name, 0)
     ]
-
-
-def _sum_up(
-    seed: int,
-    directory: Path,
-    story: Story,
-    *,
-    differences: list[str],
-    resting: list[str],
-    today: MoneyE6 | None,
-    full_story: bool,
-) -> Outcome:
-    audit = directory / "audit"
-    report = verify(audit)
-    return Outcome(
-        seed=seed,
-        directory=str(directory),
-        orders={
-            name: story.orders[name]
-            for name in ("submitted", "filled", "rejected", "denied", "canceled", "expired", "not_sent")
-        }
-        | {"unknown": story.unknown_now},
-        refusals=dict(story.refusals),
-        breaker=story.breaker,
-        pnl_e6=story.gain(today),
-        journal={
-            "records": report.total_entries,
-            "bytes": sum(path.stat().st_size for path in audit.glob("audit_*")),
-            "verify_ok": report.ok,
-        },
-        decisions=story.decisions,
-        decisions_sha256=_decisions_digest(audit),
-        exchange_matches=not differences,
-        differences=differences,
-        chapters_missing=[CHAPTERS[chapter] for chapter in story.missing] if full_story else [],
-        tampered=_tamper(audit, directory / "tampered"),
-        resting=resting,
-    )
-
-
-def _decisions_digest(audit: Path) -> str:
-    """SHA-256 over the canonical JSON of every decision: number, intent, rows, verdict, market time."""
-    digest = hashlib.sha256()
-    for record in read_records(audit):
-        if record.type == "DECISION" and not record.details.get("question"):
-            taken = {
-                name: record.details[name] for name in ("n", "intent", "rows", "verdict", "market_ts_ns")
-            }
-            digest.update(msgspec.json.encode(taken, order="sorted"))
-    return digest.hexdigest()
-
-
-def _tamper(audit: Path, copy: Path) -> dict[str, Any]:
-    """Change one digit of one fill in a copy of the log; what verify says of the copy."""
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(audit, copy, ignore=shutil.ignore_patterns("run"))
-    victim: Record | None = next((record for record in read_records(copy) if record.type == "TRADE"), None)
-    if victim is None:
-        return {"changed": None}
-    needle = f'"seq":{victim.seq},'.encode()
-    for path in sorted(copy.glob("audit_*")):
-        sealed = path.suffix == ".gz"
-        data = bytearray(gzip.decompress(path.read_bytes()) if sealed else path.read_bytes())
-        line = data.find(needle)
-        if line < 0:
-            continue
-        digit = data.index(b'"quantity":"', line) + len(b'"quantity":"')
-        data[digit] = ord("9") if data[digit] != ord("9") else ord("8")
-        path.write_bytes(gzip.compress(data) if sealed else data)
-        bad = verify(copy).first_bad
-        return {
-            "changed": victim.seq,
-            "named": bad.sequence if bad else 0,
-            "file": bad.file if bad else "",
-            "offset": bad.offset if bad else 0,
-            "reason": bad.reason if bad else "nothing was found",
-            "found": bad is not None and bad.sequence == victim.seq,
-        }
-    return {"changed": None}
-
-
-def _verdict(outcome: Outcome) -> int:
-    if not outcome.journal["verify_ok"]:
-        return EXIT_INTEGRITY
-    if outcome.orders["unknown"]:
-        return EXIT_CANNOT_ACT
-    found = outcome.tampered["changed"] is None or outcome.tampered["found"]
-    if outcome.differences or outcome.chapters_missing or not found:
-        return EXIT_USER_ERROR
-    return EXIT_OK
-
-
-def _print_summary(outcome: Outcome) -> None:
-    orders = ", ".join(f"{count} {name}" for name, count in outcome.orders.items() if count) or "none"
-    refusals = ", ".join(f"{reason} {count}" for reason, count in outcome.refusals.items()) or "none"
-    breaker = (
-        " -> ".join([outcome.breaker[0]["from"], *(step["to"] for step in outcome.breaker)])
-        if outcome.breaker
-        else "stayed closed"
-    )
-    pnl = (
-        "unknown (a held market has no price)"
-        if outcome.pnl_e6 is None
-        else f"${format_money(outcome.pnl_e6)}"
-    )
-    books = (
-        "equal the exchange's own"
-        if outcome.exchange_matches
-        else "DIFFER: " + "; ".join(outcome.differences)
-    )
-    tampered, journal = outcome.tampered, outcome.journal
-    lines = [
-        "",
-        "SUMMARY",
-        f"  orders       {orders}",
-        f"  refusals     {refusals}",
-        f"  breaker      {breaker}",
-        f"  P&L          {pnl}, fees included",
-        f"  books        {books}",
-        f"  journal      {journal['records']} records, {journal['bytes']:,} bytes, {'verified' if journal['verify_ok'] else 'DAMAGED'}",
-        f"  decisions    {outcome.decisions}, sha256 {outcome.decisions_sha256[:16]}…",
-    ]
-    if tampered["changed"] is not None:
-        lines.append(
-            f"  tampering    one digit of record {tampered['changed']} changed in a copy; verify names record "
-            f"{tampered['named']} at byte {tampered['offset']}: {tampered['reason']}"
-        )
-    lines += [f"  resting      {order}" for order in outcome.resting]
-    lines += [f"  NOT SHOWN    {chapter}" for chapter in outcome.chapters_missing]
-    lines += [
-        "",
-        "next:",
-        f"  holdfast audit query {outcome.directory}/audit --type RISK_VIOLATION",
-        f"  holdfast audit verify {outcome.directory}/tampered",
-        "  holdfast exchange          # a bot of your own: README, 'Your bot in ten minutes'",
-    ]
-    print("\n".join(lines))
 
 
 def _run_directory(args: argparse.Namespace, state: Path) -> Path:

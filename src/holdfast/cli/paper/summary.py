@@ -1,0 +1,177 @@
+"""What a paper run amounts to: the figures, the tampered copy, the exit code, and the page that says so."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from holdfast.audit.format import Record
+from holdfast.audit.query import read_records
+from holdfast.audit.verify import verify
+from holdfast.cli.paper.story import CHAPTERS, Story
+from holdfast.core.errors import EXIT_CANNOT_ACT, EXIT_INTEGRITY, EXIT_OK, EXIT_USER_ERROR
+from holdfast.core.money import MoneyE6, format_money
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What a run ended with, before it is summed up."""
+
+    seed: int
+    directory: str
+    orders: dict[str, int]
+    refusals: dict[str, int]
+    breaker: list[dict[str, Any]]
+    pnl_e6: MoneyE6 | None
+    journal: dict[str, Any]
+    decisions: int
+    decisions_sha256: str
+    exchange_matches: bool
+    differences: list[str]
+    chapters_missing: list[str]
+    tampered: dict[str, Any]
+    resting: list[str]
+
+
+def sum_up(
+    seed: int,
+    directory: Path,
+    story: Story,
+    *,
+    differences: list[str],
+    resting: list[str],
+    today: MoneyE6 | None,
+    full_story: bool,
+) -> Outcome:
+    """Everything the journal, its verification and the comparison of books say about one run."""
+    audit = directory / "audit"
+    report = verify(audit)
+    return Outcome(
+        seed=seed,
+        directory=str(directory),
+        orders={
+            name: story.orders[name]
+            for name in ("submitted", "filled", "rejected", "denied", "canceled", "expired", "not_sent")
+        }
+        | {"unknown": story.unknown_now},
+        refusals=dict(story.refusals),
+        breaker=story.breaker,
+        pnl_e6=story.gain(today),
+        journal={
+            "records": report.total_entries,
+            "bytes": sum(path.stat().st_size for path in audit.glob("audit_*")),
+            "verify_ok": report.ok,
+        },
+        decisions=story.decisions,
+        decisions_sha256=_decisions_digest(audit),
+        exchange_matches=not differences,
+        differences=differences,
+        chapters_missing=[CHAPTERS[chapter] for chapter in story.missing] if full_story else [],
+        tampered=_tamper(audit, directory / "tampered"),
+        resting=resting,
+    )
+
+
+def _decisions_digest(audit: Path) -> str:
+    """SHA-256 over the canonical JSON of every decision: number, intent, rows, verdict, market time."""
+    digest = hashlib.sha256()
+    for record in read_records(audit):
+        if record.type == "DECISION" and not record.details.get("question"):
+            taken = {
+                name: record.details[name] for name in ("n", "intent", "rows", "verdict", "market_ts_ns")
+            }
+            digest.update(msgspec.json.encode(taken, order="sorted"))
+    return digest.hexdigest()
+
+
+def _tamper(audit: Path, copy: Path) -> dict[str, Any]:
+    """Change one digit of one fill in a copy of the log; what verify says of the copy."""
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(audit, copy, ignore=shutil.ignore_patterns("run"))
+    victim: Record | None = next((record for record in read_records(copy) if record.type == "TRADE"), None)
+    if victim is None:
+        return {"changed": None}
+    needle = f'"seq":{victim.seq},'.encode()
+    for path in sorted(copy.glob("audit_*")):
+        sealed = path.suffix == ".gz"
+        data = bytearray(gzip.decompress(path.read_bytes()) if sealed else path.read_bytes())
+        line = data.find(needle)
+        if line < 0:
+            continue
+        digit = data.index(b'"quantity":"', line) + len(b'"quantity":"')
+        data[digit] = ord("9") if data[digit] != ord("9") else ord("8")
+        path.write_bytes(gzip.compress(data) if sealed else data)
+        bad = verify(copy).first_bad
+        return {
+            "changed": victim.seq,
+            "named": bad.sequence if bad else 0,
+            "file": bad.file if bad else "",
+            "offset": bad.offset if bad else 0,
+            "reason": bad.reason if bad else "nothing was found",
+            "found": bad is not None and bad.sequence == victim.seq,
+        }
+    return {"changed": None}
+
+
+def verdict(outcome: Outcome) -> int:
+    """The exit code: 3 damaged journal, 4 an order still unknown, 1 a promise not kept, else 0."""
+    if not outcome.journal["verify_ok"]:
+        return EXIT_INTEGRITY
+    if outcome.orders["unknown"]:
+        return EXIT_CANNOT_ACT
+    found = outcome.tampered["changed"] is None or outcome.tampered["found"]
+    if outcome.differences or outcome.chapters_missing or not found:
+        return EXIT_USER_ERROR
+    return EXIT_OK
+
+
+def print_summary(outcome: Outcome) -> None:
+    """The page at the end of a run."""
+    orders = ", ".join(f"{count} {name}" for name, count in outcome.orders.items() if count) or "none"
+    refusals = ", ".join(f"{reason} {count}" for reason, count in outcome.refusals.items()) or "none"
+    breaker = (
+        " -> ".join([outcome.breaker[0]["from"], *(step["to"] for step in outcome.breaker)])
+        if outcome.breaker
+        else "stayed closed"
+    )
+    pnl = (
+        "unknown (a held market has no price)"
+        if outcome.pnl_e6 is None
+        else f"${format_money(outcome.pnl_e6)}"
+    )
+    books = (
+        "equal the exchange's own"
+        if outcome.exchange_matches
+        else "DIFFER: " + "; ".join(outcome.differences)
+    )
+    tampered, journal = outcome.tampered, outcome.journal
+    lines = [
+        "",
+        "SUMMARY",
+        f"  orders       {orders}",
+        f"  refusals     {refusals}",
+        f"  breaker      {breaker}",
+        f"  P&L          {pnl}, fees included",
+        f"  books        {books}",
+        f"  journal      {journal['records']} records, {journal['bytes']:,} bytes, {'verified' if journal['verify_ok'] else 'DAMAGED'}",
+        f"  decisions    {outcome.decisions}, sha256 {outcome.decisions_sha256[:16]}…",
+    ]
+    if tampered["changed"] is not None:
+        lines.append(
+            f"  tampering    one digit of record {tampered['changed']} changed in a copy; verify names record "
+            f"{tampered['named']} at byte {tampered['offset']}: {tampered['reason']}"
+        )
+    lines += [f"  resting      {order}" for order in outcome.resting]
+    lines += [f"  NOT SHOWN    {chapter}" for chapter in outcome.chapters_missing]
+    lines += [
+        "",
+        "next:",
+        f"  holdfast audit query {outcome.directory}/audit --type RISK_VIOLATION",
+        f"  holdfast audit verify {outcome.directory}/tampered",
+        "  holdfast exchange          # a bot of your own: README, 'Your bot in ten minutes'",
+    ]
+    print("\n".join(lines))
