@@ -1,4 +1,9 @@
-"""Hypothesis: the same examples every time, no data base, and the blob that repeats a failure."""
+"""Hypothesis: the same examples every time, no data base, and the blob that repeats a failure.
+
+At the end: how many tests needed recordings, and how many were skipped for want of them.
+"""
+
+import os
 
 from hypothesis import HealthCheck, settings
 
@@ -11,3 +16,18 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("holdfast")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how many data tests ran; a skipped one is never silent."""
+    reports = {
+        outcome: [report for report in terminalreporter.stats.get(outcome, []) if "data" in report.keywords]
+        for outcome in ("passed", "failed", "skipped")
+    }
+    ran = len(reports["passed"]) + len(reports["failed"])
+    skipped = len(reports["skipped"])
+    if ran or skipped:
+        where = os.environ.get("HOLDFAST_DATA", "../shared/data")
+        terminalreporter.write_line(
+            f"data tests: {ran} run, {skipped} skipped (recordings looked for in {where})"
+        )
