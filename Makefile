@@ -32,7 +32,7 @@ setup: $(VENV)/setup.stamp  ## build .venv from requirements.lock alone
 setup-dev: $(VENV)/dev.stamp
 setup-bench: $(VENV)/bench.stamp
 
-paper: setup  ## trade the seeded market for a minute; TAPE=DIR trades a recording
+paper: setup  ## trade the seeded market for a minute; TAPE=kalshi/l2-nba-unlicensed trades a recording
 	$(BIN)/holdfast paper $(if $(TAPE),--tape $(TAPE))
 
 test: setup-dev  ## run every test

@@ -2,7 +2,8 @@
 
 No file means the defaults of the contract. A file is read from the working directory, or from where
 `--config` points. Each problem names its line, what was found, what is expected, and the nearest known key.
-Environment variables for a venue win over the file; nothing else reads the environment.
+Environment variables for a venue win over the file, and $HOLDFAST_DATA
+names the folder of recordings; nothing else reads the environment.
 
     [paths]    audit = "logs/audit"   state = "run"
     [limits]   max_position_size = "100"      contracts per market, worst case by side
@@ -196,6 +197,13 @@ def load_config(path: Path | None = None, *, environ: Mapping[str, str] | None =
             f"{source or 'the environment'} has {count} (nothing was started)\n\n" + "\n".join(problems)
         )
     return _build(values, source)
+
+
+def find_recording(path: Path, *, environ: Mapping[str, str] | None = None) -> Path:
+    """*path* as given where it exists, else below $HOLDFAST_DATA, else below ../shared/data; else as given."""
+    environ = os.environ if environ is None else environ
+    data = Path(environ.get("HOLDFAST_DATA") or Path("..", "shared", "data"))
+    return next((found for found in (path, data / path) if found.exists()), path)
 
 
 def _read(key: str, value: object, where: str, values: dict[str, Any], problems: list[str]) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.config import Config, load_config
+from holdfast.config import Config, find_recording, load_config
 from holdfast.core.errors import ConfigError
 
 
@@ -85,3 +85,14 @@ def test_a_missing_or_broken_file_is_named(tmp_path):
         load_config(tmp_path / "none.toml", environ={})
     with pytest.raises(ConfigError, match="not valid TOML"):
         load_config(write(tmp_path, "limits = ["), environ={})
+
+
+def test_a_recording_is_found_here_or_in_the_data_folder(tmp_path, monkeypatch):
+    """A path that exists wins; else the folder that HOLDFAST_DATA names is searched; else the path stands."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "games").mkdir(parents=True)
+    environ = {"HOLDFAST_DATA": str(tmp_path / "data")}
+    assert find_recording(Path("games"), environ=environ) == tmp_path / "data" / "games"
+    (tmp_path / "games").mkdir()
+    assert find_recording(Path("games"), environ=environ) == Path("games")
+    assert find_recording(Path("none"), environ=environ) == Path("none")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from holdfast.venues.paper.exchange import Endpoints, PaperExchange
 
 _NANOS = 1_000_000_000
+_LONGEST_SECS = 366 * 24 * 3600
 _ALONE_SECS = 24 * 3600
 """Market time of the seeded market where no --seconds is given."""
 
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default: a free one)")
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address (default: 127.0.0.1)")
     parser.add_argument(
-        "--tape", type=Path, metavar="PATH", help="play a recording: a parquet file or a folder"
+        "--tape", type=Path, metavar="PATH", help="play a recording: a parquet file or a folder, here or in $HOLDFAST_DATA"
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="of the seeded market, ids and faults (default: 0)"
@@ -57,10 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--speed", type=_speed, default=20.0, metavar="N|max", help="market seconds per second (default: 20)"
     )
     parser.add_argument(
-        "--seconds", type=float, metavar="S", help="end the market after S seconds, then stop"
+        "--seconds", type=_seconds, metavar="S", help="end the market after S seconds, then stop"
     )
     parser.add_argument(
-        "--market-seconds", type=float, metavar="S", help="end the market after S seconds of market time"
+        "--market-seconds", type=_seconds, metavar="S", help="end the market after S seconds of market time"
     )
     parser.add_argument(
         "--start",
@@ -112,6 +113,16 @@ def _speed(text: str) -> float | None:
     return speed
 
 
+def _seconds(text: str) -> float:
+    try:
+        secs = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not 0 < secs <= _LONGEST_SECS:
+        raise argparse.ArgumentTypeError(f"{text} is outside 0 to {_LONGEST_SECS:,} seconds")
+    return secs
+
+
 def _start(text: str) -> int:
     """A moment as UTC ns."""
     try:
@@ -125,9 +136,10 @@ def _start(text: str) -> int:
 
 def _feed(args: argparse.Namespace) -> Feed:
     if args.tape is not None:
+        from holdfast.config import find_recording
         from holdfast.venues.paper.tape import open_feed
 
-        return open_feed(args.tape)
+        return open_feed(find_recording(args.tape))
     from holdfast.venues.paper.market import DURATION_NS, SeededMarket
 
     secs = _ALONE_SECS if args.seconds is None or args.speed is None else args.seconds * args.speed
