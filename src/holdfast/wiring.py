@@ -7,9 +7,10 @@ only in values: whose address, whose key, whose clock.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from holdfast.audit.logger import AuditLogger
 from holdfast.audit.wal import WriteAheadLog
@@ -22,6 +23,10 @@ from holdfast.execution.trader import Trader
 from holdfast.risk.limits import RiskLimits
 from holdfast.venues.kalshi.adapter import KalshiVenue
 from holdfast.venues.kalshi.client import HOSTS, AsyncKalshiClient
+from holdfast.venues.kalshi.transport import PARENT_BREAKER
+
+CREDENTIAL = "venue.kalshi.signer"
+"""The CONFIG record's name for the fingerprint of the credential in use."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,6 @@ def open_desk(
     user = kalshi.member_id or kalshi.key_id or "unknown"
     audit = AuditLogger(WriteAheadLog(audit_dir, clock=clock), user=user)
     breakers = standard_registry(clock=clock, audit=audit)
-    # A breaker that a person has to reset stays latched through a restart.
-    breakers.restore(record.details for record in audit.wal.records() if record.type == "BREAKER")
     client = AsyncKalshiClient(
         kalshi.key_id or None,
         kalshi.pem or None,
@@ -88,6 +91,9 @@ def open_desk(
         clock=clock,
         rng=random.Random(seed),  # noqa: S311  jitter, not a secret
     )
+    # Taken before anything is sent: a log held by another, unwritable or damaged is told as what it is.
+    audit.wal.open()
+    _restore_breakers(audit, breakers, client)
     venue = KalshiVenue(client, venue_clock=venue_clock)
     limits = RiskLimits(
         max_position=config.limits.max_position_size,
@@ -106,3 +112,23 @@ def open_desk(
         on_time=market_clock.set_now_ns if venue_clock else None,
     )
     return Desk(clock=clock, audit=audit, breakers=breakers, client=client, venue=venue, trader=trader)
+
+
+def _restore_breakers(audit: AuditLogger, breakers: BreakerRegistry, client: AsyncKalshiClient) -> None:
+    """Put back what a person must release; what another credential was shut out for concerns this one no more."""
+    mine = client.signer.fingerprint if client.signer is not None else ""
+    last, standing = "", list[Mapping[str, Any]]()
+    for record in audit.wal.records():
+        if record.type == "CONFIG" and CREDENTIAL in record.details:
+            last, standing = str(record.details[CREDENTIAL]), _but_refusals(standing)
+        elif record.type == "BREAKER":
+            standing.append(record.details)
+    breakers.restore(standing if last == mine else _but_refusals(standing))
+    if last != mine:
+        audit.log_config(client.user_id, {CREDENTIAL: mine}, component="wiring")
+
+
+def _but_refusals(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [
+        details for details in records if details["breaker"] != PARENT_BREAKER or details["to"] != "latched"
+    ]

@@ -34,7 +34,12 @@ class MemoryLog:
         self.poisoned = False
         self.user = "tester"
         self.wal = SimpleNamespace(
-            records=self.records, on_poison=self._on_poison, log_id="00" * 16, state="open"
+            records=self.records,
+            on_poison=self._on_poison,
+            log_id="00" * 16,
+            state="open",
+            failure="scripted",
+            space_low=False,
         )
         self._callbacks: list[Any] = []
 

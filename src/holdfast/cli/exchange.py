@@ -49,7 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default: a free one)")
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address (default: 127.0.0.1)")
     parser.add_argument(
-        "--tape", type=Path, metavar="PATH", help="play a recording: a parquet file or a folder, here or in $HOLDFAST_DATA"
+        "--tape",
+        type=Path,
+        metavar="PATH",
+        help="play a recording: a parquet file or a folder, here or in $HOLDFAST_DATA",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="of the seeded market, ids and faults (default: 0)"

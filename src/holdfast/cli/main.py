@@ -139,11 +139,15 @@ def _report(error: Exception, *, debug: bool) -> int:
     if isinstance(error, OSError) and error.strerror:
         import errno
 
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
         named = f"{error.filename}: " if error.filename is not None else ""
         _complain(redact_text(f"holdfast: {named}{error.strerror.lower()}"))
         if full:
             _complain("hint: free space on that volume, then start again; nothing acknowledged is lost")
+        elif error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            _complain("hint: give this user the right to read and write there, or choose another place")
+        elif error.errno in {errno.ENOENT, errno.ENOTDIR}:
+            _complain("hint: check the path, each part of it; only the last one is made where it is missing")
         return EXIT_CANNOT_ACT if full else EXIT_USER_ERROR
     _complain(redact_text(f"holdfast: internal error: {type(error).__name__}: {error}"))
     if not debug:

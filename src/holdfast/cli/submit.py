@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from holdfast.breaker.breaker import TradingCircuitBreaker
     from holdfast.config import Config
+    from holdfast.core.reasons import RejectReason
     from holdfast.core.signals import Signal
     from holdfast.execution.trader import Trader
+    from holdfast.wiring import Desk
 
 _MAX_LINE_BYTES = 65_536
+_START_WAITS_SECS = (0.2, 0.4, 0.8, 1.6)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,12 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'price in dollars of the named side; "tif" is "ioc" (default), "fok", or "gtc", final once it works.\n\n'
         "one JSON object a line on standard output:\n"
         '  {"intent", "client_order_id", "outcome", "reason", "order_id", "filled"}\n'
-        "outcome: filled partial working canceled rejected denied not_sent unknown\n\n"
+        "outcome: filled partial working canceled rejected denied not_sent unknown; why an order was denied "
+        "stands on standard error too, with its figures and a hint\n\n"
         "examples:\n"
         "  holdfast submit < signals.jsonl\n"
         "  my-bot | holdfast submit --rest http://127.0.0.1:8080/trade-api/v2 --key-id ID --pem key.pem\n\n"
         "Limits come from holdfast.toml; without one the defaults of `holdfast submit --show-limits` hold.\n"
-        "exit codes: 0 all lines were dealt with · 1 a line could not be read · 4 an order is still unknown, or "
+        "exit codes: 0 all lines were dealt with · 1 a line could not be read, the key was refused · 4 an order is still unknown, or "
         "trading is not possible · 5 the venue cannot be reached"
     )
     parser.add_argument(
@@ -53,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log", metavar="DIR", help="the journal's directory (default [paths] audit)")
     parser.add_argument(
         "--settle", type=float, default=30.0, metavar="SECS", help="longest wait for an outcome"
+    )
+    parser.add_argument(
+        "--reset-breaker",
+        action="store_true",
+        help="release the venue's breaker that a refused key or a wrong clock latched, once that is repaired",
     )
     parser.add_argument("--config", metavar="FILE", help="read this holdfast.toml")
     parser.add_argument("--show-limits", action="store_true", help="print the limits in force and stop")
@@ -83,17 +93,23 @@ def run(args: argparse.Namespace) -> int:
             hint="give --key-id and --pem, set KALSHI_API_KEY_ID and KALSHI_PRIVATE_KEY_PATH, or write [venue.kalshi]",
         )
     config = msgspec.structs.replace(config, kalshi=kalshi)
-    return asyncio.run(_submit(config, Path(args.log or config.paths.audit), args.settle))
+    return asyncio.run(
+        _submit(
+            config, Path(args.log or config.paths.audit), args.settle, reset_breaker=bool(args.reset_breaker)
+        )
+    )
 
 
-async def _submit(config: Config, log: Path, settle_secs: float) -> int:
+async def _submit(config: Config, log: Path, settle_secs: float, *, reset_breaker: bool) -> int:
     from holdfast.core.errors import EXIT_CANNOT_ACT, EXIT_OK, EXIT_USER_ERROR
     from holdfast.wiring import open_desk
 
     desk = open_desk(config, audit_dir=log)
     bad = unknown = number = 0
     try:
-        await desk.trader.start()
+        if reset_breaker:
+            desk.client.breaker.reset(desk.client.user_id, "submit --reset-breaker")
+        await _start(desk)
         running = asyncio.create_task(desk.trader.run(desk.venue.events(())))
         lines = _Lines()
         try:
@@ -108,11 +124,83 @@ async def _submit(config: Config, log: Path, settle_secs: float) -> int:
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+        _refuse_if_unable(desk)
     finally:
         await desk.close()
     if unknown:
         return EXIT_CANNOT_ACT
     return EXIT_USER_ERROR if bad else EXIT_OK
+
+
+async def _start(desk: Desk) -> None:
+    """Reconcile with the venue; an outage is waited out for a few seconds, a refusal is final.
+
+    Raises:
+        VenueError: The venue could not be read; nothing was sent.
+        CircuitBreakerOpenError: A latch of an earlier run stands, or the outage lasts.
+        AuditError: The journal cannot be opened or written.
+    """
+    from holdfast.core.errors import CircuitBreakerOpenError, VenueRejected
+
+    first: Exception | None = None
+    for wait_secs in (*_START_WAITS_SECS, 0.0):
+        await desk.trader.start()
+        error = desk.trader.unread
+        if error is None:
+            return _refuse_if_latched(desk.client.breaker)
+        if isinstance(error, VenueRejected):
+            if error.status in {401, 403}:
+                error.hint += "; with this same key: submit --reset-breaker"
+            raise error
+        if isinstance(error, CircuitBreakerOpenError):
+            _refuse_if_latched(desk.client.breaker)
+            raise first or error
+        first = error
+        await asyncio.sleep(wait_secs)
+    raise first or AssertionError("the loop runs")
+
+
+def _refuse_if_latched(breaker: TradingCircuitBreaker) -> None:
+    """Read no line where a person has to release the breaker first: its intents would all be denied for good.
+
+    Raises:
+        CircuitBreakerOpenError: It is latched, or forced open.
+    """
+    from holdfast.core.errors import CircuitBreakerOpenError
+
+    if breaker.get_state() not in {"latched", "forced_open"}:
+        return
+    try:
+        breaker.acquire(probe=False).withdraw()
+    except CircuitBreakerOpenError as error:
+        error.hint = "mend what the log's newest BREAKER record names, then start once with --reset-breaker"
+        raise
+
+
+def _refuse_if_unable(desk: Desk) -> None:
+    """At the end: say so where trading is not possible any more.
+
+    Raises:
+        AuditError: The journal cannot take records, or has no more room for orders that add risk.
+        CannotAct: The trading state allows no increasing order.
+    """
+    from holdfast.core.errors import CannotAct, DiskFull
+
+    wal = desk.audit.wal
+    if wal.state == "poisoned":
+        wal.sync()  # raises what it failed of
+    if wal.space_low:
+        raise DiskFull(
+            f"audit log {str(wal.directory)!r} has no room for orders that add risk",
+            hint="free space on that volume; cancels and exits go on while they can be written down",
+        )
+    holds = desk.trader.account.holds
+    if not holds.state.allows_increasing:
+        held = ", ".join(f"{who}={state}" for who, state in holds.snapshot().items())
+        raise CannotAct(
+            f"trading is restricted: {holds.state.name} ({held})",
+            hint=f"holdfast audit query {wal.directory} --type STATE; RECONCILE records say what differs",
+        )
 
 
 class _Lines:
@@ -152,7 +240,15 @@ async def _answer(trader: Trader, line: bytes, number: int, settle_secs: float) 
         signal = read_line(line)
     except BadInput as error:
         return {"line": number, "error": str(error) + (f" ({error.hint})" if error.hint else "")}
-    return await trader.submit(signal, settle_secs=settle_secs)
+    return await trader.submit(signal, settle_secs=settle_secs, on_refusal=_tell_refusal)
+
+
+def _tell_refusal(name: str, reason: RejectReason) -> None:
+    """Say on stderr what was refused, with the facts that the answer's one word leaves out."""
+    from holdfast.audit.redact import redact_text
+
+    text = f"holdfast: order {name!r} denied: {reason}\nhint: {reason.hint}"
+    print(redact_text(text), file=sys.stderr, flush=True)
 
 
 def read_line(line: bytes) -> Signal:

@@ -2,6 +2,7 @@
 
     TradingError
     ├── OrderDenied                we said no; change the order or wait, never retry as it is
+    ├── CannotAct                  trading is restricted; its reasons stand in the log
     ├── CircuitBreakerOpenError    the dependency is failing; wait for `retry_after_secs`
     ├── IllegalTransition          a state machine was told something its table forbids; a bug, report it
     ├── BadInput                   a value cannot be read (price, count, time, line); correct it
@@ -73,6 +74,12 @@ class OrderDenied(TradingError):
         super().__init__(f"order {client_order_id!r} denied: {reason}")
         self.client_order_id = client_order_id
         self.reason = reason
+
+
+class CannotAct(TradingError):
+    """The trading state allows nothing that adds risk; the message names who holds it."""
+
+    exit_code = EXIT_CANNOT_ACT
 
 
 class CircuitBreakerOpenError(TradingError):

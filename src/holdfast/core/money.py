@@ -39,10 +39,15 @@ def _fixed(value: object, places: int, what: str) -> int:
     text = format(value, "f") if isinstance(value, Decimal) else str(value)
     match = _PLAIN.fullmatch(text)
     if match is None:
-        raise BadInput(f"{what} {text[:40]!r} is not a plain decimal number")
+        raise BadInput(
+            f"{what} {text[:40]!r} is not a plain decimal number", hint="digits and one point, such as '0.56'"
+        )
     sign, whole, fraction = match[1], match[2], (match[3] or "").rstrip("0")
     if len(fraction) > places:
-        raise BadInput(f"{what} {text[:40]!r} has more than {places} decimal places")
+        raise BadInput(
+            f"{what} {text[:40]!r} has more than {places} decimal places",
+            hint="nothing is rounded here; round it where you know which way",
+        )
     magnitude: int = int(whole) * 10**places + int(fraction.ljust(places, "0") or "0")
     return -magnitude if sign else magnitude
 

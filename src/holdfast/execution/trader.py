@@ -37,12 +37,13 @@ from holdfast.core.ids import client_order_id
 from holdfast.core.instruments import Instrument
 from holdfast.core.money import QtyE2, format_money, format_price, format_qty
 from holdfast.core.orders import Fill, OrderEvent, OrderStatus
-from holdfast.core.reasons import Code, RejectReason
+from holdfast.core.reasons import HINTS, Code, RejectReason
 from holdfast.core.signals import Intent, Signal, TimeInForce, content_digest
 from holdfast.execution.books import DRIFT, Books
 from holdfast.execution.ledger import COMPONENT, CONFLICT_STATUS, Ledger
 from holdfast.execution.strategy import Strategy
 from holdfast.execution.venue import (
+    Ack,
     BookChanged,
     CancelAnswer,
     FillSeen,
@@ -68,7 +69,7 @@ from holdfast.risk.market import Market
 GATE_COMPONENT = "gate"
 RESTING_SECS = 86_400
 _MARK_CODES = frozenset({Code.MARK_UNKNOWN, Code.MARK_STALE})
-_START = "start"
+_START, _RUN, _ADAPTER = "start", "run", "adapter"
 
 
 class RouteStatus(StrEnum):
@@ -139,6 +140,7 @@ class Trader:
         ledger: Turns evidence into records.
         books: The venue's books held against ours.
         is_started: Whether `start` has been through once.
+        unread: Why the venue could not be read at start; None once it could.
     """
 
     def __init__(
@@ -167,6 +169,7 @@ class Trader:
         self.ledger = Ledger(self.account, log, user=user)
         self.user = user
         self.is_started = False
+        self.unread: VenueError | CircuitBreakerOpenError | None = None
         self._clock = clock
         self._strategies = {strategy.name: strategy for strategy in strategies}
         self._on_time = on_time
@@ -205,6 +208,9 @@ class Trader:
         """
         async with self._starting:
             if not self._log_id:
+                if self.log.wal.state == "closed":
+                    # Held by another, unwritable, damaged: told as what it is, before anything else happens.
+                    await asyncio.to_thread(self.log.wal.open)
                 self._replay()
                 await self._begin_run()
             if self.account.holds.held_by(_START) is not TradingState.ACTIVE:
@@ -216,6 +222,8 @@ class Trader:
         for record in self.log.wal.records():
             if record.component in {COMPONENT, GATE_COMPONENT}:
                 self.account.apply(record.type, record.details)
+                if record.type == "ORDER_UPDATE" and record.details["event"] == OrderEvent.ZOMBIE:
+                    self.ledger.zombies[record.details["client_order_id"]] = None
 
     async def _begin_run(self) -> None:
         run = self.account.runs + 1
@@ -232,6 +240,8 @@ class Trader:
         )
         self.ledger.hold(DRIFT, TradingState.ACTIVE, reason="compared anew at start")
         self.ledger.hold("journal", TradingState.ACTIVE, reason="journal reopened")
+        for holder in (_RUN, _ADAPTER):
+            self.ledger.hold(holder, TradingState.ACTIVE, reason="started anew")
         self.ledger.hold(_START, TradingState.CANCEL_ONLY, reason="not reconciled with the venue yet")
         for order in self.account.open_orders():
             if order.status is OrderStatus.PENDING:
@@ -239,13 +249,18 @@ class Trader:
                     order, OrderEvent.ANSWER_LOST, reason="restart", evidence="no answer in the journal"
                 )
         if not await self.ledger.write():
-            raise AuditError("journal cannot take the first records of this run")
+            raise AuditError(
+                f"journal cannot take the first records of this run: {self.log.wal.failure}",
+                hint=HINTS[Code.AUDIT_UNAVAILABLE],
+            )
         self._log_id = self.log.wal.log_id
 
     async def _reconcile_start(self) -> None:
         try:
             explained = await self.books.explain(phase="start")
+            self.unread = None
         except (VenueError, CircuitBreakerOpenError) as error:
+            self.unread = error
             self.books.reconciled("start", "venue unreadable", explained=False, differences=[str(error)])
             explained = False
         if explained:
@@ -290,6 +305,8 @@ class Trader:
         known = self._recorded(name)
         if known is not None:
             return known
+        if self.log.wal.state == "poisoned":
+            return await self._refuse(signal, key, name, Code.AUDIT_UNAVAILABLE)
         task = asyncio.get_running_loop().create_task(self._route(signal, key, name, content))
         self._routing[name] = (content, task)
         task.add_done_callback(lambda _: self._routing.pop(name, None))
@@ -323,13 +340,11 @@ class Trader:
     async def _route(self, signal: Signal, key: str, name: str, content: str) -> RouteResult:
         try:
             instrument = await self.books.instrument(signal.ticker)
-        except VenueRejected:
-            return await self._refuse(signal, key, name, Code.UNKNOWN_INSTRUMENT)
         except CircuitBreakerOpenError:
             # Its rules cannot be read now: as unknown as a ticker that does not exist, for another reason.
             return await self._refuse(signal, key, name, Code.CIRCUIT_BREAKER_OPEN)
-        except (VenueError, BadInput):
-            return await self._refuse(signal, key, name, Code.UNKNOWN_INSTRUMENT)
+        except (VenueError, BadInput) as error:
+            return await self._refuse(signal, key, name, unread_code(error))
         intent = Intent(client_order_id=name, key=key, signal=self._bounded(signal), instrument=instrument)
         if self.books.lacks_marks():
             lacking = self.gate.preview(intent)
@@ -338,6 +353,10 @@ class Trader:
         decision = self.gate.admit(intent, content=content)
         if decision.admission is None:
             return await self._deny(decision)
+        if self.log.wal.space_low and not decision.reducing:
+            # What room is left in the log is for cancels, fills and exits.
+            self.gate.give_back(decision.admission)
+            return await self._refuse(signal, key, name, Code.AUDIT_UNAVAILABLE)
         try:
             permit = self.venue.placement_permit(intent.ticker, reducing=decision.reducing)
         except CircuitBreakerOpenError as error:
@@ -369,6 +388,8 @@ class Trader:
         self.ledger.note("DECISION", decision.details(), component=GATE_COMPONENT)
         self.ledger.note("RISK_VIOLATION", decision.violation())
         is_breaker = reason.code is Code.CIRCUIT_BREAKER_OPEN
+        if reason.code is Code.AUDIT_UNAVAILABLE:
+            decision.keyed = False  # nobody decided about the wish: it may be asked again under its name
         if not is_breaker:
             self.ledger.note("RISK_VIOLATION", _summary(decision, reason))
         await self.ledger.write()
@@ -412,7 +433,8 @@ class Trader:
         finally:
             self.gate.retire(intent.client_order_id)
         self.ledger.answered(order, answer)
-        if isinstance(answer, Reject | Unknown) and answer.status == CONFLICT_STATUS:
+        is_conflict = isinstance(answer, Reject | Unknown) and answer.status == CONFLICT_STATUS
+        if is_conflict or (isinstance(answer, Ack) and order.status is OrderStatus.UNKNOWN):
             await self.books.look_up(order)
         await self.ledger.write()
         await self.books.hunt_zombies()
@@ -437,7 +459,7 @@ class Trader:
                 # An adapter promises not to raise. Whatever this was, the order may be out: unknown, and stop.
                 why = f"{type(error).__name__}: {error}"[:200]
                 self.ledger.happened(order, OrderEvent.ANSWER_LOST, reason=why, evidence="adapter raised")
-                self.ledger.hold("adapter", TradingState.CANCEL_ONLY, reason=why)
+                self.ledger.hold(_ADAPTER, TradingState.CANCEL_ONLY, reason=why)
                 await self.ledger.write()
                 raise
             if not isinstance(answer, NotSent) or attempt == self._retries:
@@ -518,13 +540,22 @@ class Trader:
         rests = order.tif is TimeInForce.GTC and order.status is OrderStatus.WORKING
         return rests and name not in self.ledger.claims
 
-    async def submit(self, signal: Signal, *, settle_secs: float) -> dict[str, str]:
+    async def submit(
+        self,
+        signal: Signal,
+        *,
+        settle_secs: float,
+        on_refusal: Callable[[str, RejectReason], None] | None = None,
+    ) -> dict[str, str]:
         """Route *signal* and wait up to *settle_secs* (wall) for its final outcome, as one flat line.
 
-        `outcome` is filled, partial, working, canceled, rejected, denied, not_sent or unknown.
+        `outcome` is filled, partial, working, canceled, rejected, denied, not_sent or unknown. *on_refusal* hears
+        our own refusal with all its facts, and the name of the order.
         """
         result = await self.route(signal)
         name = result.client_order_id
+        if result.refusal is not None and on_refusal is not None:
+            on_refusal(name, result.refusal)
         if result.status in {RouteStatus.SUBMITTED, RouteStatus.UNKNOWN}:
             await self.wait_settled(name, timeout_secs=settle_secs)
         order = self.account.orders.get(name)
@@ -577,7 +608,7 @@ class Trader:
                 if isinstance(event, VenueTime) and event.final:
                     break
         except Exception as error:
-            self.ledger.hold("run", TradingState.CANCEL_ONLY, reason=f"{type(error).__name__}: {error}"[:200])
+            self.ledger.hold(_RUN, TradingState.CANCEL_ONLY, reason=f"{type(error).__name__}: {error}"[:200])
             await self.ledger.write()
             raise
         finally:
@@ -593,10 +624,13 @@ class Trader:
         return asyncio.get_running_loop().time()
 
     async def handle(self, event: VenueEvent) -> None:
-        """Deal with one event to its end: books, records, then the strategies' signals one by one."""
-        self.market.saw_stream(self._clock.monotonic_ns())
+        """Deal with one event to its end: books, records, then the strategies' signals one by one.
+
+        An event may have waited for others: how fresh prices are is what the stream says, not when it is heard.
+        """
         match event:
             case BookChanged(book=book, ts_ns=ts_ns):
+                self.market.saw_stream(book.alive_ns)
                 self.market.saw_time(ts_ns)
                 self.books.saw_book(book, streamed=True)
                 await self._route_all(lambda strategy: strategy.on_book(book))
@@ -656,6 +690,12 @@ class Trader:
         if strategy is not None:
             await self.ledger.write()
             await self._route_from(strategy, strategy.on_fill(fill))
+
+
+def unread_code(error: Exception) -> Code:
+    """How an order for a market is refused whose rules could not be read because of *error*."""
+    is_absent = isinstance(error, BadInput) or (isinstance(error, VenueRejected) and error.status in {0, 404})
+    return Code.UNKNOWN_INSTRUMENT if is_absent else Code.INSTRUMENT_UNREAD
 
 
 def outcome_of(order: Order) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast.audit.wal import Entry
 from holdfast.breaker.breaker import TradingCircuitBreaker
 from holdfast.core.clock import Clock, SystemClock
-from holdfast.core.errors import CircuitBreakerOpenError, VenueError
+from holdfast.core.errors import CircuitBreakerOpenError, VenueError, VenueRejected
 from holdfast.core.ids import client_order_id
 from holdfast.core.instruments import Instrument
 from holdfast.core.reasons import Code, RejectReason
@@ -148,10 +148,10 @@ class RiskManager:
         else:
             try:
                 instrument = self._lookup(wish.ticker)
-            except (VenueError, CircuitBreakerOpenError):
-                reason = RejectReason(
-                    code=Code.UNKNOWN_INSTRUMENT, scope=wish.ticker, keys={"ticker": wish.ticker}
-                )
+            except (VenueError, CircuitBreakerOpenError) as error:
+                is_absent = isinstance(error, VenueRejected) and error.status in {0, 404}
+                code = Code.UNKNOWN_INSTRUMENT if is_absent else Code.INSTRUMENT_UNREAD
+                reason = RejectReason(code=code, scope=wish.ticker, keys={"ticker": wish.ticker})
                 return self.gate.refuse(wish, key, name, reason, question=True)
         return self.gate.evaluate(Intent(client_order_id=name, key=key, signal=wish, instrument=instrument))
 

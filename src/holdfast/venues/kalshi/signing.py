@@ -12,13 +12,14 @@ Source: docs.kalshi.com, "API keys"; checked against four official clients (rese
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import stat
 from pathlib import Path
 from typing import NoReturn
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -62,6 +63,14 @@ class Signer:
         if isinstance(loaded, _Problem):
             raise ConfigError(loaded.text, hint=loaded.hint)
         return cls(key_id, loaded)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells one credential from another: SHA-256 of key id and public key, first 16 hex; not secret."""
+        public = self._key.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        return hashlib.sha256(self.key_id.encode() + b"\0" + public).hexdigest()[:16]
 
     def headers(self, method: str, path: str, now_ms: int) -> dict[str, str]:
         """The three headers for one request.

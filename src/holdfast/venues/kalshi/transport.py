@@ -376,9 +376,7 @@ class Transport:
             return VenueAnswerUnknown(what, status=status)
         hint = ""
         if status in {401, 403}:
-            hint = (
-                "check the API key, its private key and the machine's clock; then reset breaker 'kalshi_api'"
-            )
+            hint = _credential_hint(said.code)
         return VenueRejected(what, code=said.code, status=status, hint=hint)
 
     async def _record(self, call: Call, outcome: _Outcome, latency_ms: float) -> None:
@@ -402,6 +400,15 @@ class Transport:
             self.unrecorded += 1
             if call.method == "GET" and not isinstance(error, AuditWriteError):
                 raise
+
+
+def _credential_hint(code: str) -> str:
+    """What a person can do about a 401 or 403."""
+    if "timestamp" in code:
+        return (
+            f"set this machine's clock by a time server (timedatectl); then reset breaker {PARENT_BREAKER!r}"
+        )
+    return f"check the API key, its private key and its rights; then reset breaker {PARENT_BREAKER!r}"
 
 
 def split_base_url(base_url: str) -> tuple[str, str]:

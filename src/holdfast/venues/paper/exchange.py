@@ -19,6 +19,7 @@ started again is a new one.
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -119,8 +120,8 @@ class PaperExchange:
         key: KeyPair | None = None,
     ) -> None:
         for name, given in (("speed", speed), ("seconds", seconds), ("market seconds", market_secs)):
-            if given is not None and given <= 0:
-                raise BadInput(f"{name} {given} must be above 0")
+            if given is not None and not 0 < given < math.inf:
+                raise BadInput(f"{name} {given} is not a number above 0", hint="for instance 60")
         self.engine = Engine(feed, seed=seed, dedup=dedup, cash=cash, precision=precision)
         self.faults = Faults(seed, faults, script)
         self.hub = Hub(self.engine, self.faults)
