@@ -83,6 +83,20 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
     expiration_ns: int = 0
     reduce_only: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what is not an integer in its unit: the type alone does not stop a float.
+
+        Raises:
+            BadInput: A float, a truth value or text where an integer belongs.
+        """
+        if type(self.count) is not int or type(self.price) is not int or type(self.expiration_ns) is not int:
+            for name in ("count", "price", "expiration_ns"):
+                if type(value := getattr(self, name)) is not int:
+                    raise BadInput(
+                        f"signal's {name} {value!r} is a {type(value).__name__}, expected an integer",
+                        hint="read_signal reads people's numbers; in a Signal count is in 1/100 contract, price in 1/10,000 dollar",
+                    )
+
     @property
     def book_side(self) -> BookSide:
         """Buying YES or selling NO bids for YES; the other two ask."""

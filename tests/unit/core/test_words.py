@@ -188,3 +188,13 @@ def test_signal_defaults_are_the_contracts():
     """A signal buys, immediate or cancel, unless it says otherwise."""
     signal = Signal(ticker=TICKER, side=Side.NO, count=QtyE2(1), price=PriceE4(1))
     assert (signal.action, signal.tif) == (Action.BUY, TimeInForce.IOC)
+
+
+@pytest.mark.invariant("I11")
+@pytest.mark.parametrize("field", ["count", "price", "expiration_ns"])
+@pytest.mark.parametrize("value", [5600.0, float("nan"), True, "5600"])
+def test_a_signal_holds_integers_only(field: str, value: object):
+    """A float, truth value or text never stands where a signal counts in whole units, typed or not."""
+    fields = {"ticker": "KX", "side": Side.YES, "count": QtyE2(100), "price": PriceE4(5600), field: value}
+    with pytest.raises(BadInput, match=field):
+        Signal(**fields)
