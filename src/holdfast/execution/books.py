@@ -43,7 +43,6 @@ _T = TypeVar("_T")
 SESSION_ZONE = ZoneInfo("America/New_York")
 _SEARCH_MARGIN_NS = 3_600 * NANOS
 _FILLS_MARGIN_NS = 600 * NANOS
-_MAX_COUNTED = 1_000
 _SETTLED_WORDS = frozenset({"settled", "finalized"})
 DRIFT = "drift"
 
@@ -86,6 +85,8 @@ class Books:
         self._alarm_ns = alarm_secs * NANOS
         self._unclaimed: dict[str, Fill] = {}
         self._lookups: dict[str, _Lookup] = {}
+        self._claimed_ns: dict[str, int] = {}
+        self._alarmed_claims: set[str] = set()
         self._results: dict[str, str] = {}
         self._reconciled_ns = 0
         self._drifted = False
@@ -151,6 +152,7 @@ class Books:
         """Book a fill and tell its strategy; one that may be ours but cannot be placed yet waits."""
         if self._account.has_fill(fill.trade_id):
             return
+        fill = self._believed(fill)
         order = self._account.orders.get(fill.client_order_id) or self._account.by_venue_id(fill.order_id)
         if order is None and self._may_be_ours(fill):
             try:
@@ -162,6 +164,13 @@ class Books:
         self._unclaimed.pop(fill.trade_id, None)
         if self._ledger.saw_fill(fill, order) and order is not None and not order.external:
             await self._on_own_fill(fill, order)
+
+    def _believed(self, fill: Fill) -> Fill:
+        """*fill*, dated now if it claims to be of the future: the newest fill says since when fills are read."""
+        now_ns = self._clock.now_ns()
+        return (
+            fill if fill.ts_ns <= now_ns + _FILLS_MARGIN_NS else msgspec.structs.replace(fill, ts_ns=now_ns)
+        )
 
     def _may_be_ours(self, fill: Fill) -> bool:
         """A fill without our id, while an order of ours whose venue id is unknown could have made it."""
@@ -269,10 +278,34 @@ class Books:
 
     async def _collect_claims(self) -> None:
         """Read fills that an answer or a listed order claimed and the stream has not brought."""
+        self._alarm_old_claims()
         if self._ledger.claims and self.is_due("claims") and await self.read_fills_quietly():
             await self._read_claimed_orders()
         if not self._ledger.claims:
             self._lookups.pop("claims", None)
+
+    def _alarm_old_claims(self) -> None:
+        """A claim whose fills do not come is alarmed once; its quantity stays reserved."""
+        now_ns = self._clock.now_ns()
+        claims = self._ledger.claims
+        self._claimed_ns = {name: self._claimed_ns.get(name, now_ns) for name in claims}
+        for name, since_ns in self._claimed_ns.items():
+            age_ns = now_ns - since_ns
+            if age_ns > self._alarm_ns and name not in self._alarmed_claims:
+                self._alarmed_claims.add(name)
+                self._ledger.alarm(
+                    "fills_missing",
+                    f"{age_ns // NANOS}",
+                    f"{self._alarm_ns // NANOS}",
+                    client_order_id=name,
+                    claimed=format_qty(claims[name]),
+                    booked=format_qty(self._account.orders[name].filled),
+                )
+
+    def _expects_fills(self) -> bool:
+        """Whether claimed fills are still due: positions may differ until they come, but not for ever."""
+        oldest_ns = self._clock.now_ns() - self._alarm_ns
+        return any(self._claimed_ns.get(name, oldest_ns) >= oldest_ns for name in self._ledger.claims)
 
     async def _read_claimed_orders(self) -> None:
         for name in list(self._ledger.claims):
@@ -324,7 +357,7 @@ class Books:
     async def _compare_positions(self) -> None:
         """Hold our positions against the venue's; a difference that two comparisons show bars increases."""
         now_ns = self._clock.monotonic_ns()
-        if now_ns - self._reconciled_ns < self._reconcile_ns or self._is_routing() or self._ledger.claims:
+        if now_ns - self._reconciled_ns < self._reconcile_ns or self._is_routing() or self._expects_fills():
             return
         self._reconciled_ns = now_ns
         theirs = await self._quietly(self._venue.positions())
@@ -421,6 +454,7 @@ class Books:
         after = await self._venue.fills(since_ns=0)
         if len(after) != len(before):
             return False
+        newest_ns = max((self._believed(fill).ts_ns for fill in after), default=0)
         for listed in await self._venue.open_orders():
             self._ledger.saw_order(listed, evidence="working at the first start")
         self.reconciled(
@@ -433,8 +467,8 @@ class Books:
         await self._open_session(
             positions=positions,
             cash=MoneyE6(cash + collateral(positions)),
-            counted=[fill.trade_id for fill in after[-_MAX_COUNTED:]],
-            newest_fill_ns=max((fill.ts_ns for fill in after), default=0),
+            counted=[fill.trade_id for fill in after if fill.ts_ns >= newest_ns - _FILLS_MARGIN_NS],
+            newest_fill_ns=newest_ns,
         )
         return True
 
@@ -536,11 +570,14 @@ class Books:
                 self._ledger.settle(ticker, instrument.result, self._clock.now_ns())
 
     async def hunt_zombies(self) -> None:
-        """Cancel every order that was declared gone and lives."""
-        while self._ledger.zombies:
-            name = self._ledger.zombies.pop()
-            if self._account.orders[name].is_open:
+        """Cancel every order that was declared gone and lives, again and again until it has ended."""
+        for name in list(self._ledger.zombies):
+            order, what = self._account.orders[name], f"zombie {name}"
+            if order.is_open and self.is_due(what):
                 await self.cancel(name)
+            if not order.is_open:
+                self._ledger.zombies.pop(name, None)
+                self._lookups.pop(what, None)
 
     def reconciled(
         self,

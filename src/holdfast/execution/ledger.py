@@ -15,9 +15,10 @@ from typing import Any
 
 from holdfast.audit.logger import AuditLogger
 from holdfast.audit.wal import Entry
-from holdfast.core.errors import AuditError, IllegalTransition
+from holdfast.core.errors import AuditError, BadInput, IllegalTransition
 from holdfast.core.money import QtyE2, format_money, format_price, format_qty
 from holdfast.core.orders import CLOSED_STATUSES, Fill, OrderEvent, OrderStatus
+from holdfast.core.signals import TimeInForce
 from holdfast.execution.reconcile import Evidence, evidence_of, released_by, resolve
 from holdfast.execution.venue import Ack, NotSent, PlaceAnswer, Reject, VenueOrder
 from holdfast.risk.account import Account, Order, trade_details
@@ -45,7 +46,7 @@ class Ledger:
         self._queue: list[Entry] = []
         self._changed = asyncio.Event()
         self.claims: dict[str, QtyE2] = {}
-        self.zombies: list[str] = []
+        self.zombies: dict[str, None] = {}
 
     # Writing ------------------------------------------------------------------------------------------
 
@@ -59,14 +60,15 @@ class Ledger:
     async def write(self) -> bool:
         """Hand everything noted to the journal; True once it is acknowledged.
 
-        A journal that fails does not undo what happened: trading is restricted to cancels instead.
+        A journal that fails, or cannot hold a record, does not undo what happened: trading is restricted to
+        cancels instead.
         """
         batch, self._queue = self._queue, []
         if not batch:
             return True
         try:
             await self.log.record_many_async(batch)
-        except AuditError as error:
+        except (AuditError, BadInput) as error:
             self.journal_failed(str(error))
             return False
         return True
@@ -78,7 +80,7 @@ class Ledger:
             return True
         try:
             self.log.record_many(batch)
-        except AuditError as error:
+        except (AuditError, BadInput) as error:
             self.journal_failed(str(error))
             return False
         return True
@@ -138,7 +140,15 @@ class Ledger:
 
     def answered(self, order: Order, answer: PlaceAnswer) -> None:
         """The venue answered the placement of *order*, or did not."""
-        if isinstance(answer, Ack):
+        if isinstance(answer, Ack) and contradicts(order, answer):
+            self.happened(
+                order,
+                OrderEvent.ANSWER_LOST,
+                order_id=answer.order_id,
+                reason="acknowledgement contradicts the order",
+                evidence=f"{format_qty(answer.filled)} filled, {format_qty(answer.remaining)} remaining",
+            )
+        elif isinstance(answer, Ack):
             gone = QtyE2(order.quantity - max(answer.filled, order.filled) - answer.remaining)
             released = QtyE2(max(order.released, min(gone, order.quantity - order.filled)))
             if order.is_open:
@@ -245,8 +255,9 @@ class Ledger:
 
     def _claim(self, order: Order, filled: QtyE2) -> None:
         """The venue says *filled* executed; what our fills do not show yet is waited for."""
-        if order.is_open and filled > order.filled:
-            self.claims[order.client_order_id] = filled
+        claimed = QtyE2(min(filled, order.quantity))
+        if order.is_open and not order.external and claimed > order.filled:
+            self.claims[order.client_order_id] = claimed
 
     def _close_if_done(self, order: Order, ended: OrderEvent) -> None:
         """Nothing is left to execute: the order ended, filled in full or as *ended* says."""
@@ -267,7 +278,7 @@ class Ledger:
             ticker=order.ticker,
             was=was,
         )
-        self.zombies.append(order.client_order_id)
+        self.zombies[order.client_order_id] = None
 
     def _overfilled(self, order: Order) -> None:
         name = order.client_order_id
@@ -293,3 +304,9 @@ class Ledger:
                 "yes_price": format_price(listed.yes_price),
             },
         )
+
+
+def contradicts(order: Order, ack: Ack) -> bool:
+    """Whether *ack* counts more than was ordered, or lets an immediate order rest: then only the books tell."""
+    rests = order.tif is TimeInForce.GTC
+    return ack.filled + ack.remaining > order.quantity or (ack.remaining > 0 and not rests)

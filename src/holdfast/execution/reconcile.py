@@ -86,9 +86,11 @@ def released_by(order: Order, listed: VenueOrder) -> QtyE2:
     """What of *order* can provably no longer execute: neither filled, by the venue's count, nor open there.
 
     Never less than was released before, never more than our own fills leave: a fill we have not seen keeps
-    its quantity reserved.
+    its quantity reserved. Of somebody else's order the venue's open quantity alone counts.
     """
     leaves = QtyE2(0) if listed.status.is_closed else listed.leaves
+    if order.external:
+        return QtyE2(max(order.released, order.quantity - leaves))
     gone = order.quantity - max(listed.filled, order.filled) - leaves
     return QtyE2(max(order.released, min(gone, order.quantity - order.filled)))
 

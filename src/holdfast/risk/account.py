@@ -354,7 +354,7 @@ class Account:
         self.portfolio.apply_fill(fill)
         self.last_fill_ns = max(self.last_fill_ns, fill.ts_ns)
         order = self.orders.get(fill.client_order_id) or self.by_venue_id(fill.order_id)
-        if order is None:
+        if order is None or order.external:  # the venue's listing alone says what of it is still open
             return
         self._count(order, -1)
         counted = min(fill.qty, order.quantity - order.filled)

@@ -24,7 +24,15 @@ from holdfast.core.signals import BookSide
 from holdfast.execution.books import session_name
 from holdfast.execution.strategy import Strategy
 from holdfast.execution.trader import RouteStatus, Trader
-from holdfast.execution.venue import AlreadyClosed, Canceled, StreamGap, Unknown, VenueOrder, VenueTime
+from holdfast.execution.venue import (
+    AlreadyClosed,
+    BookChanged,
+    Canceled,
+    StreamGap,
+    Unknown,
+    VenueOrder,
+    VenueTime,
+)
 from holdfast.risk.account import Account
 from holdfast.risk.halt import TradingState
 from holdfast.testing.venue import FakeVenue, Play
@@ -767,3 +775,41 @@ def test_trader_is_made_without_touching_the_venue():
     assert isinstance(w.trader, Trader)
     assert not w.venue.calls
     assert not w.log.lines
+
+
+@pytest.mark.invariant("I5")
+def test_what_ended_one_run_does_not_bar_the_next():
+    """A run that a strategy's mistake ended leaves the next one free to trade, exits first, once reconciled."""
+
+    class Wrong(Strategy):
+        def on_book(self, book):
+            raise ValueError("wrong")
+
+    async def run():
+        w = world(strategies=[Wrong()])
+        await w.trader.start()
+        with pytest.raises(ValueError, match="wrong"):
+            await w.trader.run(w.venue.events((TICKER,)))
+        assert w.account.holds.state is TradingState.CANCEL_ONLY
+        again = world(log=w.log, clock=w.clock, venue=w.venue)
+        assert await again.trader.start()
+        assert again.account.holds.state is TradingState.ACTIVE
+
+    go(run())
+
+
+@pytest.mark.invariant("I4")
+def test_an_event_that_waited_proves_no_price_of_now():
+    """Hearing now what the stream said long ago makes no price fresh."""
+
+    async def run():
+        w = world()
+        await w.trader.start()
+        for ticker in (TICKER, OTHER):
+            await w.trader.handle(BookChanged(w.venue._book(ticker), w.clock.now_ns()))
+        waiting = BookChanged(w.venue._book(OTHER), w.clock.now_ns())
+        w.clock.advance(1_000)
+        await w.trader.handle(waiting)
+        assert w.clock.monotonic_ns() - w.trader.market.mark(TICKER).as_of_ns == 1_000 * NANOS
+
+    go(run())

@@ -1,0 +1,197 @@
+"""The venue's books read into ours, where the venue is late, forgetful or lies."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+from support.execution import OTHER, TICKER, MemoryLog, drain, signal, world
+
+from holdfast.core.clock import NANOS
+from holdfast.core.money import MoneyE6, PriceE4, QtyE2
+from holdfast.core.orders import Fill, OrderStatus
+from holdfast.core.signals import BookSide
+from holdfast.execution.venue import Ack, FillSeen, NotSent, OrderSeen, StreamGap, VenueOrder
+from holdfast.testing.venue import Play
+
+
+def go(coroutine):
+    return asyncio.run(coroutine)
+
+
+def elsewhere(*, trade_id: str, ts_ns: int, qty: int = 100) -> Fill:
+    """A fill of somebody else's order E1."""
+    return Fill(
+        trade_id=trade_id,
+        order_id="E1",
+        ticker=TICKER,
+        side=BookSide.BID,
+        price=PriceE4(5600),
+        qty=QtyE2(qty),
+        fee=MoneyE6(0),
+        is_taker=True,
+        ts_ns=ts_ns,
+    )
+
+
+def theirs(*, filled: int, leaves: int, status: OrderStatus = OrderStatus.WORKING) -> OrderSeen:
+    """Somebody else's order E1 of 10 contracts."""
+    return OrderSeen(
+        VenueOrder(
+            order_id="E1",
+            client_order_id="theirs",
+            ticker=TICKER,
+            side=BookSide.BID,
+            yes_price=PriceE4(5600),
+            filled=QtyE2(filled),
+            leaves=QtyE2(leaves),
+            initial=QtyE2(10_00),
+            status=status,
+        )
+    )
+
+
+async def let_time_pass(w, secs: int) -> None:
+    for _ in range(secs):
+        w.clock.advance(1)
+        await w.trader.tick(w.clock.now_ns())
+
+
+@pytest.mark.invariant("I3")
+def test_an_external_order_counts_with_what_the_venue_lists_as_open():
+    """Of an order adopted half filled exactly the open part is counted, late fills or not, until it has ended."""
+
+    async def run():
+        w = world()
+        await w.trader.start()
+        await w.trader.handle(theirs(filled=4_00, leaves=6_00))
+        await w.trader.handle(FillSeen(elsewhere(trade_id="X1", ts_ns=w.clock.now_ns(), qty=4_00)))
+        assert w.account.working(TICKER) == (6_00, 0)
+        assert w.account.portfolio.position(TICKER) == 4_00
+        await w.trader.handle(theirs(filled=7_00, leaves=3_00))
+        assert w.account.working(TICKER) == (3_00, 0)
+        assert not w.trader.ledger.claims
+        await w.trader.handle(theirs(filled=7_00, leaves=0, status=OrderStatus.CANCELED))
+        assert w.account.working(TICKER) == (0, 0)
+        assert not w.account.open_orders()
+        again = world(log=MemoryLog(w.log.lines), clock=w.clock, venue=w.venue)
+        again.trader._replay()
+        assert again.account.snapshot() == w.account.snapshot()
+
+    go(run())
+
+
+@pytest.mark.invariant("I2")
+def test_fills_that_never_come_are_alarmed_and_hide_no_drift():
+    """A claim without fills keeps its quantity reserved, is alarmed once, and positions are compared all the same."""
+
+    async def run():
+        w = world()
+        await w.trader.start()
+
+        async def claims_only(play, intent):
+            return Ack(order_id="L1", filled=QtyE2(10_00), remaining=QtyE2(0))
+
+        w.venue._play = claims_only
+        await w.trader.route(signal(key="a"))
+        w.venue._positions[OTHER] = QtyE2(50_00)
+        await let_time_pass(w, 300)
+        assert w.account.working(TICKER) == (10_00, 0)
+        assert w.log.violations().count("fills_missing") == 1
+        assert w.account.holds.snapshot() == {"drift": "CANCEL_ONLY"}
+
+    go(run())
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_zombie_is_hunted_until_it_has_ended(restarts: bool):
+    """A zombie whose first cancel did not go out is cancelled again, after a restart too."""
+
+    async def run():
+        w = world()
+        await w.trader.start()
+        w.venue.script(Play.REJECT)
+        name = (await w.trader.route(signal(key="a", tif="gtc", price=50))).client_order_id
+        w.venue._accept(w.venue.arrived[0])
+        cancel = w.venue.cancel
+
+        async def limited(**_):
+            return NotSent(reason="429")
+
+        w.venue.cancel = limited
+        await drain(w)
+        assert w.account.orders[name].status is OrderStatus.WORKING
+        w.venue.cancel = cancel
+        if restarts:
+            w = world(log=w.log, clock=w.clock, venue=w.venue)
+            await w.trader.start()
+        await let_time_pass(w, 3)
+        assert w.account.orders[name].status is OrderStatus.CANCELED
+        assert w.account.working(TICKER) == (0, 0)
+
+    go(run())
+
+
+@pytest.mark.invariant("I2")
+def test_a_fill_from_the_future_hides_no_later_one():
+    """Fills are read although the venue dated an earlier one centuries ahead."""
+
+    async def run():
+        w = world()
+        await w.trader.start()
+        await w.trader.handle(FillSeen(elsewhere(trade_id="X1", ts_ns=9 * 10**18)))
+        w.venue.mute = True
+        w.venue.trade_elsewhere(elsewhere(trade_id="X2", ts_ns=w.clock.now_ns()))
+        await w.trader.handle(StreamGap(reason="test", private=True))
+        assert w.account.portfolio.position(TICKER) == 2_00
+
+    go(run())
+
+
+@pytest.mark.invariant("I3")
+def test_no_fill_of_before_the_first_start_is_booked_on_top_of_the_opening_position():
+    """However many fills came shortly before the first start, reading them again moves nothing."""
+
+    async def run():
+        w = world()
+        for number in range(1_100):
+            w.venue.trade_elsewhere(elsewhere(trade_id=f"X{number}", ts_ns=w.clock.now_ns() - NANOS))
+        w.venue._backlog.clear()
+        await w.trader.start()
+        await w.trader.handle(StreamGap(reason="test", private=True))
+        assert w.account.portfolio.position(TICKER) == 1_100_00 == w.venue.books_position(TICKER)
+
+    go(run())
+
+
+@pytest.mark.invariant("I2")
+@pytest.mark.parametrize(
+    ("tif", "changes"),
+    [
+        ("ioc", {"filled": QtyE2(99_00)}),
+        ("gtc", {"filled": QtyE2(99_00)}),
+        ("ioc", {"remaining": QtyE2(10_00)}),
+    ],
+)
+def test_an_acknowledgement_that_contradicts_the_order_is_looked_up(tif: str, changes: dict[str, QtyE2]):
+    """More counted than ordered, or an immediate order left resting, is not believed: the books tell how it ended."""
+
+    async def run():
+        w = world()
+        await w.trader.start()
+        play = w.venue._play
+
+        async def lies(kind, intent):
+            return msgspec.structs.replace(await play(kind, intent), **changes)
+
+        w.venue._play = lies
+        price = 56 if "filled" in changes else 50
+        name = (await w.trader.route(signal(key="a", tif=tif, price=price))).client_order_id
+        await let_time_pass(w, 3)
+        ended = OrderStatus.FILLED if "filled" in changes else OrderStatus.CANCELED
+        assert w.account.orders[name].status is ended
+        assert not w.trader.ledger.claims
+        assert w.account.working(TICKER) == (0, 0)
+
+    go(run())
