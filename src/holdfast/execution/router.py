@@ -26,7 +26,7 @@ from holdfast.breaker.registry import BreakerRegistry
 from holdfast.core.clock import Clock
 from holdfast.core.errors import VenueRejected
 from holdfast.core.instruments import Instrument
-from holdfast.core.reasons import Code
+from holdfast.core.reasons import Code, RejectReason
 from holdfast.core.signals import Signal, read_signal
 from holdfast.execution.trader import RouteResult, RouteStatus, Trader
 from holdfast.execution.venue import Venue
@@ -129,11 +129,15 @@ class AsyncOrderRouter:
             BadInput: The order cannot be read.
             AuditError: The journal cannot be opened.
         """
+        return answer_of(await self.route(order))
+
+    async def route(self, order: Mapping[str, Any] | Signal) -> RouteResult:
+        """As `route_order`, with everything that is known of the outcome."""
         signal = order if isinstance(order, Signal) else read_signal(order)
         await self.start()
         if not self._follow and not self.trader.is_running:
             await self.trader.tick(self._client.clock.now_ns())
-        return answer_of(await self.trader.route(signal))
+        return await self.trader.route(signal)
 
     async def close(self) -> None:
         """Stop following, and the trader too where this router made it; resting orders stay."""
@@ -185,7 +189,11 @@ class OrderRouter:
             BadInput: The order cannot be read.
             AuditError: The journal cannot be opened.
         """
-        return self._client.run(self._router.route_order(order))
+        return answer_of(self.route(order))
+
+    def route(self, order: Mapping[str, Any] | Signal) -> RouteResult:
+        """As `route_order`, with everything that is known of the outcome."""
+        return self._client.run(self._router.route(order))
 
     def start(self) -> bool:
         """Reconcile with the venue and follow it; done by the first order otherwise. See `Trader.start`."""
@@ -218,6 +226,13 @@ def answer_of(result: RouteResult) -> dict[str, Any]:  # noqa: PLR0911  one retu
             return {"status": "error", "reason": "not_sent"}
         case RouteStatus.UNKNOWN:
             return {"status": "unknown", "client_order_id": result.client_order_id}
+
+
+def refusal_of(result: RouteResult) -> RejectReason | None:
+    """Our own refusal that *result* stands for; of a repetition only the code is known."""
+    if result.status is RouteStatus.DENIED:
+        return result.refusal or RejectReason(code=Code(result.reason), scope="order")
+    return None
 
 
 def _limits_of(risk_manager: RiskManager | None) -> RiskLimits:

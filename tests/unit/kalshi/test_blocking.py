@@ -120,6 +120,41 @@ def test_a_closed_client_says_so(tmp_path: Path):
     assert not any(thread.name == "holdfast-kalshi" for thread in threading.enumerate())
 
 
+def test_a_call_that_a_close_overtakes_is_told_so(tmp_path: Path):
+    """Threads that call while the client closes get an answer or a named error, and none waits for ever."""
+    outcomes: list[type] = []
+
+    def ask(client: KalshiClient) -> None:
+        for _ in range(50):
+            try:
+                client.get_balance()
+            except TradingError as error:
+                outcomes.append(type(error))
+
+    with scripted_in_thread(BALANCE) as server:
+        for _ in range(5):
+            with blocking(server.base_url, tmp_path) as client:
+                client.get_balance()
+                threads = [threading.Thread(target=ask, args=(client,)) for _ in range(4)]
+                for thread in threads:
+                    thread.start()
+                client.close()
+                for thread in threads:
+                    thread.join(20)
+                assert not any(thread.is_alive() for thread in threads)
+    assert set(outcomes) == {TradingError}
+
+
+def test_a_call_after_the_loops_last_turn_is_told_so(tmp_path: Path):
+    """A call that reaches a loop which has ended raises a named error instead of waiting for ever."""
+    with scripted_in_thread(BALANCE) as server, blocking(server.base_url, tmp_path) as client:
+        client.get_balance()
+        worker = client._worker
+        client.close()
+        with pytest.raises(TradingError, match="closed"):
+            worker.run(client.client.get_balance())
+
+
 def test_a_forgotten_client_ends_its_thread(tmp_path: Path):
     """A client that nobody holds any more takes its thread and connections with it, without a warning."""
     with scripted_in_thread(BALANCE) as server:
@@ -239,6 +274,8 @@ def test_from_env_reads_the_key_file(tmp_path: Path):
     [
         ({"status": "rejected", "reason": "risk_check_failed"}, OrderDenied),
         ({"status": "rejected", "reason": "insufficient_resting"}, VenueRejected),
+        ({"status": "rejected", "reason": "market_closed"}, VenueRejected),
+        ({"status": "rejected", "reason": "insufficient_balance"}, VenueRejected),
         ({"status": "error", "reason": "circuit_breaker_open"}, CircuitBreakerOpenError),
         ({"status": "error", "reason": "not_sent"}, VenueUnreachable),
         ({"status": "unknown", "client_order_id": "hf-1"}, VenueAnswerUnknown),
@@ -257,7 +294,9 @@ def test_place_order_takes_the_routers_path(tmp_path: Path):
         assert response
         with pytest.raises(OrderDenied) as denied:
             client.place_order(TICKER, "yes", 10_000, 45)
-        assert denied.value.reason.code in set(Code)
+        assert denied.value.reason.code is Code.POSITION_LIMIT_EXCEEDED
+        assert "order 'hf-" in str(denied.value)
+        assert "10010.00 contracts > 100.00 contracts" in str(denied.value)
         kinds = [entry.event_type for entry in client.audit_logger.wal.query()]
         assert kinds.count("ORDER") == 1
         posts = [

@@ -11,6 +11,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from support.exchange import shared_key
 
+from holdfast.audit.logger import AuditLogger
+from holdfast.audit.redact import redact_text
+from holdfast.audit.wal import WriteAheadLog
+from holdfast.core.clock import ManualClock
 from holdfast.core.errors import ConfigError
 from holdfast.venues.kalshi.signing import MAX_PEM_BYTES, Signer
 
@@ -102,3 +106,19 @@ def test_no_key_material_reaches_a_message_a_repr_or_a_frame(tmp_path: Path):
     assert repr(signer) == "Signer(key_id='key-1')"
     with pytest.raises(TypeError, match="not pickled"):
         pickle.dumps(signer)
+
+
+@pytest.mark.invariant("I14")
+def test_no_line_of_a_loaded_key_reaches_a_record_or_a_message(tmp_path: Path):
+    """Any line of the key, without its frame and under an innocent name, is redacted once the key is loaded."""
+    text = pem(rsa.generate_private_key(public_exponent=65537, key_size=2048))
+    lines = [line for line in text.decode().splitlines() if not line.startswith("-----") and len(line) >= 16]
+    Signer.from_pem_file("key-1", key_file(tmp_path / "key.pem", text))
+    with WriteAheadLog(tmp_path / "audit", clock=ManualClock(), seal=False) as wal:
+        log = AuditLogger(wal)
+        for line in (*lines, "".join(lines), text.decode()):
+            log.record("CONFIG", {"note": f"the server said {line}", line: "as a name"})
+            assert line not in redact_text(f"failed at {line}!")
+    written = b"".join(path.read_bytes() for path in (tmp_path / "audit").iterdir() if path.is_file())
+    assert b"the server said" in written
+    assert not [line for line in lines if line.encode() in written]

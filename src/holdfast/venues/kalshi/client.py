@@ -20,6 +20,8 @@ import random
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from concurrent.futures import CancelledError as CallCancelled
+from concurrent.futures import wait
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
@@ -87,6 +89,7 @@ MAX_PAGES: Final = 1_000
 _KILLED_CODES: Final = frozenset({"fill_or_kill_insufficient_resting_volume"})
 """409s that say how a new order ended at once, not that its name is taken (seen on the venue's demo exchange)."""
 CLOSE_SECS: Final = 5.0
+_LOOK_SECS: Final = 1.0
 
 T = TypeVar("T")
 
@@ -653,8 +656,11 @@ class AsyncKalshiClient:
         task.add_done_callback(self._probes.discard)
 
     async def _probe_until_refused(self) -> bool:
+        """As many probes as close a breaker, no more: one that proves nothing (a 404) would be due again at once."""
         asked = False
-        while await self.tick_probe():
+        for _ in range(self.breaker.config.half_open_max_tries):
+            if not await self.tick_probe():
+                break
             asked = True
         return asked
 
@@ -779,10 +785,13 @@ class KalshiClient:
             VenueAnswerUnknown: It may be live; it is being looked up, never repeat it.
         """
         order = {"ticker": ticker, "side": side, "count": count, "price": price, "action": action, **options}
-        outcome: dict[str, Any] = self._order_router().route_order(order)
-        if outcome.get("status") == "submitted":
-            return outcome.get("response")
-        raise _refusal(outcome, self.client.breaker)
+        from holdfast.execution.router import answer_of, refusal_of  # noqa: PLC0415  as in `_order_router`
+
+        result = self._order_router().route(order)
+        outcome = {"client_order_id": result.client_order_id, **answer_of(result)}
+        if outcome["status"] == "submitted":
+            return result.response
+        raise _refusal(outcome, self.client.breaker, refusal_of(result))
 
     def get_balance(self) -> wire.Balance:
         """Cash available."""
@@ -885,7 +894,7 @@ class KalshiClient:
     def _running(self) -> _Worker:
         with self._lock:
             if self._is_closed:
-                raise TradingError("this KalshiClient is closed", hint="make a new one")
+                raise _closed()
             if self._worker is None:
                 self._worker = _Worker(self.client, probes_by_itself=self._probes_by_itself)
                 self._finalizer = weakref.finalize(self, self._worker.shut_down)
@@ -912,7 +921,7 @@ class _Worker:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The result of *coroutine*, waited for from another thread."""
+        """The result of *coroutine*, waited for from another thread; a closed client says so, it never hangs."""
         if os.getpid() != self._pid:
             coroutine.close()
             raise TradingError(
@@ -925,7 +934,21 @@ class _Worker:
                 "a KalshiClient cannot wait on its own loop",
                 hint="use AsyncKalshiClient in asynchronous code",
             )
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        try:
+            call = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError:
+            coroutine.close()
+            raise _closed() from None
+        while not wait((call,), _LOOK_SECS).done and self._thread.is_alive():
+            pass
+        if not call.done():
+            # It came after the loop's last turn: nothing of it ran.
+            coroutine.close()
+            raise _closed()
+        try:
+            return call.result()
+        except CallCancelled:
+            raise _closed() from None
 
     def shut_down(self) -> None:
         """Close the client and end the thread; does nothing in a forked child."""
@@ -1028,12 +1051,24 @@ def _signer(api_key: str | None, private_key_path: str | os.PathLike[str] | None
     return Signer.from_pem_file(api_key, private_key_path)
 
 
+def _closed() -> TradingError:
+    return TradingError(
+        "this KalshiClient is closed",
+        hint="make a new one; an order that was on its way stands in the journal",
+    )
+
+
 def _status_call() -> Call:
     return Call(method="GET", endpoint="exchange/status", group="probe", is_private=False, most_attempts=1)
 
 
-def _refusal(outcome: Mapping[str, Any], breaker: TradingCircuitBreaker) -> TradingError:
-    """The exception for a `route_order` outcome that is not "submitted"."""
+def _refusal(
+    outcome: Mapping[str, Any], breaker: TradingCircuitBreaker, refusal: RejectReason | None = None
+) -> TradingError:
+    """The exception for a `route_order` outcome that is not "submitted"; *refusal* is ours, with its facts.
+
+    The venue has reasons of the same names as ours ("market_closed"): only `risk_check_failed` is a refusal of ours.
+    """
     status, reason = str(outcome.get("status")), str(outcome.get("reason", ""))
     name = str(outcome.get("client_order_id", ""))
     if status == "unknown":
@@ -1046,11 +1081,8 @@ def _refusal(outcome: Mapping[str, Any], breaker: TradingCircuitBreaker) -> Trad
             breaker=breaker.name,
             retry_after_secs=breaker.seconds_to_probe(),
         )
+    if refusal is not None or reason == Code.RISK_CHECK_FAILED:
+        return OrderDenied(name, refusal or RejectReason(code=Code.RISK_CHECK_FAILED, scope="order"))
     if status == "error":
         return VenueUnreachable(f"order {name!r} not sent: {reason}", hint="it may be tried again")
-    detail = outcome.get("reject_reason")
-    if isinstance(detail, RejectReason):
-        return OrderDenied(name, detail)
-    if reason in set(Code):
-        return OrderDenied(name, RejectReason(code=Code(reason), scope="order"))
     return VenueRejected(f"order {name!r} rejected by the venue: {reason}", code=reason)

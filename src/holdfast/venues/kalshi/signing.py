@@ -1,7 +1,8 @@
 """Signatures of Kalshi requests, and the private key they need.
 
 Promise: the key is read once, from a file only its owner can read, and never appears in a message, a `repr`,
-a pickle or the locals of a frame that raises. Limits: RSA keys in PEM without a passphrase.
+a pickle or the locals of a frame that raises; its text is made known to the redactor, so that no log or message
+lets it pass. Limits: RSA keys in PEM without a passphrase.
 
 The signed text is timestamp (Unix milliseconds) + METHOD + path, the path with its `/trade-api/...` prefix and
 without query; body and query are *not* covered. RSA-PSS, SHA-256, MGF1 with SHA-256, salt as long as the digest.
@@ -24,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from holdfast.audit.redact import register_secret
 from holdfast.core.errors import ConfigError
 
 KEY_HEADER = "KALSHI-ACCESS-KEY"
@@ -117,6 +119,7 @@ def _load(path: Path) -> RSAPrivateKey | _Problem:
         )
     except (ValueError, UnsupportedAlgorithm):
         return _Problem(f"private key {str(path)!r} is not a PEM private key", "it begins with -----BEGIN")
+    register_secret(pem.decode("ascii", "replace"))
     if not isinstance(key, RSAPrivateKey):
         return _Problem(f"private key {str(path)!r} is not an RSA key", "Kalshi signs with RSA-PSS")
     return key
