@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from holdfast.wiring import Desk
 
 _MAX_LINE_BYTES = 65_536
+_TOLD_EACH = 3
 _START_WAITS_SECS = (0.2, 0.4, 0.8, 1.6)
 
 
@@ -111,13 +113,13 @@ async def _submit(config: Config, log: Path, settle_secs: float, *, reset_breake
             desk.client.breaker.reset(desk.client.user_id, "submit --reset-breaker")
         await _start(desk)
         running = asyncio.create_task(desk.trader.run(desk.venue.events(())))
-        lines = _Lines()
+        lines, refusals = _Lines(), _Refusals()
         try:
             while line := await lines.next(running):
                 number += 1
                 if not line.strip():
                     continue
-                answer = await _answer(desk.trader, line, number, settle_secs)
+                answer = await _answer(desk.trader, line, number, settle_secs, refusals)
                 bad += "error" in answer
                 unknown += answer.get("outcome") == "unknown"
                 _print(answer)
@@ -232,7 +234,9 @@ class _Lines:
                 return
 
 
-async def _answer(trader: Trader, line: bytes, number: int, settle_secs: float) -> dict[str, Any]:
+async def _answer(
+    trader: Trader, line: bytes, number: int, settle_secs: float, refusals: _Refusals
+) -> dict[str, Any]:
     """The outcome of one line, or what is wrong with it."""
     from holdfast.core.errors import BadInput
 
@@ -240,15 +244,27 @@ async def _answer(trader: Trader, line: bytes, number: int, settle_secs: float) 
         signal = read_line(line)
     except BadInput as error:
         return {"line": number, "error": str(error) + (f" ({error.hint})" if error.hint else "")}
-    return await trader.submit(signal, settle_secs=settle_secs, on_refusal=_tell_refusal)
+    return await trader.submit(signal, settle_secs=settle_secs, on_refusal=refusals.tell)
 
 
-def _tell_refusal(name: str, reason: RejectReason) -> None:
-    """Say on stderr what was refused, with the facts that the answer's one word leaves out."""
-    from holdfast.audit.redact import redact_text
+class _Refusals:
+    """Says on stderr what was refused, with the facts that the answer's one word leaves out.
 
-    text = f"holdfast: order {name!r} denied: {reason}\nhint: {reason.hint}"
-    print(redact_text(text), file=sys.stderr, flush=True)
+    The first few of each reason, then every doubling: a bot that never reads our stderr must not block us.
+    """
+
+    def __init__(self) -> None:
+        self._told: Counter[str] = Counter()
+
+    def tell(self, name: str, reason: RejectReason) -> None:
+        """Tell of one refusal."""
+        from holdfast.audit.redact import redact_text
+
+        self._told[reason.code] += 1
+        count = self._told[reason.code]
+        if count <= _TOLD_EACH or count & (count - 1) == 0:
+            text = f"holdfast: order {name!r} denied: {reason}\nhint: {reason.hint}"
+            print(redact_text(text), file=sys.stderr, flush=True)
 
 
 def read_line(line: bytes) -> Signal:
