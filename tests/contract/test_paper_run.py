@@ -137,12 +137,9 @@ def test_without_the_reconciler_the_run_fails(tmp_path, capsys, monkeypatch):
     assert any("lost" in chapter for chapter in summary["chapters_missing"])
 
 
-def test_a_taken_directory_or_bad_option_is_named(tmp_path, capsys, monkeypatch):
+def test_a_bad_option_is_named(tmp_path, capsys, monkeypatch):
     """Bad input ends with 1, one sentence and a hint, before anything is started."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "old" / "audit").mkdir(parents=True)
-    assert main(["paper", "--dir", "old"]) == 1
-    assert "exchange is gone" in capsys.readouterr().err
     assert main(["paper", "--strategy", "no_such:Bot"]) == 1
     assert "no_such" in capsys.readouterr().err
     assert main(["paper", "--tape", "/nowhere/at/all"]) == 1
@@ -238,3 +235,46 @@ def test_an_exchange_that_dies_ends_the_run_by_name(tmp_path):
     assert "no paper exchange answers" in err
     assert "hint:" in err
     assert main(["audit", "verify", str(tmp_path / "run" / "audit")]) == 0
+
+
+def test_an_interrupted_run_is_taken_up_again_from_its_directory(tmp_path):
+    """`--dir` alone goes on: exchange and trader remember, nothing is repeated, and the whole story stands."""
+    process = started(tmp_path, "--dir", "run", "--speed", "60")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, out + err
+    before = list(read_records(tmp_path / "run" / "audit"))
+
+    again = subprocess.run(
+        [sys.executable, "-m", "holdfast", "paper", "--dir", "run", "--speed", "max", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    summary = json.loads(again.stdout.splitlines()[-1])
+    assert summary["exchange_matches"]
+    assert summary["chapters_missing"] == []
+    records = list(read_records(tmp_path / "run" / "audit"))
+    assert records[: len(before)] == before
+    names = [record.details["client_order_id"] for record in records if record.type == "ORDER"]
+    assert len(names) == len(set(names))
+
+
+def test_a_directory_of_another_market_is_refused(tmp_path):
+    """An exchange does not go on with books that another market made."""
+    held = ["--exit-with-stdin", "--json", "--dir", "x", "--hold"]
+    for seed, code, said in ((1, 0, ""), (2, 1, "remembers another market")):
+        done = subprocess.run(
+            [sys.executable, "-m", "holdfast", "exchange", *held, "--seed", str(seed)],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        assert said in done.stderr

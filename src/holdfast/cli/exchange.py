@@ -12,7 +12,10 @@ import asyncio
 import os
 import random
 import signal
+import sys
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,13 +61,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="of the seeded market, ids and faults (default: 0)"
     )
     parser.add_argument(
-        "--speed", type=_speed, default=20.0, metavar="N|max", help="market seconds per second (default: 20)"
+        "--speed",
+        type=read_speed,
+        default=20.0,
+        metavar="N|max",
+        help="market seconds per second (default: 20)",
     )
     parser.add_argument(
-        "--seconds", type=_seconds, metavar="S", help="end the market after S seconds, then stop"
+        "--seconds", type=read_secs, metavar="S", help="end the market after S seconds, then stop"
     )
     parser.add_argument(
-        "--market-seconds", type=_seconds, metavar="S", help="end the market after S seconds of market time"
+        "--market-seconds", type=read_secs, metavar="S", help="end the market after S seconds of market time"
     )
     parser.add_argument(
         "--start",
@@ -90,7 +97,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tier", default="paper", help="rate limits: basic … prime, or paper (default)")
     parser.add_argument(
-        "--dir", type=Path, metavar="DIR", help="where the key file goes (default: a temporary one)"
+        "--dir",
+        type=Path,
+        metavar="DIR",
+        help="key file and memory; the same DIR takes a market up again (default: a temporary one)",
     )
     parser.add_argument("--control", action="store_true", help="serve POST /holdfast/faults")
     parser.add_argument("--exit-with-stdin", action="store_true", help="stop when standard input closes")
@@ -104,7 +114,8 @@ def run(args: argparse.Namespace) -> int:
     return asyncio.run(_serve(args))
 
 
-def _speed(text: str) -> float | None:
+def read_speed(text: str) -> float | None:
+    """Market seconds per second, None for "max"."""
     if text == "max":
         return None
     try:
@@ -116,7 +127,8 @@ def _speed(text: str) -> float | None:
     return speed
 
 
-def _seconds(text: str) -> float:
+def read_secs(text: str) -> float:
+    """A span of time above 0, in seconds."""
     try:
         secs = float(text)
     except ValueError:
@@ -137,18 +149,39 @@ def _start(text: str) -> int:
     return int(when.timestamp()) * _NANOS
 
 
+@contextmanager
+def _quiet_stderr() -> Generator[None, None, None]:
+    """Keep what polars' Rust code prints about a damaged file, besides raising it, off the reader's screen."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def _feed(args: argparse.Namespace) -> Feed:
     if args.tape is not None:
         from holdfast.config import find_recording
-        from holdfast.venues.paper.tape import open_feed
 
-        return open_feed(find_recording(args.tape))
+        with _quiet_stderr():
+            from holdfast.venues.paper.tape import open_feed
+
+            return open_feed(find_recording(args.tape))
     from holdfast.venues.paper.market import DURATION_NS, SeededMarket
+    from holdfast.venues.paper.memory import remembered_start
 
     secs = _ALONE_SECS if args.seconds is None or args.speed is None else args.seconds * args.speed
     secs = args.market_seconds or secs
     # A client's own clock must agree with the market's, or its expirations and closing times mean nothing.
-    start_ns = args.start if args.start is not None else SystemClock().now_ns() // _NANOS * _NANOS
+    start_ns = args.start
+    if start_ns is None and args.dir is not None:
+        start_ns = remembered_start(args.dir)
+    if start_ns is None:
+        start_ns = SystemClock().now_ns() // _NANOS * _NANOS
     # Seeded by an explicit number so that a run can be repeated; nothing secret is drawn from it.
     source = random.Random(args.seed)  # noqa: S311  invented prices, not keys
     return SeededMarket(source, start_ns=start_ns, duration_ns=max(DURATION_NS, round(secs * _NANOS)))
@@ -158,8 +191,12 @@ async def _serve(args: argparse.Namespace) -> int:
     from holdfast.execution.venue import DedupProfile
     from holdfast.venues.paper.exchange import PaperExchange
     from holdfast.venues.paper.faults import FaultScript, read_rates, read_script
+    from holdfast.venues.paper.memory import Memory
 
     feed = _feed(args)
+    memory = None
+    if args.dir is not None:
+        memory = Memory(args.dir, f"{feed.describe()}, seed {args.seed}, dedup {args.dedup}", feed.start_ns)
     exchange = PaperExchange(
         feed,
         seed=args.seed,
@@ -173,6 +210,7 @@ async def _serve(args: argparse.Namespace) -> int:
         tier=args.tier,
         directory=args.dir,
         control=args.control,
+        memory=memory,
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -222,8 +260,6 @@ def _announce(args: argparse.Namespace, feed: str, endpoints: Endpoints) -> None
         print(f"export KALSHI_API_KEY_ID={endpoints.key_id}")
         print(f"export KALSHI_PRIVATE_KEY_PATH={endpoints.pem_path}")
     # The line is what a parent waits for.
-    import sys
-
     sys.stdout.flush()
 
 

@@ -13,7 +13,13 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe `holdfast paper`."""
+    from holdfast.cli.exchange import read_secs, read_speed
     from holdfast.cli.output import add_json_argument
+
+    def speed(text: str) -> str:
+        """As the exchange will read it, checked before anything is started."""
+        read_speed(text)
+        return text
 
     parser.epilog = (
         "examples:\n"
@@ -21,9 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  holdfast paper --seed 7 --speed max    another market, as fast as it goes\n"
         "  holdfast paper --tape DIR              a recording instead of the seeded market\n"
         "  holdfast paper --dir run/paper-1-1     take an earlier run up again\n"
-        "  holdfast paper --strategy my_bot:Bot   your own strategy\n\n"
+        "  holdfast paper --strategy my_bot:Bot   your own strategy, class Bot of ./my_bot.py (docs/strategy.md)\n"
+        "  holdfast paper --exchange URL --key-id ID --pem FILE    on an exchange that runs already\n\n"
         "Ctrl-C leaves resting orders and lists them; --cancel-on-exit cancels them.\n"
-        "exit codes: 0 the run kept its promise · 1 it did not, or bad input · 3 the journal is damaged · "
+        "exit codes: 0 the run kept its promise · 1 it did not, or bad input · 3 the journal is damaged ·\n"
         "4 an order is still unknown · 5 the exchange cannot be reached"
     )
     market = parser.add_argument_group("the market")
@@ -31,13 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     market.add_argument("--tape", metavar="PATH", help="trade a recording: a folder or one file")
     market.add_argument(
         "--speed",
+        type=speed,
         default=None,
         metavar="N|max",
         help="market seconds per wall second (default 20; tapes: max)",
     )
     market.add_argument(
         "--seconds",
-        type=float,
+        type=read_secs,
         default=None,
         help="stop after this much wall time (default 60; tapes: to the end)",
     )
@@ -51,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="MODULE:CLASS",
-        help="trade this instead (repeatable)",
+        help="trade this class instead of the four examples (repeatable)",
     )
     run_group.add_argument("--config", metavar="FILE", help="limits from this holdfast.toml")
     run_group.add_argument("--cancel-on-exit", action="store_true", help="cancel resting orders at the end")

@@ -1,18 +1,19 @@
-"""Where the story appears: a live view on a terminal, plain lines anywhere else, nothing under `--json`."""
+"""Where the story appears: lines above live figures on a terminal, plain lines anywhere else, nothing under `--json`."""
 
 from __future__ import annotations
 
-from collections import deque
+import textwrap
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from holdfast.cli.paper.story import CHAPTERS, Line, Story
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
     from rich.live import Live
 
-_SHOWN_LINES = 22
+_TEXT_AT = 20
+"""The column where a line's text begins, after its time and who speaks."""
 _STYLES = {"bad": "red", "good": "green", "state": "bold cyan", "": ""}
 
 
@@ -64,13 +65,16 @@ class SilentScreen(PlainScreen):
 
 
 class LiveScreen:
-    """The last lines, the figures and the chapters, redrawn in place; the lines stay when it ends."""
+    """The story scrolls by and stays; below it the figures, redrawn in place until the run ends.
 
-    def __init__(self) -> None:
+    A line too long for the terminal goes on below its own text, so that no line is cut and none looks like two.
+    """
+
+    def __init__(self, console: Console | None = None, *, chapters: bool = True) -> None:
         from rich.console import Console
 
-        self._console = Console()
-        self._lines: deque[Line] = deque(maxlen=_SHOWN_LINES)
+        self._console = console or Console()
+        self._chapters = chapters
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -86,50 +90,62 @@ class LiveScreen:
         if self._live is not None:
             self._live.__exit__(kind, error, at)
             self._live = None
-        for line in self._lines:
-            self._console.print(
-                str(line), style=_STYLES[line.tone], markup=False, highlight=False, soft_wrap=True
-            )
 
     def show(self, line: Line, story: Story) -> None:
-        """Add *line* and redraw."""
-        self._lines.append(line)
+        """Print *line* above the figures and bring those up to date."""
+        self.print(hanging(str(line), _TEXT_AT, self._console.width), _STYLES[line.tone])
         if self._live is not None:
-            self._live.update(self._drawn(story))
+            self._live.update(self._drawn(line.time, story))
 
     def heading(self, text: str) -> None:
         """Print *text* above the view."""
-        self._console.print(text, markup=False, highlight=False)
+        self.print(text)
 
-    def _drawn(self, story: Story) -> RenderableType:
+    def print(self, text: str, style: str = "") -> None:
+        """Print *text* as it is."""
+        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def _drawn(self, time: str, story: Story) -> RenderableType:
         from rich.console import Group
         from rich.panel import Panel
-        from rich.table import Table
         from rich.text import Text
 
-        figures = Table.grid(padding=(0, 3))
         orders = story.orders
         breaker = story.breaker[-1]["to"] if story.breaker else "closed"
-        figures.add_row(
-            Text(f"breaker {breaker}", style="green" if breaker == "closed" else "bold red"),
-            f"decisions {story.decisions}",
-            f"sent {orders['submitted']}",
-            f"filled {orders['filled']}",
-            f"refused {orders['denied']}",
-            f"unknown now {story.unknown_now}",
+        figures = Text(f"breaker {breaker}", style="green" if breaker == "closed" else "bold red")
+        counts = (
+            f"  decided {story.decisions}  sent {orders['submitted']}  filled {orders['filled']}"
+            f"  refused {orders['denied']}  unknown {story.unknown_now}"
         )
-        chapters = Text()
-        for chapter in CHAPTERS:
-            done = chapter in story.proven
-            chapters.append(f" {'●' if done else '○'} {chapter} ", style="green" if done else "dim")
-        body = Text("\n").join(
-            Text(str(line), style=_STYLES[line.tone], no_wrap=True) for line in self._lines
-        )
-        return Group(Panel(Group(figures, chapters), title="holdfast paper", title_align="left"), body)
+        figures.append(counts, style="default")
+        rows = [figures]
+        if self._chapters:
+            rows.append(Text("shown so far: "))
+            for chapter in CHAPTERS:
+                done = chapter in story.proven
+                rows[-1].append(f" {'●' if done else '○'} {chapter} ", style="green" if done else "dim")
+        title = f"holdfast paper, market time {time} UTC"
+        return Panel(Group(*rows), title=title, title_align="left")
 
 
-def choose_screen(*, json: bool, terminal: bool) -> Screen:
-    """The live view on a terminal, plain lines otherwise, silence under `--json`."""
+def hanging(text: str, indent: int, width: int) -> str:
+    """*text* in lines of at most *width* columns, all but the first starting at column *indent*."""
+    if len(text) <= width or width < 2 * indent:
+        return text
+    # The times and the names stand in columns, whose blanks must stay.
+    head, rest = text[:indent], text[indent:]
+    parts = textwrap.wrap(rest, width - indent, break_on_hyphens=False, drop_whitespace=True)
+    return head + f"\n{' ' * indent}".join(parts)
+
+
+def choose_screen(*, json: bool, terminal: bool, chapters: bool = True) -> Screen:
+    """The live view on a terminal, plain lines otherwise, silence under `--json`.
+
+    Args:
+        json: Whether a program reads the output.
+        terminal: Whether a person does, on a terminal.
+        chapters: Whether this run is to show every chapter of the story.
+    """
     if json:
         return SilentScreen()
-    return LiveScreen() if terminal else PlainScreen()
+    return LiveScreen(chapters=chapters) if terminal else PlainScreen()

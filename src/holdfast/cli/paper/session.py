@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
 import itertools
 import signal
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -25,12 +24,14 @@ from holdfast.cli.output import on_terminal, print_json
 from holdfast.cli.paper.exchange_process import Endpoints, market_time, running_exchange, until_gone
 from holdfast.cli.paper.screen import Screen, choose_screen
 from holdfast.cli.paper.story import Story
+from holdfast.cli.paper.strategies import load_strategies
 from holdfast.cli.paper.summary import Outcome, print_summary, sum_up, verdict
 from holdfast.config import Config, KalshiConfig, load_config
 from holdfast.core.errors import (
     BadInput,
     CircuitBreakerOpenError,
     VenueError,
+    VenueUnreachable,
 )
 from holdfast.core.money import QtyE2, format_price, format_qty
 from holdfast.core.orders import OrderStatus
@@ -56,12 +57,15 @@ def run_session(args: argparse.Namespace) -> int:
         args.pem is None
     ):
         raise BadInput("--exchange, --key-id and --pem go together", hint="the exchange prints all three")
+    strategies = load_strategies(args.strategy) or list(paper_strategies())
     directory = _run_directory(args, Path(config.paths.state))
-    strategies = [_load_strategy(name) for name in args.strategy] or list(paper_strategies())
-    screen = choose_screen(json=args.json, terminal=on_terminal())
-    screen.heading(f"run directory {directory}")
-    full_story = not (args.tape or args.strategy or args.exchange)
-    outcome = asyncio.run(_session(args, config, directory, strategies, screen, full_story=full_story))
+    facts = _recall(args, directory)
+    screen = choose_screen(json=args.json, terminal=on_terminal(), chapters=facts.full_story)
+    try:
+        outcome = asyncio.run(_session(Plan(args, facts, config, directory, strategies), screen))
+    except VenueUnreachable:
+        _forget_unbegun(directory)
+        raise
     if args.json:
         print_json(outcome)
     else:
@@ -69,16 +73,46 @@ def run_session(args: argparse.Namespace) -> int:
     return verdict(outcome)
 
 
-async def _session(
-    args: argparse.Namespace,
-    config: Config,
-    directory: Path,
-    strategies: Sequence[Strategy],
-    screen: Screen,
-    *,
-    full_story: bool,
-) -> Outcome:
-    async with _exchange(args, directory, full_story=full_story) as endpoints:
+class Facts(msgspec.Struct, frozen=True):
+    """What a run was begun with, kept as `run.json` so that `--dir` alone takes it up again."""
+
+    seed: int
+    tape: str | None
+    full_story: bool
+
+
+def _recall(args: argparse.Namespace, directory: Path) -> Facts:
+    """What the run in *directory* was begun with; written down when it begins now."""
+    path = directory / "run.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Facts)
+    except FileNotFoundError:
+        story = not (args.tape or args.strategy or args.exchange)
+        facts = Facts(seed=args.seed, tape=args.tape, full_story=story)
+        path.write_bytes(msgspec.json.encode(facts))
+        return facts
+    except msgspec.MsgspecError as error:
+        raise BadInput(
+            f"{str(path)!r} cannot be read: {error}", hint="start a new run without --dir"
+        ) from error
+
+
+class Plan(NamedTuple):
+    """Everything a session is begun with."""
+
+    args: argparse.Namespace
+    facts: Facts
+    config: Config
+    directory: Path
+    strategies: Sequence[Strategy]
+
+
+async def _session(plan: Plan, screen: Screen) -> Outcome:
+    args, facts, config, directory, strategies = plan
+    # A run cut short is not held to the whole story.
+    full_story = facts.full_story and args.seconds is None
+    async with _exchange(args, facts, directory) as endpoints:
+        screen.heading(f"run directory {directory}: {_market_named(args, facts)}; Ctrl-C ends it")
         account = KalshiConfig(
             key_id=endpoints.key_id, pem=endpoints.pem, base_url=endpoints.rest, ws_url=endpoints.ws
         )
@@ -87,9 +121,11 @@ async def _session(
             audit_dir=directory / "audit",
             strategies=strategies,
             market_ns=await market_time(endpoints.rest),
-            seed=args.seed,
+            seed=facts.seed,
         )
         story = Story()
+        for record in read_records(directory / "audit", missing_ok=True):
+            story.recall(record)
         try:
             with screen:
                 if await _trade(desk, endpoints.rest, story, screen):
@@ -103,7 +139,7 @@ async def _session(
         for line in story.tell(record):
             screen.show(line, story)
     return sum_up(
-        args.seed,
+        facts.seed,
         directory,
         story,
         differences=differences,
@@ -113,15 +149,27 @@ async def _session(
     )
 
 
+def _market_named(args: argparse.Namespace, facts: Facts) -> str:
+    """The market of this run and its pace, in words."""
+    if args.exchange:
+        return f"the exchange at {args.exchange}"
+    speed = args.speed or ("max" if facts.tape else DEFAULT_SPEED)
+    pace = "as fast as it goes" if speed == "max" else f"{speed} times wall time"
+    if facts.tape:
+        return f"recording {Path(facts.tape).name}, {pace}"
+    length = f"{args.seconds:g} s" if args.seconds else f"{DEFAULT_MARKET_SECS // 60} minutes of market time"
+    return f"seeded market {facts.seed}, {length}, {pace}"
+
+
 @asynccontextmanager
 async def _exchange(
-    args: argparse.Namespace, directory: Path, *, full_story: bool
+    args: argparse.Namespace, facts: Facts, directory: Path
 ) -> AsyncGenerator[Endpoints, None]:
     if args.exchange:
         yield Endpoints(rest=args.exchange, ws="", key_id=args.key_id, pem=args.pem)
         return
-    taped = args.tape is not None
-    arguments = ["--seed", str(args.seed), "--dir", str(directory / "exchange"), "--port", "0", "--hold"]
+    taped = facts.tape is not None
+    arguments = ["--seed", str(facts.seed), "--dir", str(directory / "exchange"), "--port", "0", "--hold"]
     arguments += ["--speed", args.speed or ("max" if taped else DEFAULT_SPEED)]
     if args.seconds is not None:
         arguments += ["--seconds", str(args.seconds)]
@@ -129,9 +177,9 @@ async def _exchange(
         # A minute at the default speed; the same market at any other, so that a seed decides the same.
         arguments += ["--market-seconds", str(DEFAULT_MARKET_SECS)]
     arguments += [] if taped else ["--start", SEEDED_START]
-    if taped:
-        arguments += ["--tape", args.tape]
-    if full_story:
+    if facts.tape is not None:
+        arguments += ["--tape", facts.tape]
+    if facts.full_story:
         arguments += ["--faults-at", STORY_FAULTS]
     async with running_exchange(arguments) as endpoints:
         yield endpoints
@@ -240,14 +288,21 @@ def _differences(desk: Desk, theirs: Mapping[str, QtyE2], resting: Sequence[Venu
     ]
 
 
+def _forget_unbegun(directory: Path) -> None:
+    """Leave no directory behind for a run that never began."""
+    if (directory / "audit").exists():
+        return
+    (directory / "run.json").unlink(missing_ok=True)
+    for one in (directory / "exchange", directory):
+        try:
+            one.rmdir()
+        except OSError:  # something is in it, or it was never made
+            continue
+
+
 def _run_directory(args: argparse.Namespace, state: Path) -> Path:
     if args.dir:
         chosen = Path(args.dir)
-        if (chosen / "audit").exists() and not args.exchange:
-            raise BadInput(
-                f"{str(chosen)!r} holds a run whose exchange is gone",
-                hint="join the exchange it traded on with --exchange, or leave out --dir to start a new run",
-            )
         chosen.mkdir(mode=0o700, parents=True, exist_ok=True)
         return chosen
     for number in itertools.count(1):
@@ -258,19 +313,3 @@ def _run_directory(args: argparse.Namespace, state: Path) -> Path:
             continue
         return chosen
     raise AssertionError("itertools.count does not end")
-
-
-def _load_strategy(name: str) -> Strategy:
-    module_name, _, class_name = name.partition(":")
-    if not module_name or not class_name:
-        raise BadInput(f"strategy {name!r} is not of the form module:Class")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        strategy = getattr(importlib.import_module(module_name), class_name)()
-    except (ImportError, AttributeError) as error:
-        raise BadInput(f"strategy {name!r} cannot be loaded: {error}") from error
-    finally:
-        sys.path.pop(0)
-    if not isinstance(strategy, Strategy):
-        raise BadInput(f"strategy {name!r} is no holdfast.Strategy", hint="subclass it; see docs of Strategy")
-    return strategy

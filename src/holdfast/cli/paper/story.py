@@ -75,6 +75,11 @@ class Story:
         self._sent: Counter[str] = Counter()
         self._outage: list[str] = []
 
+    def recall(self, record: Record) -> None:
+        """Take *record* in without telling it again: it belongs to an earlier part of the run."""
+        for _line in self.tell(record):
+            pass
+
     def tell(self, record: Record) -> Iterator[Line]:
         """The lines that *record* is worth; most records are worth none."""
         self.last_seq, self._ts = record.seq, record.ts

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -157,6 +157,10 @@ class Engine:
         dedup: Which orders a repeated client order id is refused against.
         cash: Opening balance.
         precision: Of the account's balance.
+
+    Attributes:
+        told: Called with each order request, each cancel (the order id) and each step of time (UTC ns) before it
+            takes effect; whoever wants to remember them sets it.
     """
 
     def __init__(
@@ -168,6 +172,7 @@ class Engine:
         cash: MoneyE6 = DEFAULT_CASH,
         precision: BalancePrecision = BalancePrecision.CENT,
     ) -> None:
+        self.told: Callable[[OrderRequest | str | int], None] | None = None
         self.markets = {spec.ticker: Market(spec, feed.kind) for spec in feed.markets}
         self.dedup = dedup
         self.account = Account(self._uuid(seed, "user"), cash, precision)
@@ -228,6 +233,8 @@ class Engine:
 
     def advance(self, now_ns: int) -> None:
         """Let market time pass: orders expire, grown-old prints are withdrawn."""
+        if self.told is not None:
+            self.told(now_ns)
         if now_ns <= self.now_ns:
             return
         self.now_ns = now_ns
@@ -250,6 +257,8 @@ class Engine:
 
     def place(self, request: OrderRequest) -> OrderRow | Refusal:
         """Accept or refuse one order; an accepted one has already traded what it could."""
+        if self.told is not None:
+            self.told(request)
         market = self.markets.get(request.ticker)
         if market is None:
             return Refusal(status=404, code="market_not_found")
@@ -354,6 +363,8 @@ class Engine:
 
     def cancel(self, order_id: str) -> tuple[OrderRow, QtyE2] | Refusal:
         """Take an open order off the book; returns it and what was released."""
+        if self.told is not None:
+            self.told(order_id)
         order = self.account.orders.get(order_id)
         if order is None or not order.is_open:
             return Refusal(status=404, code="not_found")

@@ -34,11 +34,13 @@ from holdfast.core.fees import BalancePrecision
 from holdfast.core.money import MoneyE6
 from holdfast.execution.venue import DedupProfile
 from holdfast.venues.paper import wire
+from holdfast.venues.paper.accounts import OrderRequest
 from holdfast.venues.paper.auth import KeyPair, check_signature, is_signed
 from holdfast.venues.paper.engine import DEFAULT_CASH, Books, Engine, Refusal
 from holdfast.venues.paper.events import Feed, MarketEvent
 from holdfast.venues.paper.faults import Fault, Faults, FaultScript, Rates, read_control
 from holdfast.venues.paper.limits import COSTS, DEFAULT_COST, RateLimits, RequestClass, tier_named
+from holdfast.venues.paper.memory import Line, Memory
 from holdfast.venues.paper.rest import BadQuery, RestApi, answer, below_prefix, is_public, refuse
 from holdfast.venues.paper.ws import Hub
 
@@ -116,6 +118,7 @@ class PaperExchange:
         precision: BalancePrecision = BalancePrecision.CENT,
         directory: Path | None = None,
         control: bool = False,
+        memory: Memory | None = None,
         clock: Clock | None = None,
         key: KeyPair | None = None,
     ) -> None:
@@ -137,6 +140,7 @@ class PaperExchange:
         self._directory = directory
         self._own_directory: Path | None = None
         self._control = control
+        self._memory = memory
         self._clock = clock or SystemClock()
         self._key = key or KeyPair()
         self._rest = RestApi(self.engine, self._limits.tier, self._publish, feed.start_ns)
@@ -165,6 +169,8 @@ class PaperExchange:
             )
         # What the feed shows at its first moment is there before the first request.
         self._upcoming = self._release(self._events, next(self._events, None), self.engine.now_ns)
+        if self._memory is not None:
+            self._remember(self._memory)
         runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         site = web.TCPSite(runner, host, port)
@@ -188,6 +194,25 @@ class PaperExchange:
         self._player = asyncio.create_task(self._play())
         return self._endpoints
 
+    def _remember(self, memory: Memory) -> None:
+        """Tell the engine what it was told before, and keep what it is told from now on."""
+
+        def release(until_ns: int) -> None:
+            self._upcoming = self._release(self._events, self._upcoming, until_ns)
+
+        memory.replay(self.engine, release)
+        self.faults.script.skip_until(self.engine.now_ns)
+
+        def keep(told: OrderRequest | str | int) -> None:
+            if isinstance(told, int):
+                memory.keep(Line(time=told))
+            elif isinstance(told, str):
+                memory.keep(Line(cancel=told))
+            else:
+                memory.keep(Line(place=told))
+
+        self.engine.told = keep
+
     def _key_directory(self) -> Path:
         if self._directory is None:
             self._own_directory = self._directory = Path(tempfile.mkdtemp(prefix="holdfast-exchange-"))
@@ -205,6 +230,9 @@ class PaperExchange:
         await self.hub.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        if self._memory is not None:
+            self.engine.told = None
+            self._memory.close()
         if self._own_directory is not None:
             shutil.rmtree(self._own_directory, ignore_errors=True)
 

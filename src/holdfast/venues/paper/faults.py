@@ -218,6 +218,10 @@ class FaultScript:
         """Let *what* happen, after everything told before it."""
         self._pending.append(_Pending(what))
 
+    def skip_until(self, now_ns: int) -> None:
+        """Forget what was due by *now_ns*: the run that is taken up again has met it."""
+        self._pending = [p for p in self._pending if not 0 < p.what.at_ns <= now_ns]
+
     def next(
         self,
         faults: Iterable[Fault],
