@@ -64,9 +64,13 @@ async def running_exchange(arguments: Sequence[str]) -> AsyncGenerator[Endpoints
         except TimeoutError:
             line = b""
         if not line.strip():
-            if process.returncode is None:
+            # It is ending by itself, mostly. A signal sent meanwhile would reap it behind the loop's back, and its
+            # exit code would be lost.
+            try:
+                await asyncio.wait_for(process.wait(), _STOP_SECS if process.stdout.at_eof() else 0)
+            except TimeoutError:
                 process.terminate()
-            await process.wait()
+                await process.wait()
             said = (await errors).decode(errors="replace").strip()
             raise ExchangeFailed(said or "the exchange did not become ready", process.returncode or 0)
         yield msgspec.json.decode(line, type=Endpoints)
