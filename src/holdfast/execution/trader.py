@@ -385,11 +385,11 @@ class Trader:
         reason = decision.reason
         if reason is None:
             raise AssertionError("an allowed decision is not denied")
+        if reason.code is Code.AUDIT_UNAVAILABLE:
+            decision.keyed = False  # nobody decided about the wish: it may be asked again under its name
         self.ledger.note("DECISION", decision.details(), component=GATE_COMPONENT)
         self.ledger.note("RISK_VIOLATION", decision.violation())
         is_breaker = reason.code is Code.CIRCUIT_BREAKER_OPEN
-        if reason.code is Code.AUDIT_UNAVAILABLE:
-            decision.keyed = False  # nobody decided about the wish: it may be asked again under its name
         if not is_breaker:
             self.ledger.note("RISK_VIOLATION", _summary(decision, reason))
         await self.ledger.write()
@@ -558,8 +558,10 @@ class Trader:
             on_refusal(name, result.refusal)
         if result.status in {RouteStatus.SUBMITTED, RouteStatus.UNKNOWN}:
             await self.wait_settled(name, timeout_secs=settle_secs)
-        order = self.account.orders.get(name)
-        if result.status in {RouteStatus.DENIED, RouteStatus.BREAKER_OPEN} or order is None:
+        is_denied = result.status in {RouteStatus.DENIED, RouteStatus.BREAKER_OPEN}
+        # In a conflict an order of this name exists: what it did is not this signal's outcome.
+        order = None if is_denied else self.account.orders.get(name)
+        if order is None:
             outcome, reason = "denied", result.reason
         else:
             outcome, reason = outcome_of(order), order.reason if not order.filled else ""
