@@ -14,6 +14,7 @@ from support.execution import OTHER, TICKER, gate, instrument, intent, opened_ac
 from holdfast.core.clock import ManualClock
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2, parse_money
 from holdfast.core.orders import Fill, OrderEvent, OrderStatus
+from holdfast.core.positions import liquidation_value
 from holdfast.core.reasons import Code
 from holdfast.core.signals import BookSide
 from holdfast.risk.account import Account, trade_details
@@ -134,6 +135,22 @@ class GateMachine(RuleBasedStateMachine):
             assert order.filled + order.leaves + order.released == order.quantity
             assert order.leaves >= 0
         assert account.reserved == sum(order.worst_case for order in account.open_orders())
+
+    @rule(
+        ticker=st.sampled_from([TICKER, OTHER]), bid=CENTS, width=st.integers(1, 20), streamed=st.booleans()
+    )
+    def move(self, ticker: str, bid: int, width: int, streamed: bool) -> None:
+        ask = PriceE4(min(bid + width, 100) * 100)
+        now_ns = self.clock.monotonic_ns()
+        self.gate.market.saw_book(ticker, PriceE4(bid * 100), ask, now_ns, streamed=streamed)
+
+    @invariant()
+    def what_is_held_is_worth_what_its_prices_say_now(self) -> None:
+        """The gate folds positions and prices once per change; here they are folded anew."""
+        account, market = self.gate.account, self.gate.market
+        marks = {ticker: market.mark(ticker) for ticker in account.portfolio.positions}
+        worth = liquidation_value(account.portfolio.positions, marks)
+        assert self.gate.daily_pnl() == account.portfolio.cash + worth
 
 
 GateMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -45,10 +45,12 @@ from holdfast.risk.halt import Holds
 
 _NOTHING = QtyE2(0)
 _FREE = MoneyE6(0)
+_IDLE = (_NOTHING, _NOTHING)
+_BID = BookSide.BID
 _SENT_EVENTS = frozenset(OrderEvent) - {OrderEvent.SENT, OrderEvent.NOT_SENT, OrderEvent.ANSWER_LOST}
 
 
-class Order(msgspec.Struct, kw_only=True):
+class Order(msgspec.Struct, kw_only=True, gc=False):
     """One order of the account and how far it got.
 
     Attributes:
@@ -126,6 +128,8 @@ class Account:
         holds: The trading state.
         session: None until the day's opening value is recorded.
         deposits: Net, since the session opened.
+        open_value: What the day's P&L counts from: the session's value plus deposits; None before a session.
+        moves: How often positions changed.
         results: Settled markets and what they paid on.
         decisions: Number of the newest decision.
         last_fill_ns: Venue time of the newest fill known; 0 before any.
@@ -140,13 +144,15 @@ class Account:
         self.holds = Holds()
         self.session: Session | None = None
         self.deposits = _FREE
+        self.open_value: MoneyE6 | None = None
+        self.moves = 0
         self.results: dict[str, str] = {}
         self.decisions = 0
         self.runs = 0
         self.last_fill_ns = 0
         self.reserved = _FREE
         self._open: dict[str, Order] = {}
-        self._working: dict[str, list[int]] = {}
+        self._working: dict[str, tuple[QtyE2, QtyE2]] = {}
         self._by_venue_id: dict[str, str] = {}
         self._denials: dict[str, Denial] = {}
         self._counted: frozenset[str] = frozenset()
@@ -166,8 +172,7 @@ class Account:
 
     def working(self, ticker: str) -> tuple[QtyE2, QtyE2]:
         """Open quantity that buys and that sells *ticker*'s YES leg, UNKNOWN and external orders included."""
-        pair = self._working.get(ticker)
-        return (QtyE2(pair[0]), QtyE2(pair[1])) if pair else (_NOTHING, _NOTHING)
+        return self._working.get(ticker, _IDLE)
 
     def open_orders(self) -> list[Order]:
         """Every order not known to have ended, oldest first."""
@@ -195,9 +200,7 @@ class Account:
                 },
                 "positions": dict(sorted(self.portfolio.positions.items())),
                 "cash": self.portfolio.cash,
-                "working": {
-                    ticker: tuple(pair) for ticker, pair in sorted(self._working.items()) if any(pair)
-                },
+                "working": {ticker: pair for ticker, pair in sorted(self._working.items()) if any(pair)},
                 "reserved": self.reserved,
                 "holds": self.holds.snapshot(),
                 "session": self.session,
@@ -223,10 +226,13 @@ class Account:
 
     def reserve(self, order: Order) -> None:
         """Hold back *order*'s quantity and dollars; only the gate calls this, under `lock`."""
-        if order.client_order_id in self.orders:
-            raise IllegalTransition(f"order {order.client_order_id!r} is already reserved")
-        self.orders[order.client_order_id] = order
-        self._count(order, 1)
+        name = order.client_order_id
+        if name in self.orders:
+            raise IllegalTransition(f"order {name!r} is already reserved")
+        self.orders[name] = self._open[name] = order
+        # A new order is open and nothing of it is filled or released: its leaves are its quantity.
+        self._work(order, order.quantity)
+        self.reserved = MoneyE6(self.reserved + order.reserved)
 
     def forget(self, client_order_id: str) -> None:
         """Give back a reservation whose ORDER record could not be written: it never became an order."""
@@ -352,6 +358,7 @@ class Account:
         if self.has_fill(fill.trade_id):
             return
         self.portfolio.apply_fill(fill)
+        self.moves += 1
         self.last_fill_ns = max(self.last_fill_ns, fill.ts_ns)
         order = self.orders.get(fill.client_order_id) or self.by_venue_id(fill.order_id)
         if order is None or order.external:  # the venue's listing alone says what of it is still open
@@ -369,12 +376,15 @@ class Account:
 
     def _apply_settlement(self, details: Mapping[str, Any]) -> None:
         self.portfolio.apply_settlement(details["ticker"], details["result"])
+        self.moves += 1
         self.results[details["ticker"]] = details["result"]
 
     def _apply_deposit(self, details: Mapping[str, Any]) -> None:
         amount = parse_money(details["amount"])
         self.portfolio.deposit(amount)
         self.deposits = MoneyE6(self.deposits + amount)
+        if self.open_value is not None:
+            self.open_value = MoneyE6(self.open_value + amount)
 
     def _apply_session(self, details: Mapping[str, Any]) -> None:
         if self.session is None:
@@ -382,10 +392,12 @@ class Account:
                 ticker: parse_qty(qty) for ticker, qty in details["positions"].items() if parse_qty(qty)
             }
             self.portfolio.cash = parse_money(details["cash"])
+            self.moves += 1
             self._counted = frozenset(details.get("counted", ()))
             self.last_fill_ns = details.get("newest_fill_ns", 0)
         self.session = Session(details["session"], details["opened_ns"], parse_money(details["liquidation"]))
         self.deposits = _FREE
+        self.open_value = self.session.value
 
     def _apply_decision(self, details: Mapping[str, Any]) -> None:
         self.decisions = max(self.decisions, details["n"])
@@ -408,11 +420,18 @@ class Account:
             if sign > 0:
                 self._open.pop(order.client_order_id, None)
             return
-        pair = self._working.setdefault(order.ticker, [0, 0])
-        pair[0 if order.side is BookSide.BID else 1] += sign * order.leaves
+        self._work(order, sign * order.leaves)
         self.reserved = MoneyE6(self.reserved + sign * order.worst_case)
         if sign > 0:
             self._open[order.client_order_id] = order
+
+    def _work(self, order: Order, delta: int) -> None:
+        """Change what works on the order's side of its market by *delta*, 1/100 contract."""
+        buys, sells = self._working.get(order.ticker, _IDLE)
+        if order.side is _BID:
+            self._working[order.ticker] = (QtyE2(buys + delta), sells)
+        else:
+            self._working[order.ticker] = (buys, QtyE2(sells + delta))
 
 
 def _status_after(status: OrderStatus, event: OrderEvent) -> OrderStatus:

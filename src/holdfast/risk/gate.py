@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import msgspec
 
-from holdfast.core.clock import Clock
+from holdfast.core.clock import NANOS, Clock
 from holdfast.core.errors import IllegalTransition, OrderDenied
 from holdfast.core.fees import KalshiFees
 from holdfast.core.instruments import Instrument, PriceRange
@@ -43,19 +43,24 @@ from holdfast.risk.checks import (
     STATE,
     USD,
     Facts,
-    Held,
     Judgement,
     Leg,
     Row,
     Terms,
+    is_reducing,
     judge,
+    passes,
 )
 from holdfast.risk.halt import TradingState
 from holdfast.risk.limits import RiskLimits
-from holdfast.risk.market import Market
+from holdfast.risk.market import Held, Holdings, Market
 
 _SEAL: Final = object()
-_NANOS: Final = 1_000_000_000
+# Looking a member up on its enum costs more than a comparison.
+_BID: Final = BookSide.BID
+_ASK: Final = BookSide.ASK
+_THROTTLED: Final = TradingState.THROTTLED
+_FLAT: Final = QtyE2(0)
 
 
 class Admission:
@@ -98,7 +103,7 @@ class Admission:
         self._gate.spend(self, intent)
 
 
-class Decision:
+class Decision(msgspec.Struct, gc=False, eq=False):
     """A verdict with everything it rests on.
 
     Attributes:
@@ -106,70 +111,55 @@ class Decision:
         signal: What was wished.
         key: The intent's key.
         client_order_id: The intent's name.
+        limits: Then in force.
+        market_ns: The newest market time known.
+        question: Nothing was reserved.
+        keyed: The caller named the wish; a refusal stands for every repetition.
         content: Digest of the wish; "" for a question.
         intent: The normalised wish; None where none could be made.
-        reason: The first refusal; None allows.
-        refused: Its row; None where the intent was refused before any row could be made.
-        rows: Every check.
         facts: What was read; None where the intent was refused before.
-        question: Nothing was reserved.
+        reducing: Whether the order only takes risk away.
+        refused: The row of the first refusal; None where the intent was refused before any row could be made.
+        reason: The first refusal; None allows.
         admission: Leave to send, for an admitted order only.
         order: The reservation, for an admitted order only.
     """
 
-    __slots__ = (
-        "admission",
-        "client_order_id",
-        "content",
-        "facts",
-        "intent",
-        "key",
-        "keyed",
-        "limits",
-        "market_ns",
-        "n",
-        "order",
-        "question",
-        "reason",
-        "reducing",
-        "refused",
-        "rows",
-        "signal",
-    )
-
-    def __init__(
-        self,
-        *,
-        n: int,
-        signal: Signal,
-        key: str,
-        client_order_id: str,
-        limits: RiskLimits,
-        market_ns: int,
-        question: bool,
-    ) -> None:
-        self.n = n
-        self.signal = signal
-        self.key = key
-        self.client_order_id = client_order_id
-        self.content = ""
-        self.keyed = bool(signal.key)
-        self.limits = limits
-        self.market_ns = market_ns
-        self.question = question
-        self.reason: RejectReason | None = None
-        self.refused: Row | None = None
-        self.rows: tuple[Row, ...] = ()
-        self.reducing = False
-        self.facts: Facts | None = None
-        self.intent: Intent | None = None
-        self.admission: Admission | None = None
-        self.order: Order | None = None
+    n: int
+    signal: Signal
+    key: str
+    client_order_id: str
+    limits: RiskLimits
+    market_ns: int
+    question: bool
+    keyed: bool
+    content: str = ""
+    intent: Intent | None = None
+    facts: Facts | None = None
+    reducing: bool = False
+    refused: Row | None = None
+    reason: RejectReason | None = None
+    admission: Admission | None = None
+    order: Order | None = None
 
     @property
     def allowed(self) -> bool:
         """Whether nothing refused."""
         return self.reason is None
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Every check, made anew from what was read; empty where the intent was refused before any.
+
+        Raises:
+            IllegalTransition: The rows do not give the verdict; neither may be relied on.
+        """
+        if self.intent is None or self.facts is None:
+            return ()
+        rows, refused, _ = judge(self.intent, self.facts, self.limits)
+        if (refused is None) is not self.allowed:
+            raise IllegalTransition(f"decision {self.n}: the rows and the verdict differ at {refused!r}")
+        return rows
 
     def details(self) -> dict[str, Any]:
         """The DECISION record."""
@@ -259,6 +249,8 @@ class Gate:
         self._clock = clock
         self._live: dict[str, Admission] = {}
         self._last_increase_ns: int | None = None
+        self._holdings = self.market.holdings({})
+        self._seen = -1
 
     def evaluate(self, intent: Intent) -> Decision:
         """Would *intent* be allowed now? Reserves nothing, however often it is asked."""
@@ -285,8 +277,19 @@ class Gate:
         self, signal: Signal, key: str, client_order_id: str, reason: RejectReason, *, question: bool = False
     ) -> Decision:
         """The decision over a wish that cannot even be judged, for instance of an unknown instrument."""
-        with self.account.lock:
-            decision = self._numbered(signal, key, client_order_id, question=question)
+        account = self.account
+        with account.lock:
+            account.decisions += 1
+            decision = Decision(
+                account.decisions,
+                signal,
+                key,
+                client_order_id,
+                self.limits,
+                self.market.time_ns,
+                question,
+                bool(signal.key),
+            )
         decision.reason = reason
         return decision
 
@@ -301,9 +304,8 @@ class Gate:
         self.give_back(decision.admission)
         decision.admission = decision.order = None
         decision.facts = msgspec.structs.replace(decision.facts, breaker=breaker)
-        decision.rows, decision.refused, _ = judge(decision.intent, decision.facts, decision.limits)
-        if decision.refused is not None:
-            decision.reason = explain(decision.refused, decision.intent)
+        decision.refused = _refusing_row(decision.intent, decision.facts, decision.limits)
+        decision.reason = explain(decision.refused, decision.intent)
 
     def give_back(self, admission: Admission) -> None:
         """Void an admission whose order could not be written down, and free what it reserved."""
@@ -360,64 +362,52 @@ class Gate:
     def daily_pnl(self) -> MoneyE6 | None:
         """Gain since the session opened, fees and deposits taken into account; None while it cannot be known."""
         with self.account.lock:
-            opened, cash = self._open_value(), self.account.portfolio.cash
-            held = self._held()
-        if opened is None:
-            return None
-        worth = 0
-        for _ticker, qty, bid, ask, age_ns in held:
-            if age_ns is None:
-                return None
-            side = bid if qty > 0 else ask
-            worth += qty * (side if side is not None else (0 if qty > 0 else 10_000))
-        return MoneyE6(cash + worth - opened)
+            opened, cash = self.account.open_value, self.account.portfolio.cash
+            worth = self._valued().worth
+        return None if opened is None or worth is None else MoneyE6(cash + worth - opened)
 
     def _decide(self, intent: Intent, content: str, *, reserve: bool) -> Decision:
-        account = self.account
+        account, signal, name = self.account, intent.signal, intent.client_order_id
+        refused: Row | None = None
         with account.lock:
-            if reserve and intent.client_order_id in account.orders:
-                raise IllegalTransition(f"order {intent.client_order_id!r} exists already")
-            facts = self._facts(intent)
-            limits = self.limits
-            rows, refused, reducing = judge(intent, facts, limits)
-            decision = self._numbered(intent.signal, intent.key, intent.client_order_id, question=not reserve)
-            decision.content = content
-            if reserve and refused is None:
-                self._reserve(intent, decision, reducing=reducing)
-        decision.facts = facts
-        decision.intent = intent
-        decision.rows = rows
-        decision.reducing = reducing
-        decision.refused = refused
-        if refused is not None:
-            decision.reason = explain(refused, intent)
+            if reserve and name in account.orders:
+                raise IllegalTransition(f"order {name!r} exists already")
+            order, facts, limits = Terms.of(intent), self._facts(intent), self.limits
+            reducing = is_reducing(order, facts)
+            if not passes(order, facts, limits, reducing=reducing):
+                refused = _refusing_row(intent, facts, limits)
+            account.decisions += 1
+            decision = Decision(
+                account.decisions,
+                signal,
+                intent.key,
+                name,
+                limits,
+                self.market.time_ns,
+                not reserve,
+                bool(signal.key),
+                content,
+                intent,
+                facts,
+                reducing,
+                refused,
+            )
+            if refused is not None:
+                decision.reason = explain(refused, intent)
+            elif reserve:
+                self._reserve(order, decision, facts.now_ns)
         return decision
 
-    def _numbered(self, signal: Signal, key: str, client_order_id: str, *, question: bool) -> Decision:
-        account = self.account
-        account.decisions += 1
-        market_ns = self.market.time_ns
-        return Decision(
-            n=account.decisions,
-            signal=signal,
-            key=key,
-            client_order_id=client_order_id,
-            limits=self.limits,
-            market_ns=market_ns,
-            question=question,
-        )
-
-    def _reserve(self, intent: Intent, decision: Decision, *, reducing: bool) -> None:
-        signal = intent.signal
-        now_ns = self._clock.monotonic_ns()
-        reserved = MoneyE6(Terms.of(intent).value + fee_bound(intent))
+    def _reserve(self, terms: Terms, decision: Decision, now_ns: int) -> None:
+        signal, name = decision.signal, decision.client_order_id
+        reserved = MoneyE6(terms.value + _fee_bound_of(terms))
         decision.order = Order(
-            client_order_id=intent.client_order_id,
-            ticker=signal.ticker,
-            side=intent.book_side,
-            quantity=signal.count,
-            yes_price=intent.yes_price,
-            key=intent.key,
+            client_order_id=name,
+            ticker=terms.ticker,
+            side=_BID if terms.is_bid else _ASK,
+            quantity=terms.qty,
+            yes_price=terms.yes_price,
+            key=decision.key,
             strategy=signal.strategy,
             content=decision.content,
             tif=signal.tif,
@@ -427,59 +417,49 @@ class Gate:
             decision=decision.n,
         )
         self.account.reserve(decision.order)
-        decision.admission = self._live[intent.client_order_id] = Admission(
-            _SEAL,
-            self,
-            intent.client_order_id,
-            now_ns + self.limits.send_deadline_secs * _NANOS,
-            reserved,
-            reducing=reducing,
-        )
+        deadline_ns = now_ns + decision.limits.send_deadline_secs * NANOS
+        reducing = decision.reducing
+        admission = Admission(_SEAL, self, name, deadline_ns, reserved, reducing=reducing)
+        decision.admission = self._live[name] = admission
         if not reducing:
             self._last_increase_ns = now_ns
 
     def _facts(self, intent: Intent) -> Facts:
-        account, portfolio = self.account, self.account.portfolio
-        ticker = intent.signal.ticker
+        account, market, instrument = self.account, self.market, intent.instrument
+        portfolio, state, ticker = account.portfolio, account.holds.state, intent.signal.ticker
         buys, sells = account.working(ticker)
+        now_ns = self._clock.monotonic_ns()
         since_ns: int | None = None
-        if account.holds.state is TradingState.THROTTLED and self._last_increase_ns is not None:
-            since_ns = self._clock.monotonic_ns() - self._last_increase_ns
+        if state is _THROTTLED and self._last_increase_ns is not None:
+            since_ns = now_ns - self._last_increase_ns
+        close_ns = instrument.close_ns
+        is_open = (
+            instrument.is_open
+            and not market.is_resolved(ticker)
+            and (not close_ns or self._clock.now_ns() < close_ns)
+        )
         return Facts(
-            account.holds.state,
-            portfolio.position(ticker),
+            state,
+            portfolio.positions.get(ticker, _FLAT),
             buys,
             sells,
-            self._open_value(),
+            account.open_value,
             portfolio.cash,
-            self._held(),
-            self._is_open(intent.instrument),
+            self._valued(),
+            now_ns,
+            market.alive_ns,
+            is_open,
             since_ns,
-            self._legs(intent.instrument) if intent.instrument.event_exclusive else (),
+            self._legs(instrument) if instrument.event_exclusive else (),
         )
 
-    def _open_value(self) -> MoneyE6 | None:
-        account = self.account
-        return MoneyE6(account.session.value + account.deposits) if account.session else None
-
-    def _held(self) -> tuple[Held, ...]:
-        positions = self.account.portfolio.positions
-        if not positions:
-            return ()
-        now_ns = self._clock.monotonic_ns()
-        held: list[Held] = []
-        for ticker, qty in positions.items():
-            mark = self.market.mark(ticker)
-            if mark is None:
-                held.append(Held(ticker, qty, None, None, None))
-            else:
-                held.append(Held(ticker, qty, mark.bid, mark.ask, max(0, now_ns - mark.as_of_ns)))
-        return tuple(held)
-
-    def _is_open(self, instrument: Instrument) -> bool:
-        if not instrument.is_open or self.market.is_resolved(instrument.ticker):
-            return False
-        return not instrument.close_ns or self._clock.now_ns() < instrument.close_ns
+    def _valued(self) -> Holdings:
+        """The positions at their prices, made anew only after one of either changed."""
+        seen = self.account.moves + self.market.changes  # neither ever falls
+        if seen != self._seen:
+            self._holdings = self.market.holdings(self.account.portfolio.positions)
+            self._seen = seen
+        return self._holdings
 
     def _legs(self, instrument: Instrument) -> tuple[Leg, ...]:
         """The other markets of an exclusive event in which the account holds or works anything."""
@@ -508,10 +488,14 @@ class Gate:
 
 def fee_bound(intent: Intent) -> MoneyE6:
     """The most the order can pay in fees: cut into fills of the market's step, at the dearest price it can meet."""
-    instrument = intent.instrument
-    rate_ppm = max(instrument.taker_fee_ppm, instrument.maker_fee_ppm)
-    buys = intent.book_side is BookSide.BID
-    return _fee_bound(rate_ppm, intent.yes_price, intent.count, instrument.qty_step, buys)
+    return _fee_bound_of(Terms.of(intent))
+
+
+def _fee_bound_of(order: Terms) -> MoneyE6:
+    instrument = order.instrument
+    taker_ppm, maker_ppm = instrument.taker_fee_ppm, instrument.maker_fee_ppm
+    rate_ppm = max(taker_ppm, maker_ppm)
+    return _fee_bound(rate_ppm, order.yes_price, order.qty, instrument.qty_step, order.is_bid)
 
 
 @lru_cache(maxsize=4096)
@@ -519,6 +503,18 @@ def _fee_bound(rate_ppm: int, yes_price: PriceE4, qty: QtyE2, step: QtyE2, buys:
     """A rate in parts per million as the quadratic schedule's multiplier of 0.07, rounded up."""
     schedule = KalshiFees(multiplier_e4=-(-rate_ppm // 7))
     return schedule.fee_bound(yes_price, qty, max(1, qty // step), buys=buys)
+
+
+def _refusing_row(intent: Intent, facts: Facts, limits: RiskLimits) -> Row:
+    """The first row that refuses.
+
+    Raises:
+        IllegalTransition: None does, although `passes` said otherwise; nothing is allowed then.
+    """
+    refused = judge(intent, facts, limits).refused
+    if refused is None:
+        raise IllegalTransition(f"intent {intent.key!r} does not pass, yet no check refuses it")
+    return refused
 
 
 def explain(row: Row, intent: Intent) -> RejectReason:
@@ -551,17 +547,21 @@ _MEASURED = frozenset(
 def _row_text(row: Row) -> list[Any]:
     """A row as the record holds it: code, scope, value, bound, unit, ok."""
     unit = row.unit
+    return [row.code.value, row.scope, _amount(row.value, unit), _amount(row.bound, unit), unit, row.ok]
+
+
+@lru_cache(maxsize=4096)
+def _amount(value: int, unit: str) -> str:
+    """A value or a bound as the record holds it; bounds, prices and counts come again and again."""
     if unit == USD:
-        value, bound = format_money(MoneyE6(row.value)), format_money(MoneyE6(row.bound))
-    elif unit == CONTRACTS:
-        value, bound = format_qty(QtyE2(row.value)), format_qty(QtyE2(row.bound))
-    elif unit == STATE:
-        value, bound = TradingState(row.value).name, TradingState(row.bound).name
-    elif unit == MILLIS:
-        value, bound = str(row.value // 1_000_000), str(row.bound // 1_000_000)
-    else:
-        value = bound = ""
-    return [row.code.value, row.scope, value, bound, unit, row.ok]
+        return format_money(MoneyE6(value))
+    if unit == CONTRACTS:
+        return format_qty(QtyE2(value))
+    if unit == STATE:
+        return TradingState(value).name
+    if unit == MILLIS:
+        return str(value // 1_000_000)
+    return ""
 
 
 def _inputs(facts: Facts | None, intent: Intent | None, limits: RiskLimits) -> dict[str, Any]:
@@ -576,7 +576,10 @@ def _inputs(facts: Facts | None, intent: Intent | None, limits: RiskLimits) -> d
         "sells_e2": facts.sells,
         "open_value_e6": facts.open_value,
         "cash_e6": facts.cash,
-        "held": [list(held) for held in facts.held],
+        "held": [
+            [held.ticker, held.qty, held.bid, held.ask, age_ns]
+            for held, age_ns in facts.holdings.ages(facts.now_ns, facts.alive_ns)
+        ],
         "is_open": facts.is_open,
         "since_last_ns": facts.since_last_ns,
         "legs": [list(leg) for leg in facts.legs],
@@ -627,13 +630,22 @@ def replay(details: Mapping[str, Any]) -> Judgement:
         inputs["sells_e2"],
         inputs["open_value_e6"],
         inputs["cash_e6"],
-        tuple(Held(*held) for held in inputs["held"]),
+        Holdings.of(tuple(_held_at_zero(*held) for held in inputs["held"])),
+        0,
+        0,
         inputs["is_open"],
         inputs["since_last_ns"],
         tuple(Leg(*leg) for leg in inputs["legs"]),
         inputs["breaker"],
     )
     return judge(intent, facts, RiskLimits.from_compact(inputs["limits"], details["limits_version"]))
+
+
+def _held_at_zero(
+    ticker: str, qty: QtyE2, bid: PriceE4 | None, ask: PriceE4 | None, age_ns: int | None
+) -> Held:
+    """A position of a record, as seen by a clock that reads 0."""
+    return Held(ticker, qty, bid, ask, None if age_ns is None else -age_ns, is_streamed=False)
 
 
 def rows_text(judgement: Judgement) -> list[list[Any]]:

@@ -3,15 +3,88 @@
 The age of a price is the time since its source was last proven alive and gapless, not since it last changed:
 every message of the stream proves all prices of it, until a gap takes the touched ones out. A market
 whose result is known is worth that result, whatever its book shows.
+
+What positions are worth is folded into one `Holdings`, which stays true until one of its prices changes:
+`changes` counts these. A message that merely proves the prices again changes nothing but `alive_ns`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
+
+import msgspec
 
 from holdfast.core.instruments import Instrument
-from holdfast.core.money import ONE_DOLLAR_E4, PriceE4
+from holdfast.core.money import ONE_DOLLAR_E4, MoneyE6, PriceE4, QtyE2
 from holdfast.core.positions import Mark
+
+_NO_TIME = 2**63  # after every time that a clock reads
+
+
+class Held(NamedTuple):
+    """One position and its price.
+
+    Attributes:
+        ticker: The market.
+        qty: Signed YES quantity.
+        bid, ask: Executable prices; None for an empty side.
+        as_of_ns: When they were proven, clock monotonic; None when there is no price at all.
+        is_streamed: Whether every message of the stream proves them again.
+    """
+
+    ticker: str
+    qty: QtyE2
+    bid: PriceE4 | None
+    ask: PriceE4 | None
+    as_of_ns: int | None
+    is_streamed: bool
+
+
+class Holdings(msgspec.Struct, frozen=True, gc=False):
+    """Positions with their prices, and what these come to.
+
+    Attributes:
+        held: Every position.
+        worth: Of closing all of them at the executable side; None when one has no price.
+        oldest_ns: The oldest proof among prices that no stream proves again, clock monotonic.
+        oldest_streamed_ns: The oldest among the others, the stream's newest message left out.
+    """
+
+    held: tuple[Held, ...]
+    worth: MoneyE6 | None
+    oldest_ns: int
+    oldest_streamed_ns: int
+
+    @classmethod
+    def of(cls, held: tuple[Held, ...]) -> Holdings:
+        """The fold over *held*."""
+        worth, is_priced = 0, True
+        oldest_ns = oldest_streamed_ns = _NO_TIME
+        for _ticker, qty, bid, ask, as_of_ns, is_streamed in held:
+            if as_of_ns is None:
+                is_priced = False
+                continue
+            worth += qty * Mark(bid, ask, as_of_ns).liquidation_price(qty)
+            if is_streamed:
+                oldest_streamed_ns = min(oldest_streamed_ns, as_of_ns)
+            else:
+                oldest_ns = min(oldest_ns, as_of_ns)
+        return cls(held, MoneyE6(worth) if is_priced else None, oldest_ns, oldest_streamed_ns)
+
+    def are_fresh(self, now_ns: int, alive_ns: int, max_age_ns: int) -> bool:
+        """Whether no price is older than *max_age_ns* at *now_ns*, the stream's newest message being *alive_ns*."""
+        since_ns = now_ns - max_age_ns
+        return self.oldest_ns >= since_ns and (alive_ns >= since_ns or self.oldest_streamed_ns >= since_ns)
+
+    def ages(self, now_ns: int, alive_ns: int) -> Iterator[tuple[Held, int | None]]:
+        """Each position with the age of its price, ns and at least 0; None when there is no price."""
+        for one in self.held:
+            if one.as_of_ns is None:
+                yield one, None
+            else:
+                proven_ns = max(one.as_of_ns, alive_ns) if one.is_streamed else one.as_of_ns
+                yield one, max(0, now_ns - proven_ns)
 
 
 class Market:
@@ -20,26 +93,43 @@ class Market:
     Attributes:
         instruments: By ticker, as last read from the venue.
         time_ns: The newest market time seen, UTC ns; 0 before any.
+        alive_ns: When the stream was last proven alive, clock monotonic; 0 before any message.
+        changes: How often a price changed of a market whose position was ever valued by `holdings`.
     """
 
     def __init__(self) -> None:
         self.instruments: dict[str, Instrument] = {}
         self.time_ns = 0
+        self.alive_ns = 0
+        self.changes = 0
         self._marks: dict[str, Mark] = {}
         self._streamed: set[str] = set()
         self._results: dict[str, str] = {}
-        self._alive_ns = 0
+        self._valued: set[str] = set()
 
     def mark(self, ticker: str) -> Mark | None:
         """The prices of *ticker* with the time of their last proof; None when there never were any."""
         result = self._results.get(ticker)
         if result:
             worth = ONE_DOLLAR_E4 if result == "yes" else PriceE4(0)
-            return Mark(worth, worth, self._alive_ns)
+            return Mark(worth, worth, self.alive_ns)
         mark = self._marks.get(ticker)
-        if mark is not None and ticker in self._streamed and mark.as_of_ns < self._alive_ns:
-            return Mark(mark.bid, mark.ask, self._alive_ns)
+        if mark is not None and ticker in self._streamed and mark.as_of_ns < self.alive_ns:
+            return Mark(mark.bid, mark.ask, self.alive_ns)
         return mark
+
+    def holdings(self, positions: Mapping[str, QtyE2]) -> Holdings:
+        """*positions* at the prices of now; true as long as they and `changes`, read before, stay the same."""
+        self._valued.update(positions)
+        held: list[Held] = []
+        for ticker, qty in positions.items():
+            mark = self.mark(ticker)
+            if mark is None:
+                held.append(Held(ticker, qty, None, None, None, is_streamed=False))
+            else:
+                is_streamed = ticker in self._streamed or ticker in self._results
+                held.append(Held(ticker, qty, mark.bid, mark.ask, mark.as_of_ns, is_streamed))
+        return Holdings.of(tuple(held))
 
     def is_resolved(self, ticker: str) -> bool:
         """Whether the venue has said what it pays."""
@@ -54,10 +144,11 @@ class Market:
             self._streamed.add(ticker)
         else:
             self._streamed.discard(ticker)
+        self._changed(ticker)
 
     def saw_stream(self, alive_ns: int) -> None:
         """A message came: everything streamed and without gap was true at *alive_ns* (monotonic)."""
-        self._alive_ns = max(self._alive_ns, alive_ns)
+        self.alive_ns = max(self.alive_ns, alive_ns)
 
     def saw_time(self, ts_ns: int) -> None:
         """The venue's own time of an event, UTC ns; it does not run backwards."""
@@ -68,7 +159,14 @@ class Market:
         for ticker in tickers:
             self._streamed.discard(ticker)
             self._marks.pop(ticker, None)
+            self._changed(ticker)
 
     def saw_result(self, ticker: str, result: str) -> None:
         """The venue said what *ticker* pays on: "yes" or "no"."""
         self._results[ticker] = result
+        self._changed(ticker)
+
+    def _changed(self, ticker: str) -> None:
+        """Called after the change, so that holdings made in between are made anew."""
+        if ticker in self._valued:
+            self.changes += 1
