@@ -190,11 +190,13 @@ def read_order_legacy(body: bytes) -> OrderRequest | Refusal | JSON:
     absent = _absent(asked.subaccount, asked.order_group_id)
     if absent is not None:
         return absent
+    prices = (asked.yes_price, asked.no_price, asked.yes_price_dollars, asked.no_price_dollars)
+    if sum(price is not None for price in prices) != 1:
+        return _invalid("exactly one of yes_price, no_price, yes_price_dollars, no_price_dollars is required")
     try:
         yes_price = _legacy_yes_price(asked)
-    except BadInput as error:
-        # The hint carries the venue's code; a wrong set of fields is another refusal than a wrong price.
-        return _invalid(str(error)) if error.hint else Refusal(status=400, code="invalid_price")
+    except BadInput:
+        return Refusal(status=400, code="invalid_price")
     try:
         count = _legacy_count(asked)
     except BadInput as error:
@@ -231,12 +233,7 @@ def _legacy_count(asked: _OrderLegacy) -> QtyE2:
 
 
 def _legacy_yes_price(asked: _OrderLegacy) -> PriceE4:
-    prices = (asked.yes_price, asked.no_price, asked.yes_price_dollars, asked.no_price_dollars)
-    if sum(price is not None for price in prices) != 1:
-        raise BadInput(
-            "exactly one of yes_price, no_price, yes_price_dollars, no_price_dollars is required",
-            hint="invalid_order",
-        )
+    """The YES price of the one price field that is given."""
     if asked.yes_price is not None:
         return PriceE4(asked.yes_price * 100)
     if asked.no_price is not None:
