@@ -29,7 +29,7 @@ kept: in `details` by `Record`, anywhere else by whoever copies the line.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from math import isfinite
@@ -43,6 +43,8 @@ from holdfast.core.errors import BadInput
 
 FORMAT_VERSION = 1
 MAX_RECORD_BYTES = 65_000
+MAX_NESTING = 64
+"""Objects and lists inside one another in a record's details, at most, so that every reader's stack holds them."""
 FILLER = b"\n"
 
 _CRC_END = 18
@@ -108,21 +110,36 @@ _SEGMENT_NAME = re.compile(r"audit_(\d{8}_\d{6})_(\d{12})\.log(\.gz)?", re.ASCII
 _LINE_START = re.compile(rb'\{"crc":"([0-9a-f]{8})","seq":[1-9]').match
 
 
-def _refuse_unwritable(value: object, path: str) -> None:
+def _refuse_unwritable(value: object, path: str, depth: int = MAX_NESTING) -> None:
     """Raise where *value* holds what JSON, or this log, cannot say."""
     if isinstance(value, float):
         if not isfinite(value):
             raise BadInput(f"{path} is {value!r}, which no record may hold")
-    elif isinstance(value, Mapping):
-        for key, inner in cast("Mapping[object, object]", value).items():
-            if not isinstance(key, str):
-                raise BadInput(f"{path} has the key {key!r} of type {type(key).__name__}, expected text")
-            _refuse_unwritable(inner, f"{path}.{key}")
-    elif isinstance(value, list | tuple):
-        for index, inner in enumerate(cast("list[object]", value)):
-            _refuse_unwritable(inner, f"{path}[{index}]")
+    elif isinstance(value, Mapping | list | tuple):
+        if not depth:
+            raise BadInput(f"details are nested deeper than {MAX_NESTING} levels")
+        for place, inner in _inside(cast("Mapping[object, object] | Sequence[object]", value), path):
+            _refuse_unwritable(inner, place, depth - 1)
     elif isinstance(value, set | frozenset):
         raise BadInput(f"{path} is a set, whose order no replay repeats; write a sorted list")
+    elif type(value) not in _SCALARS:
+        # A struct, a dataclass, an enum member: the encoder writes what it holds, NaN as null and all.
+        # Something encoded before is refused here: nobody looked at its bytes.
+        plain = msgspec.to_builtins(value)
+        if isinstance(plain, float | dict | list):
+            _refuse_unwritable(plain, path, depth)
+
+
+def _inside(value: Mapping[object, object] | Sequence[object], path: str) -> Iterator[tuple[str, object]]:
+    """What *value* holds, each with the place it stands in."""
+    if not isinstance(value, Mapping):
+        for index, inner in enumerate(value):
+            yield f"{path}[{index}]", inner
+        return
+    for key, inner in value.items():
+        if not isinstance(key, str):
+            raise BadInput(f"{path} has the key {key!r} of type {type(key).__name__}, expected text")
+        yield f"{path}.{key}", inner
 
 
 _SCALARS = frozenset({str, int, bool, type(None)})
@@ -130,7 +147,7 @@ _all_scalars = _SCALARS.issuperset
 _all_text = frozenset({str}).issuperset
 
 
-def _is_plain(value: object) -> bool:
+def _is_plain(value: object, depth: int = MAX_NESTING) -> bool:
     """Whether *value* is made of nothing but what every record is made of, by exact types.
 
     False says only that `_refuse_unwritable` has to look: it knows every type, and where in the value it is.
@@ -149,7 +166,7 @@ def _is_plain(value: object) -> bool:
         return kind in _SCALARS
     if _all_scalars(map(type, inner)):  # most are flat
         return True
-    return all(_is_plain(item) for item in inner if type(item) not in _SCALARS)
+    return depth > 1 and all(_is_plain(item, depth - 1) for item in inner if type(item) not in _SCALARS)
 
 
 def encode_details(details: Mapping[str, Any]) -> bytes:
@@ -172,8 +189,11 @@ def line_middle(type_: str, user: str, component: str) -> bytes:
     """The part of a line between its numbers and its details; the writer keeps it for the next line like it.
 
     Raises:
-        BadInput: A string is not valid Unicode.
+        BadInput: One of them is not text, or not valid Unicode; no reader would take such a line.
     """
+    for name, value in (("type", type_), ("user", user), ("component", component)):
+        if not isinstance(cast("object", value), str):
+            raise BadInput(f"{name} {value!r} is not text")
     try:
         return b',"type":%b,"user":%b,"component":%b,"details":' % (
             _encode(type_),
@@ -234,7 +254,7 @@ def decode_line(line: bytes) -> Record:
     _check_bytes(line)
     try:
         record = _decode_record(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as why:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as why:
         raise BadInput(f"not a record: {why}") from why
     if not 0 <= record.synced < record.seq:
         raise BadInput(f"synced {record.synced} is not below seq {record.seq}")
@@ -250,7 +270,9 @@ def decode_facts(line: bytes) -> LineFacts:
     _check_bytes(line)
     try:
         facts = _decode_facts(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as why:
+        if not line.isascii():
+            line.decode()  # the decoder passes over the strings of raw details
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as why:
         raise BadInput(f"not a record: {why}") from why
     if bytes(facts.details)[:1] != b"{":
         raise BadInput("not a record: details is not an object")

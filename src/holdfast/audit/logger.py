@@ -285,6 +285,8 @@ class AuditLogger:
         return self.record(RecordType.CONFIG, settings, user=user_id, component=component, level=level)
 
     def _entry(self, type_: str, details: Mapping[str, Any], user: str | None, component: str) -> Entry:
+        if type_ in schemas.JOURNALS_OWN:
+            raise BadInput(f"{type_} record refused: only the log itself writes it")
         hide = self._redactor
         try:
             encoded = _encode(details)  # only to be searched: the log encodes, and refuses, on its own

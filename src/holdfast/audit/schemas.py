@@ -480,6 +480,10 @@ _MONEY: Mapping[str, tuple[str, ...]] = {
 }
 
 
+JOURNALS_OWN = frozenset({RecordType.SEGMENT, RecordType.RECOVERY, RecordType.SEALED, RecordType.GAP})
+"""Types that the log writes about itself; recovery and verification believe them."""
+
+
 def check(type_: str, details: Mapping[str, Any]) -> None:
     """Refuse *details* that lack a required key of the known type *type_*, or hold money as a float.
 

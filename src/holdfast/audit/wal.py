@@ -80,6 +80,7 @@ _SYNC_EVERY_ROUNDS = 9
 _AHEAD_BYTES = 1 << 20
 _IDLE_SECS = 1.0
 _SEGMENT_BOUND = 600
+_OBJECT = ord("{")
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NO_DIRECTORY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG})
@@ -299,8 +300,8 @@ class WriteAheadLog:
         middle = self._middles.get((type, user, component)) or self._middle(type, user, component)
         body = encode_details(details)
         bound = len(middle) + len(body) + LINE_OVERHEAD
-        if bound > MAX_RECORD_BYTES:
-            raise _too_long(type, bound)
+        if bound > MAX_RECORD_BYTES or body[0] != _OBJECT:
+            raise _unfit(type, body, bound)
         if self._state != "open":
             self.open()
         with self._mutex:
@@ -358,8 +359,8 @@ class WriteAheadLog:
         middle = self._middles.get((type, user, component)) or self._middle(type, user, component)
         body = encode_details(details)
         bound = len(middle) + len(body) + LINE_OVERHEAD
-        if bound > MAX_RECORD_BYTES:
-            raise _too_long(type, bound)
+        if bound > MAX_RECORD_BYTES or body[0] != _OBJECT:
+            raise _unfit(type, body, bound)
         if self._state != "open":
             await _in_a_thread(self.open)
         with self._mutex:
@@ -394,6 +395,8 @@ class WriteAheadLog:
         return seqs
 
     def _middle(self, type_: str, user: str, component: str) -> bytes:
+        if type_ == RecordType.SEGMENT:
+            raise BadInput("record refused: SEGMENT begins a file, and only the log writes it")
         middle = line_middle(type_, user, component)
         if len(self._middles) >= 4096:
             self._middles.clear()
@@ -408,8 +411,8 @@ class WriteAheadLog:
             middle = middles.get((type_, user, component)) or self._middle(type_, user, component)
             body = encode_details(details)
             bound = len(middle) + len(body) + LINE_OVERHEAD
-            if bound > MAX_RECORD_BYTES:
-                raise _too_long(type_, bound)
+            if bound > MAX_RECORD_BYTES or body[0] != _OBJECT:
+                raise _unfit(type_, body, bound)
             ready.append((middle, body, bound))
         return ready
 
@@ -758,7 +761,7 @@ class WriteAheadLog:
             "root": self._frontier.root().hex(),
             "clock": self._clock.source,
         }
-        middle = self._middle(RecordType.SEGMENT, "", "journal")
+        middle = line_middle(RecordType.SEGMENT, "", "journal")
         line = assemble_line(seq, self._durable, ts, middle, encode_details(details))
         self._put(file, line + FILLER)
         self._written = seq
@@ -1193,7 +1196,10 @@ def _write_filler(file: File, start: int, size: int) -> None:
             raise OSError(errno.ENOSPC, "short write of filler")
 
 
-def _too_long(type_: str, bound: int) -> BadInput:
+def _unfit(type_: str, body: bytes, bound: int) -> BadInput:
+    """Why a record is not taken."""
+    if body[0] != _OBJECT:
+        return BadInput(f"record refused: details are not an object (type={type_})")
     return BadInput(
         f"record refused: {bound} bytes > {MAX_RECORD_BYTES} bytes (type={type_})",
         hint="store the payload elsewhere and record its digest",

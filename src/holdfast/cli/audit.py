@@ -201,6 +201,7 @@ def _parse_entry(line: bytes) -> Entry:
 
     from holdfast.audit.format import MAX_RECORD_BYTES, encode_details, line_bound, line_middle
     from holdfast.audit.redact import REDACTOR
+    from holdfast.audit.schemas import JOURNALS_OWN
     from holdfast.audit.wal import Entry
 
     try:
@@ -219,7 +220,7 @@ def _parse_entry(line: bytes) -> Entry:
         if not isinstance(fields.get(name, ""), kind):
             raise BadInput(f"{name} is not {what}")
     type_: str = fields["type"]
-    if not type_ or type_ in _JOURNALS_OWN:
+    if not type_ or type_ in JOURNALS_OWN:
         raise BadInput(f"type {type_} is written by the log itself" if type_ else "type is empty")
     details = REDACTOR.details(fields["details"], encode_details(fields["details"]))
     user, component = REDACTOR.text(fields["user"]), REDACTOR.text(fields.get("component", ""))
@@ -236,7 +237,6 @@ _INPUT_KEYS: dict[str, tuple[type, str]] = {
     "component": (str, "text"),
     "details": (dict, "a JSON object"),
 }
-_JOURNALS_OWN = frozenset({"SEGMENT", "RECOVERY", "SEALED", "GAP"})
 
 
 # -- cat, query ----------------------------------------------------------------------------------------------

@@ -1,13 +1,18 @@
+import dataclasses
 import json
+import math
 import zlib
 from datetime import UTC, datetime
+from enum import Enum
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.audit import format as audit_format
 from holdfast.audit.format import (
+    MAX_NESTING,
     MAX_RECORD_BYTES,
     _is_plain,
     _refuse_unwritable,
@@ -212,3 +217,58 @@ def test_segment_name_reads_back():
 def test_other_names_are_no_segments(name):
     """A name of another form is not taken for a segment."""
     assert parse_segment_name(name) is None
+
+
+@dataclasses.dataclass
+class Reading:
+    value: object
+
+
+class Measured(msgspec.Struct):
+    value: object
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Reading(math.nan),
+        Measured(math.inf),
+        [Measured([Reading(-math.inf)])],
+        msgspec.Raw(b"1\n2"),
+        Measured(msgspec.Raw(b"}")),
+        Enum("Odd", {"A": math.nan}).A,
+    ],
+)
+def test_no_wrapper_smuggles_in_what_a_record_may_not_hold(value):
+    """NaN, infinities and bytes encoded elsewhere are refused inside structs, dataclasses and enum members too."""
+    with pytest.raises(BadInput):
+        encode_details({"x": value})
+
+
+@pytest.mark.parametrize("words", [(None, "", ""), ("NOTE", None, ""), ("NOTE", "", 5)])
+def test_words_of_a_line_are_text(words):
+    """A type, user or component that is not text is refused: no reader would take the line."""
+    with pytest.raises(BadInput, match="is not text"):
+        line_middle(*words)
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: {"a": inner}, lambda inner: [inner], lambda inner: (inner,)])
+def test_nesting_is_bounded(wrap):
+    """Details nested deeper than the bound are refused, so that reading needs no deeper stack than that."""
+    value: object = 1
+    for _ in range(MAX_NESTING - 1):
+        value = wrap(value)
+    assert encode_details({"x": value})
+    with pytest.raises(BadInput, match="nested deeper than 64 levels"):
+        encode_details({"x": wrap(value)})
+
+
+@pytest.mark.parametrize("decode", [decode_line, decode_facts])
+@pytest.mark.parametrize("value", [b"[" * 20_000 + b"]" * 20_000, b'"\xff"'])
+def test_hostile_details_are_bad_input_to_every_reader(decode, value):
+    """Details that no parser should follow, or that are not UTF-8, make a line invalid, not a crash."""
+    line = signed(
+        b'"seq":1,"synced":0,"ts":1,"type":"A","user":"","component":"","details":{"x":%b}}' % value
+    )
+    with pytest.raises(BadInput, match="not a record"):
+        decode(line)

@@ -224,3 +224,10 @@ def test_no_secret_reaches_the_errors_of_the_fixed_methods(audit, wal):
         "ann", "kalshi", "x", "GET", 401, 1.0, error=f"bad key {CANARY}; Authorization: Basic c2VjcmV0Og=="
     )
     assert last(wal).details["error"] == f"bad key {REDACTED}; Authorization: Basic {REDACTED}"
+
+
+@pytest.mark.parametrize("type_", ["SEGMENT", "RECOVERY", "SEALED", "GAP"])
+def test_only_the_log_writes_about_itself(audit, type_):
+    """Record types that recovery and verification believe are refused from everybody else."""
+    with pytest.raises(BadInput, match="only the log itself"):
+        audit.record(type_, {})

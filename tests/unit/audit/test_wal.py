@@ -69,6 +69,24 @@ def test_first_line_of_a_segment_says_what_the_log_is(tmp_path):
     }
 
 
+@pytest.mark.parametrize("details", [[1, 2], "text", None, 5])
+@pytest.mark.invariant("I7")
+def test_details_that_are_no_object_are_refused_and_the_log_goes_on(tmp_path, details):
+    """No single append, however wrong its arguments, writes a line that readers take for damage."""
+    with make(tmp_path / "log") as log:
+        for attempt in (
+            lambda: log.append("NOTE", details),
+            lambda: log.append_many([Entry("NOTE", {}), Entry("NOTE", details)]),
+            lambda: asyncio.run(log.append_async("NOTE", details)),
+            lambda: log.append("SEGMENT", {}),
+            lambda: log.append("NOTE", {}, user=None),
+        ):
+            with pytest.raises(BadInput):
+                attempt()
+        assert log.append("NOTE", {"n": 1}) == 2
+        assert log.verify_integrity()["integrity_ok"]
+
+
 @pytest.mark.contract("A11")
 def test_log_is_open_until_closed_and_then_refuses(tmp_path):
     """The state goes closed, open, closed; a closed log refuses appends, and closing twice does nothing."""
