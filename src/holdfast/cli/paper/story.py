@@ -198,10 +198,12 @@ class Story:
             {"name": details["breaker"], "from": details["from"], "to": details["to"], "ts": self._ts}
         )
         self._outage_step(details["to"], seq)
+        # The record of half open repeats why it opened; what happened now is that the wait is over.
+        why = "its wait is over, a read may probe" if details["to"] == "half_open" else details["reason"]
         yield Line(
             "",
             "breaker",
-            f"{details['breaker']}: {details['from']} -> {details['to']} ({details['reason']})",
+            f"{details['breaker']}: {details['from']} -> {details['to']} ({why})",
             "good" if details["to"] == "closed" else "bad",
         )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,14 @@ import msgspec
 from holdfast.audit.format import Record
 from holdfast.audit.query import read_records
 from holdfast.audit.verify import verify
+from holdfast.cli.output import on_terminal
+from holdfast.cli.paper.screen import hanging
 from holdfast.cli.paper.story import CHAPTERS, Story
 from holdfast.core.errors import EXIT_CANNOT_ACT, EXIT_INTEGRITY, EXIT_OK, EXIT_USER_ERROR
 from holdfast.core.money import MoneyE6, format_money
+
+_FACT_AT = 15
+"""The column where the facts of the summary begin."""
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -141,7 +148,7 @@ def print_summary(outcome: Outcome) -> None:
     pnl = (
         "unknown (a held market has no price)"
         if outcome.pnl_e6 is None
-        else f"${format_money(outcome.pnl_e6)}"
+        else f"{'-' * (outcome.pnl_e6 < 0)}${format_money(MoneyE6(abs(outcome.pnl_e6)))}, fees included"
     )
     books = (
         "equal the exchange's own"
@@ -149,13 +156,14 @@ def print_summary(outcome: Outcome) -> None:
         else "DIFFER: " + "; ".join(outcome.differences)
     )
     tampered, journal = outcome.tampered, outcome.journal
+    where = shlex.quote(outcome.directory)
     lines = [
         "",
         "SUMMARY",
         f"  orders       {orders}",
         f"  refusals     {refusals}",
         f"  breaker      {breaker}",
-        f"  P&L          {pnl}, fees included",
+        f"  P&L          {pnl}",
         f"  books        {books}",
         f"  journal      {journal['records']} records, {journal['bytes']:,} bytes, {'verified' if journal['verify_ok'] else 'DAMAGED'}",
         f"  decisions    {outcome.decisions}, sha256 {outcome.decisions_sha256[:16]}…",
@@ -167,11 +175,11 @@ def print_summary(outcome: Outcome) -> None:
         )
     lines += [f"  resting      {order}" for order in outcome.resting]
     lines += [f"  NOT SHOWN    {chapter}" for chapter in outcome.chapters_missing]
-    lines += [
-        "",
-        "next:",
-        f"  holdfast audit query {outcome.directory}/audit --type RISK_VIOLATION",
-        f"  holdfast audit verify {outcome.directory}/tampered",
-        "  holdfast exchange          # a bot of your own: README, 'Your bot in ten minutes'",
-    ]
-    print("\n".join(lines))
+    width = shutil.get_terminal_size().columns if on_terminal() else sys.maxsize
+    print("\n".join(hanging(line, _FACT_AT, width) for line in lines))
+    print("\nnext:")
+    print(f"  holdfast audit query {where}/audit --type RISK_VIOLATION")
+    print(f"  holdfast audit query {where}/audit --type ORDER    # every order")
+    if tampered["changed"] is not None:
+        print(f"  holdfast audit verify {where}/tampered")
+    print("  holdfast exchange    # a bot of your own: README, 'Your bot in ten minutes'")
