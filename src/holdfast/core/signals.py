@@ -19,6 +19,8 @@ from holdfast.core.errors import BadInput
 from holdfast.core.instruments import Instrument
 from holdfast.core.money import PriceE4, QtyE2, complement, parse_price, parse_qty
 
+_LAST_NS = 1 << 63
+
 
 class Side(StrEnum):
     """The outcome a contract pays on."""
@@ -87,7 +89,8 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse what is not an integer in its unit: the type alone does not stop a float.
 
         Raises:
-            BadInput: A float, a truth value or text where an integer belongs.
+            BadInput: A float, a truth value or text where an integer belongs; an expiration before 1970 or
+                after 2262.
         """
         if type(self.count) is not int or type(self.price) is not int or type(self.expiration_ns) is not int:
             for name in ("count", "price", "expiration_ns"):
@@ -96,6 +99,8 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
                         f"signal's {name} {value!r} is a {type(value).__name__}, expected an integer",
                         hint="read_signal reads people's numbers; in a Signal count is in 1/100 contract, price in 1/10,000 dollar",
                     )
+        if not 0 <= self.expiration_ns < _LAST_NS:
+            raise BadInput(f"signal's expiration_ns {self.expiration_ns} is no time between 1970 and 2262")
 
     @property
     def book_side(self) -> BookSide:
@@ -124,6 +129,13 @@ def read_price(value: object) -> PriceE4:
     )
 
 
+def _flag(fields: Mapping[str, Any], name: str) -> bool:
+    value = fields.get(name, False)
+    if not isinstance(value, bool):
+        raise BadInput(f"{name} {value!r} is a {type(value).__name__}, expected true or false")
+    return value
+
+
 _FIELDS = frozenset(Signal.__struct_fields__) | {"intent"}
 
 
@@ -138,6 +150,8 @@ def read_signal(fields: Mapping[str, Any]) -> Signal:
     unknown = sorted(set(fields) - _FIELDS)
     if unknown:
         raise BadInput(f"unknown field {unknown[0]!r} in signal", hint=f"known: {', '.join(sorted(_FIELDS))}")
+    if fields.get("key") and fields.get("intent") and fields["key"] != fields["intent"]:
+        raise BadInput(f"signal has two names, key {fields['key']!r} and intent {fields['intent']!r}")
     for name in ("ticker", "side", "count", "price"):
         if name not in fields:
             raise BadInput(f"signal lacks {name!r}")
@@ -159,9 +173,9 @@ def read_signal(fields: Mapping[str, Any]) -> Signal:
             tif=TimeInForce(fields.get("tif", "ioc")),
             key=key,
             strategy=strategy,
-            post_only=bool(fields.get("post_only", False)),
-            expiration_ns=int(fields.get("expiration_ns", 0)),
-            reduce_only=bool(fields.get("reduce_only", False)),
+            post_only=_flag(fields, "post_only"),
+            expiration_ns=fields.get("expiration_ns", 0),
+            reduce_only=_flag(fields, "reduce_only"),
         )
     except BadInput:
         raise

@@ -166,11 +166,10 @@ class Books:
             await self._on_own_fill(fill, order)
 
     def _believed(self, fill: Fill) -> Fill:
-        """*fill*, dated now if it claims to be of the future: the newest fill says since when fills are read."""
+        """*fill*, dated now if its time is of the future or missing: the newest one says since when to read."""
         now_ns = self._clock.now_ns()
-        return (
-            fill if fill.ts_ns <= now_ns + _FILLS_MARGIN_NS else msgspec.structs.replace(fill, ts_ns=now_ns)
-        )
+        is_dated = 0 < fill.ts_ns <= now_ns + _FILLS_MARGIN_NS
+        return fill if is_dated else msgspec.structs.replace(fill, ts_ns=now_ns)
 
     def _may_be_ours(self, fill: Fill) -> bool:
         """A fill without our id, while an order of ours whose venue id is unknown could have made it."""
@@ -451,10 +450,10 @@ class Books:
         before = await self._venue.fills(since_ns=0)
         positions = await self._venue.positions()
         cash = await self._venue.balance()
-        after = await self._venue.fills(since_ns=0)
+        after = [self._believed(fill) for fill in await self._venue.fills(since_ns=0)]
         if len(after) != len(before):
             return False
-        newest_ns = max((self._believed(fill).ts_ns for fill in after), default=0)
+        newest_ns = max((fill.ts_ns for fill in after), default=0)
         for listed in await self._venue.open_orders():
             self._ledger.saw_order(listed, evidence="working at the first start")
         self.reconciled(

@@ -198,3 +198,20 @@ def test_a_signal_holds_integers_only(field: str, value: object):
     fields = {"ticker": "KX", "side": Side.YES, "count": QtyE2(100), "price": PriceE4(5600), field: value}
     with pytest.raises(BadInput, match=field):
         Signal(**fields)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"post_only": "false"}, "post_only"),
+        ({"reduce_only": 1}, "reduce_only"),
+        ({"expiration_ns": 1.5}, "expiration_ns"),
+        ({"expiration_ns": -5}, "expiration_ns"),
+        ({"expiration_ns": 10**30}, "expiration_ns"),
+        ({"key": "one", "intent": "two"}, "two names"),
+    ],
+)
+def test_a_signals_fields_are_read_as_they_are_meant_or_refused(changes: dict[str, object], named: str):
+    """Text that only looks like a truth value, a time that cannot be, and a second name are refused by name."""
+    with pytest.raises(BadInput, match=named):
+        read_signal(ORDER | changes)

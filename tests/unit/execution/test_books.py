@@ -157,10 +157,13 @@ def test_no_fill_of_before_the_first_start_is_booked_on_top_of_the_opening_posit
         w = world()
         for number in range(1_100):
             w.venue.trade_elsewhere(elsewhere(trade_id=f"X{number}", ts_ns=w.clock.now_ns() - NANOS))
+        undated = elsewhere(trade_id="undated", ts_ns=0)
+        w.venue.trade_elsewhere(undated)
         w.venue._backlog.clear()
         await w.trader.start()
         await w.trader.handle(StreamGap(reason="test", private=True))
-        assert w.account.portfolio.position(TICKER) == 1_100_00 == w.venue.books_position(TICKER)
+        await w.trader.handle(FillSeen(undated))
+        assert w.account.portfolio.position(TICKER) == 1_101_00 == w.venue.books_position(TICKER)
 
     go(run())
 

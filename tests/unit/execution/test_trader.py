@@ -699,6 +699,19 @@ def test_submit_prints_one_outcome_per_signal(play, changes, outcome, filled):
     go(run())
 
 
+def test_a_conflicting_signal_is_not_told_the_outcome_of_the_other():
+    """A signal refused for its name reports nothing of what the first one of that name did."""
+
+    async def run():
+        w = world()
+        await w.trader.start()
+        await w.trader.submit(signal(key="a"), settle_secs=0)
+        told = await w.trader.submit(signal(key="a", count=11), settle_secs=0)
+        assert (told["outcome"], told["order_id"], told["filled"]) == ("denied", "", "0.00")
+
+    go(run())
+
+
 def test_a_public_trade_record_of_the_user_does_not_move_the_account():
     """Records that other parts write to the same journal are not folded into the account at a restart."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
 from support.exchange import TICKER, quiet_feed
 from support.execution import opened_account
-from support.kalshi import admission, desk_on_exchange, intent
+from support.kalshi import admission, desk_at, desk_on_exchange, intent, scripted
 
 from holdfast.core.clock import ManualClock
 from holdfast.core.errors import CircuitBreakerOpenError, ConfigError, IllegalTransition, VenueRejected
@@ -319,5 +320,29 @@ def test_a_lost_cancel_is_asked_again(tmp_path: Path):
             answer = await desk.venue.cancel(order_id=rests.order_id, ticker=TICKER)
             assert answer == AlreadyClosed()
             assert [call[0] for call in desk.calls()] == ["POST", "DELETE"]
+
+    asyncio.run(run())
+
+
+@pytest.mark.invariant("I2")
+def test_a_fill_without_a_time_is_not_left_out(tmp_path: Path):
+    """A fill that lacks its time is among the fills since any time, rather than lost."""
+    fill = {
+        "trade_id": "t1",
+        "order_id": "o1",
+        "count_fp": "1.00",
+        "yes_price_dollars": "0.5600",
+        "fee_cost": "0.01",
+        "is_taker": True,
+        "ticker": TICKER,
+        "book_side": "bid",
+    }
+
+    async def run():
+        async with (
+            scripted((200, json.dumps({"fills": [fill]}))) as server,
+            desk_at(server.base_url, tmp_path) as desk,
+        ):
+            assert [one.trade_id for one in await desk.venue.fills(since_ns=10**18)] == ["t1"]
 
     asyncio.run(run())

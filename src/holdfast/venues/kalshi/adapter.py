@@ -111,7 +111,9 @@ class KalshiVenue:
                 min_ts=since_ns // NANOS or None, cursor=cursor, regardless=True
             )
         )
-        return sorted((fill for fill in found if fill.ts_ns >= since_ns), key=lambda fill: fill.ts_ns)
+        # One without a time is within what was asked for, for all that anybody knows.
+        recent = (fill for fill in found if fill.ts_ns >= since_ns or not fill.ts_ns)
+        return sorted(recent, key=lambda fill: fill.ts_ns)
 
     async def positions(self) -> dict[str, QtyE2]:
         """Signed YES quantity by ticker, without flat ones."""
