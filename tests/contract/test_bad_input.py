@@ -464,6 +464,21 @@ def test_an_unreachable_venue_ends_submit(command, monkeypatch, market, tmp_path
     intact(log)
 
 
+def test_a_closed_standard_input_is_named(market, tmp_path):
+    """`submit <&-` ends with exit code 1 at once; it neither hangs nor shows a traceback."""
+    shell = ("sh", "-c", 'exec "$@" <&-', "sh")
+    said = child(*account(market.endpoints, tmp_path / "log"), before=shell)
+    explains(said, EXIT_USER_ERROR, "standard input is closed")
+
+
+def test_limits_can_be_shown_to_people_and_programs(command, tmp_path, monkeypatch):
+    """`submit --show-limits` prints the limits in force, with --json as one object, and trades nothing."""
+    monkeypatch.chdir(tmp_path)
+    assert "max_order_value    $500.00" in command("submit", "--show-limits").out
+    (shown,) = command("submit", "--show-limits", "--json").answers
+    assert (shown["max_position_size"], shown["max_daily_loss"], shown["source"]) == ("100.00", "1000.00", "")
+
+
 # -- the recording -------------------------------------------------------------------------------------------
 
 
@@ -870,9 +885,7 @@ def test_a_full_disk_while_trading_stops_new_risk_alone(market, command, volume)
     volume.free()
     after = command(*account(market.endpoints, log), stdin=lines(order("more"), order("after")))
     assert after.code == EXIT_OK, after
-    assert [answer["outcome"] for answer in after.answers] == ["filled", "filled"], (
-        after
-    )
+    assert [answer["outcome"] for answer in after.answers] == ["filled", "filled"], after
     assert positions_at(market).get(TICKER, 0) - held == booked(log)[TICKER] == 200
     intact(log)
 

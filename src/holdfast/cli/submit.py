@@ -14,7 +14,7 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from holdfast.breaker.breaker import TradingCircuitBreaker
@@ -39,14 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'price in dollars of the named side; "tif" is "ioc" (default), "fok", or "gtc", final once it works.\n\n'
         "one JSON object a line on standard output:\n"
         '  {"intent", "client_order_id", "outcome", "reason", "order_id", "filled"}\n'
-        "outcome: filled partial working canceled rejected denied not_sent unknown; why an order was denied "
-        "stands on standard error too, with its figures and a hint\n\n"
+        "outcome: filled partial working canceled rejected denied not_sent unknown\n"
+        "why an order was denied stands on standard error too, with its figures and a hint\n\n"
         "examples:\n"
         "  holdfast submit < signals.jsonl\n"
         "  my-bot | holdfast submit --rest http://127.0.0.1:8080/trade-api/v2 --key-id ID --pem key.pem\n\n"
         "Limits come from holdfast.toml; without one the defaults of `holdfast submit --show-limits` hold.\n"
-        "exit codes: 0 all lines were dealt with · 1 a line could not be read, the key was refused · 4 an order is still unknown, or "
-        "trading is not possible · 5 the venue cannot be reached"
+        "exit codes:\n"
+        "  0  all lines were dealt with\n"
+        "  1  a line could not be read, the key was refused, the journal cannot be written there\n"
+        "  4  an order is still unknown, the journal is held or its disk full, trading is restricted\n"
+        "  5  the venue cannot be reached"
     )
     parser.add_argument(
         "--venue", choices=["kalshi"], default="kalshi", help="where to trade (default kalshi)"
@@ -76,12 +79,14 @@ def run(args: argparse.Namespace) -> int:
     import msgspec
 
     from holdfast.config import load_config
-    from holdfast.core.errors import EXIT_OK, ConfigError
+    from holdfast.core.errors import EXIT_OK, BadInput, ConfigError
 
     config = load_config(Path(args.config) if args.config else None)
     if args.show_limits:
-        _print_limits(config)
+        _print_limits(config, as_json=args.json)
         return EXIT_OK
+    if cast("object", sys.stdin) is None:
+        raise BadInput("standard input is closed", hint="write one signal a line to it: see submit --help")
     given = {
         "base_url": args.rest,
         "ws_url": args.ws,
@@ -228,7 +233,10 @@ class _Lines:
     def _read(self) -> None:
         while True:
             self._wanted.acquire()
-            line = sys.stdin.buffer.readline(_MAX_LINE_BYTES)
+            try:
+                line = sys.stdin.buffer.readline(_MAX_LINE_BYTES)
+            except (OSError, ValueError):  # closed under us: as good as its end
+                line = b""
             self._loop.call_soon_threadsafe(self._arrived.put_nowait, line)
             if not line:
                 return
@@ -296,10 +304,22 @@ def _print(answer: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def _print_limits(config: Config) -> None:
+def _print_limits(config: Config, *, as_json: bool) -> None:
+    from holdfast.cli.output import print_json
     from holdfast.core.money import format_money, format_qty
 
     limits = config.limits
+    if as_json:
+        print_json(
+            {
+                "source": config.source,
+                "max_position_size": format_qty(limits.max_position_size),
+                "max_order_value": format_money(limits.max_order_value),
+                "max_daily_loss": format_money(limits.max_daily_loss),
+                "max_mark_age_secs": limits.max_mark_age_secs,
+            }
+        )
+        return
     print(f"limits from {config.source or 'the defaults (no holdfast.toml here)'}")
     print(
         f"  max_position_size  {format_qty(limits.max_position_size)} contracts per market, worst case by side"
