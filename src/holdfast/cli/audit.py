@@ -7,6 +7,7 @@ subcommand imports what it needs and nothing else, so that it starts in well und
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 from collections.abc import Iterator
@@ -246,6 +247,7 @@ def _cat(args: argparse.Namespace) -> int:
     from holdfast.audit.format import leaf_hash
     from holdfast.audit.query import read_lines
 
+    _refuse_folder_of_logs(args.dir)
     out = sys.stdout.buffer
     batch: list[bytes] = []
     try:
@@ -271,6 +273,7 @@ def _cat(args: argparse.Namespace) -> int:
 def _query(args: argparse.Namespace) -> int:
     from holdfast.audit.query import iter_query
 
+    _refuse_folder_of_logs(args.dir)
     entries = iter_query(
         args.dir,
         start_time=_moment(args.start, "--from"),
@@ -282,12 +285,39 @@ def _query(args: argparse.Namespace) -> int:
         order_id=args.order_id,
         newest_first=args.newest_first,
     )
+    first = next(entries, None)
+    if first is None:
+        _say_nothing_matched(args.type)
+    entries = itertools.chain(() if first is None else (first,), entries)
     if args.json:
         for entry in entries:
             print_json(entry.to_dict())
         return EXIT_OK
     print_table(("time", "sequence", "type", "user", "component", "details"), map(_row, entries))
     return EXIT_OK
+
+
+def _say_nothing_matched(type_: str | None) -> None:
+    """On stderr, so that a program that counts lines is not told."""
+    hint = (
+        f"; types are written in capitals: --type {type_.upper()}" if type_ and type_ != type_.upper() else ""
+    )
+    print(f"holdfast: no record matches{printable(hint)}", file=sys.stderr, flush=True)
+
+
+def _refuse_folder_of_logs(directory: Path) -> None:
+    """Name the log where somebody gave the folder around it.
+
+    Raises:
+        BadInput: *directory* is no log, but holds one.
+    """
+    from holdfast.audit.head import HEAD_NAME
+
+    if (directory / HEAD_NAME).exists() or any(directory.glob("audit_*")):
+        return
+    inside = min((path.parent for path in directory.glob(f"*/{HEAD_NAME}")), default=None)
+    if inside is not None:
+        raise BadInput(f"{str(directory)!r} is not a log itself", hint=f"it holds one: {inside}")
 
 
 def _row(entry: AuditEntry) -> tuple[str, ...]:
@@ -323,6 +353,11 @@ def _moment(text: str | None, option: str) -> Decimal | None:
                 f"{option} {text!r} is neither Unix seconds nor an ISO 8601 time",
                 hint="for instance 1763596800 or 2026-11-20T00:00:00Z",
             ) from None
+        if moment.tzinfo is None:
+            raise BadInput(
+                f"{option} {text!r} names no time zone",
+                hint=f"for UTC: {moment.isoformat()}Z",
+            ) from None
         return Decimal(moment_ns(moment, option)).scaleb(-9)
     return seconds
 
@@ -335,6 +370,7 @@ def _verify(args: argparse.Namespace) -> int:
 
     reports: list[VerifyReport] = []
     for directory in args.dirs:
+        _refuse_folder_of_logs(directory)
         report = verify(directory)
         reports.append(report)
         if args.json:

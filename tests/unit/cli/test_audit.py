@@ -224,6 +224,36 @@ def test_query_refuses_a_time_it_cannot_read(home, capsys, start):
     assert "start_time" in (said := capsys.readouterr().err) or "--from" in said
 
 
+def test_a_query_without_matches_says_so_beside_the_output(home, capsys):
+    """Nothing found is told on stderr, with the likely slip named; stdout stays what a program expects."""
+    small_log(home)
+    assert main(["audit", "query", str(home), "--type", "trade", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "no record matches; types are written in capitals: --type TRADE" in shown.err
+    assert main(["audit", "query", str(home), "--user", "nobody"]) == 0
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 1
+    assert shown.err == "holdfast: no record matches\n"
+
+
+@pytest.mark.parametrize("verb", ["query", "cat", "verify"])
+def test_the_folder_around_a_log_is_told_from_a_log(home, capsys, verb):
+    """The parent of a log is neither an empty log nor a damaged one; the log in it is named."""
+    small_log(home)
+    assert main(["audit", verb, str(home.parent)]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert f"hint: it holds one: {home}" in shown.err
+
+
+def test_a_moment_without_a_time_zone_is_refused_with_the_one_to_type(home, capsys):
+    """The hint can be pasted back into the command."""
+    small_log(home)
+    assert main(["audit", "query", str(home), "--from", "2026-11-20"]) == 1
+    assert "hint: for UTC: 2026-11-20T00:00:00Z" in capsys.readouterr().err
+
+
 def test_a_record_cannot_write_to_the_readers_terminal(home, capsys):
     """Control characters in a record are printed spelled out."""
     log = HandmadeLog(home)
