@@ -464,11 +464,21 @@ def test_an_unreachable_venue_ends_submit(command, monkeypatch, market, tmp_path
     intact(log)
 
 
-def test_a_closed_standard_input_is_named(market, tmp_path):
-    """`submit <&-` ends with exit code 1 at once; it neither hangs nor shows a traceback."""
-    shell = ("sh", "-c", 'exec "$@" <&-', "sh")
-    said = child(*account(market.endpoints, tmp_path / "log"), before=shell)
-    explains(said, EXIT_USER_ERROR, "standard input is closed")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("verb", ["audit append", "submit", "exchange"])
+def test_a_closed_standard_stream_is_an_empty_one(market, tmp_path, verb, closed):
+    """A verb that is started without stdin, stdout or stderr neither hangs nor fails, nor writes into its own log."""
+    log = tmp_path / "log"
+    words: dict[str, list[object]] = {
+        "audit append": ["audit", "append", log],
+        "submit": account(market.endpoints, log),
+        "exchange": ["exchange", "--exit-with-stdin"],
+    }
+    said = child(*words[verb], before=("sh", "-c", f'exec "$@" {closed}', "sh"))
+    assert said.code == EXIT_OK, said
+    assert not said.err
+    if verb == "submit":
+        intact(log)
 
 
 def test_limits_can_be_shown_to_people_and_programs(command, tmp_path, monkeypatch):

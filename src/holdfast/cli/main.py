@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    _open_missing_streams()
     try:
         code = _dispatch(words)
         sys.stdout.flush()
@@ -65,6 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  the task ends here; what went wrong becomes an exit code
         return _report(error, debug=debug)
     return code
+
+
+def _open_missing_streams() -> None:
+    """A closed standard stream becomes an empty one: else the next file opened would take its descriptor."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123  for the process's life
 
 
 def _dispatch(words: list[str]) -> int:

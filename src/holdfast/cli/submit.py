@@ -14,7 +14,7 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from holdfast.breaker.breaker import TradingCircuitBreaker
@@ -79,14 +79,12 @@ def run(args: argparse.Namespace) -> int:
     import msgspec
 
     from holdfast.config import load_config
-    from holdfast.core.errors import EXIT_OK, BadInput, ConfigError
+    from holdfast.core.errors import EXIT_OK, ConfigError
 
     config = load_config(Path(args.config) if args.config else None)
     if args.show_limits:
         _print_limits(config, as_json=args.json)
         return EXIT_OK
-    if cast("object", sys.stdin) is None:
-        raise BadInput("standard input is closed", hint="write one signal a line to it: see submit --help")
     given = {
         "base_url": args.rest,
         "ws_url": args.ws,
