@@ -1,6 +1,7 @@
 """The gate, and the way from the gate to the socket beside the journal's durable append.
 
-CPU time of the calling thread for the gate (medians of rounds); wall time for what waits for the disk, each
+CPU time of the calling thread for the gate (medians of rounds), beside the lock taken and the clock read,
+which every decision needs, so that a slow or busy machine shows; wall time for what waits for the disk, each
 order interleaved with bare appends of the same two records, because a shared disk changes from second to
 second: read the ratio. `python benches/bench_gate.py [DIR]` prints the rows; `run()` returns them.
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from holdfast.audit.format import encode_details
 from holdfast.audit.logger import AuditLogger
 from holdfast.audit.wal import Entry, Level, WriteAheadLog
 from holdfast.core.clock import SystemClock
@@ -37,13 +39,14 @@ ROUNDS = 15
 ORDERS = 2_000
 SENDS = 400
 WIDE = RiskLimits(max_position=QtyE2(10**12), max_order_value=MoneyE6(10**15), max_exit_value=MoneyE6(10**15))
+NARROW = RiskLimits(max_order_value=MoneyE6(1))
 
 
 def wish(n: int) -> Signal:
     return Signal(ticker=TICKER, side=Side.YES, count=QtyE2(1000), price=PriceE4(5600), key=f"k{n}")
 
 
-def fresh_gate() -> Gate:
+def fresh_gate(limits: RiskLimits = WIDE) -> Gate:
     account = Account()
     account.apply(
         "SESSION_OPEN",
@@ -56,9 +59,19 @@ def fresh_gate() -> Gate:
             "marks": {},
         },
     )
-    gate = Gate(account, WIDE, clock=SystemClock())
+    gate = Gate(account, limits, clock=SystemClock())
     gate.market.saw_book(TICKER, PriceE4(5500), PriceE4(5600), time.monotonic_ns(), streamed=False)
     return gate
+
+
+def lock_and_clock(gate, _intent) -> None:
+    with gate.account.lock:
+        gate._clock.monotonic_ns()
+
+
+def evaluate_after_a_move(gate, intent) -> None:
+    gate.market.saw_book(TICKER, PriceE4(5500), PriceE4(5600), gate._clock.monotonic_ns(), streamed=False)
+    gate.evaluate(intent)
 
 
 def micros(work, gate_of=fresh_gate) -> float:
@@ -139,9 +152,13 @@ async def to_socket(directory: Path) -> tuple[float, float]:
 
 
 def run(directory: str | None = None) -> list[dict]:
+    floor = micros(lock_and_clock)
     asked = micros(lambda gate, intent: gate.evaluate(intent))
+    moved = micros(evaluate_after_a_move)
     admitted = micros(lambda gate, intent: gate.admit(intent, content="0" * 16))
-    recorded = micros(lambda gate, intent: msgspec.json.encode(gate.evaluate(intent).details()))
+    refused = micros(lambda gate, intent: gate.evaluate(intent), gate_of=lambda: fresh_gate(NARROW))
+    recorded = micros(lambda gate, intent: encode_details(gate.evaluate(intent).details()))
+    beside = f"lock and clock {floor:.2f} us"
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         way, append = asyncio.run(to_socket(Path(scratch) / "audit"))
     return [
@@ -149,9 +166,17 @@ def run(directory: str | None = None) -> list[dict]:
             "name": "gate, every check",
             "value": asked,
             "unit": "us",
-            "beside": None,
-            "ratio": None,
+            "beside": beside,
+            "ratio": asked / floor,
             "bar": "1.0 us",
+        },
+        {
+            "name": "gate, every check, a held price having changed",
+            "value": moved,
+            "unit": "us",
+            "beside": beside,
+            "ratio": moved / floor,
+            "bar": "",
         },
         {
             "name": "gate, three limits with reservation",
@@ -162,12 +187,20 @@ def run(directory: str | None = None) -> list[dict]:
             "bar": "1.5 us",
         },
         {
+            "name": "gate, a refusal that explains itself",
+            "value": refused,
+            "unit": "us",
+            "beside": beside,
+            "ratio": refused / floor,
+            "bar": "",
+        },
+        {
             "name": "gate, with its decision record encoded",
             "value": recorded,
             "unit": "us",
-            "beside": None,
-            "ratio": None,
-            "bar": "",
+            "beside": beside,
+            "ratio": recorded / floor,
+            "bar": "5 us",
         },
         {
             "name": "signal to first byte at the socket",

@@ -13,6 +13,7 @@ from holdfast.core.errors import IllegalTransition
 from holdfast.core.instruments import PriceRange
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.orders import Fill
+from holdfast.core.positions import Mark
 from holdfast.core.signals import BookSide, Intent
 from holdfast.risk.account import trade_details
 from holdfast.risk.checks import Facts, Leg, Terms, is_reducing, judge, passes
@@ -29,7 +30,7 @@ NOW_NS = 100 * NANOS
 
 HELD = st.builds(
     lambda qty, bid, ask, age, streamed: Held(
-        OTHER, qty or QtyE2(1), bid, ask, None if age is None else NOW_NS - age, is_streamed=streamed
+        OTHER, qty or QtyE2(1), None if age is None else Mark(bid, ask, NOW_NS - age), streamed
     ),
     SIZES,
     PRICES,
@@ -107,9 +108,7 @@ EASY = Facts(
     QtyE2(2_00),
     MoneyE6(2_750_000),
     MoneyE6(0),
-    Holdings.of(
-        (Held(TICKER, QtyE2(5_00), PriceE4(5500), PriceE4(5600), NOW_NS - 30 * NANOS, is_streamed=False),)
-    ),
+    Holdings.of((Held(TICKER, QtyE2(5_00), Mark(PriceE4(5500), PriceE4(5600), NOW_NS - 30 * NANOS)),)),
     NOW_NS,
     0,
     True,
@@ -127,7 +126,7 @@ CHANGES = [
     {"open_value": MoneyE6(2_750_001)},
     {"cash": MoneyE6(-1)},
     {"now_ns": NOW_NS + 1},
-    {"holdings": Holdings.of((Held(OTHER, QtyE2(1), None, None, None, is_streamed=False),))},
+    {"holdings": Holdings.of((Held(OTHER, QtyE2(1), None),))},
     {"is_open": False},
     {"breaker": "kalshi_api"},
 ]
@@ -155,7 +154,7 @@ def test_an_order_that_the_market_does_not_take_does_not_pass(wish):
     assert judge(asked, EASY, AT_THE_BOUND).refused is not None
 
 
-AT_AGE = Held(OTHER, QtyE2(1), PriceE4(1), PriceE4(2), NOW_NS - NANOS, is_streamed=True)
+AT_AGE = Held(OTHER, QtyE2(1), Mark(PriceE4(1), PriceE4(2), NOW_NS - NANOS), is_streamed=True)
 
 
 @pytest.mark.invariant("I4")
@@ -219,12 +218,15 @@ def test_the_gate_knows_every_change_of_what_is_held(steps):
             clock.advance(cents)
         now_ns = clock.monotonic_ns()
         facts = made.evaluate(intent(count=1)).facts
-        found = [(*held[:4], age) for held, age in facts.holdings.ages(now_ns, market.alive_ns)]
+        found = [
+            (held.ticker, held.qty, held.mark and held.mark[:2], age)
+            for held, age in facts.holdings.ages(now_ns, market.alive_ns)
+        ]
         expected = []
         for held_ticker, qty in made.account.portfolio.positions.items():
             mark = market.mark(held_ticker)
-            seen = (None, None, None) if mark is None else (mark.bid, mark.ask, now_ns - mark.as_of_ns)
-            expected.append((held_ticker, qty, *seen))
+            age = None if mark is None else now_ns - mark.as_of_ns
+            expected.append((held_ticker, qty, mark and mark[:2], age))
         assert found == expected
 
 

@@ -231,8 +231,7 @@ class Account:
             raise IllegalTransition(f"order {name!r} is already reserved")
         self.orders[name] = self._open[name] = order
         # A new order is open and nothing of it is filled or released: its leaves are its quantity.
-        self._work(order, order.quantity)
-        self.reserved = MoneyE6(self.reserved + order.reserved)
+        self._work(order, order.quantity, order.reserved)
 
     def forget(self, client_order_id: str) -> None:
         """Give back a reservation whose ORDER record could not be written: it never became an order."""
@@ -420,18 +419,18 @@ class Account:
             if sign > 0:
                 self._open.pop(order.client_order_id, None)
             return
-        self._work(order, sign * order.leaves)
-        self.reserved = MoneyE6(self.reserved + sign * order.worst_case)
+        self._work(order, sign * order.leaves, sign * order.worst_case)
         if sign > 0:
             self._open[order.client_order_id] = order
 
-    def _work(self, order: Order, delta: int) -> None:
-        """Change what works on the order's side of its market by *delta*, 1/100 contract."""
+    def _work(self, order: Order, qty: int, dollars: int) -> None:
+        """Add to what works on the order's side of its market, 1/100 contract, and to what is reserved, 1e-6 dollar."""
         buys, sells = self._working.get(order.ticker, _IDLE)
         if order.side is _BID:
-            self._working[order.ticker] = (QtyE2(buys + delta), sells)
+            self._working[order.ticker] = (QtyE2(buys + qty), sells)
         else:
-            self._working[order.ticker] = (buys, QtyE2(sells + delta))
+            self._working[order.ticker] = (buys, QtyE2(sells + qty))
+        self.reserved = MoneyE6(self.reserved + dollars)
 
 
 def _status_after(status: OrderStatus, event: OrderEvent) -> OrderStatus:

@@ -41,6 +41,8 @@ STATE = "state"
 _BUY: Final = Action.BUY
 _YES: Final = Side.YES
 _ACTIVE: Final = TradingState.ACTIVE
+_THROTTLED: Final = TradingState.THROTTLED
+_REDUCING: Final = TradingState.REDUCING
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -198,21 +200,21 @@ def passes(order: Terms, facts: Facts, limits: RiskLimits, *, reducing: bool) ->
 def check_state(facts: Facts, limits: RiskLimits, *, reducing: bool) -> Row:
     """Refuse what the trading state does not allow; value and bound are ranks of severity."""
     state = facts.state
-    if state is TradingState.THROTTLED and not reducing:
+    if state is _THROTTLED and not reducing:
         wait_ns = limits.throttled_interval_secs * NANOS
         since_ns = wait_ns if facts.since_last_ns is None else facts.since_last_ns
         return Row(Code.STATE_THROTTLED, "account", wait_ns - since_ns, 0, MILLIS, since_ns >= wait_ns)
-    bound = TradingState.REDUCING if reducing else TradingState.THROTTLED
+    bound = _REDUCING if reducing else _THROTTLED
     return Row(_STATE_CODES[state], "account", state, bound, STATE, state <= bound)
 
 
-_STATE_CODES = {
-    TradingState.ACTIVE: Code.STATE_REDUCING,
-    TradingState.THROTTLED: Code.STATE_THROTTLED,
-    TradingState.REDUCING: Code.STATE_REDUCING,
-    TradingState.CANCEL_ONLY: Code.STATE_CANCEL_ONLY,
-    TradingState.HALTED: Code.STATE_HALTED,
-}
+_STATE_CODES = (  # by rank; ACTIVE refuses nothing
+    Code.STATE_REDUCING,
+    Code.STATE_THROTTLED,
+    Code.STATE_REDUCING,
+    Code.STATE_CANCEL_ONLY,
+    Code.STATE_HALTED,
+)
 
 
 def check_price(order: Terms) -> Row:

@@ -34,6 +34,7 @@ from holdfast.core.money import (
     parse_price,
     parse_qty,
 )
+from holdfast.core.positions import Mark
 from holdfast.core.reasons import Code, RejectReason
 from holdfast.core.signals import Action, BookSide, Intent, Side, Signal
 from holdfast.risk.account import Account, Order
@@ -61,6 +62,7 @@ _BID: Final = BookSide.BID
 _ASK: Final = BookSide.ASK
 _THROTTLED: Final = TradingState.THROTTLED
 _FLAT: Final = QtyE2(0)
+_NO_PRICES: Final = (None, None)
 
 
 class Admission:
@@ -577,7 +579,7 @@ def _inputs(facts: Facts | None, intent: Intent | None, limits: RiskLimits) -> d
         "open_value_e6": facts.open_value,
         "cash_e6": facts.cash,
         "held": [
-            [held.ticker, held.qty, held.bid, held.ask, age_ns]
+            [held.ticker, held.qty, *(held.mark or _NO_PRICES)[:2], age_ns]
             for held, age_ns in facts.holdings.ages(facts.now_ns, facts.alive_ns)
         ],
         "is_open": facts.is_open,
@@ -645,7 +647,7 @@ def _held_at_zero(
     ticker: str, qty: QtyE2, bid: PriceE4 | None, ask: PriceE4 | None, age_ns: int | None
 ) -> Held:
     """A position of a record, as seen by a clock that reads 0."""
-    return Held(ticker, qty, bid, ask, None if age_ns is None else -age_ns, is_streamed=False)
+    return Held(ticker, qty, None if age_ns is None else Mark(bid, ask, -age_ns))
 
 
 def rows_text(judgement: Judgement) -> list[list[Any]]:

@@ -11,7 +11,6 @@ What positions are worth is folded into one `Holdings`, which stays true until o
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import NamedTuple
 
 import msgspec
 
@@ -22,23 +21,20 @@ from holdfast.core.positions import Mark
 _NO_TIME = 2**63  # after every time that a clock reads
 
 
-class Held(NamedTuple):
+class Held(msgspec.Struct, frozen=True, gc=False):
     """One position and its price.
 
     Attributes:
         ticker: The market.
         qty: Signed YES quantity.
-        bid, ask: Executable prices; None for an empty side.
-        as_of_ns: When they were proven, clock monotonic; None when there is no price at all.
+        mark: The prices, and when they were proven; None when there are none at all.
         is_streamed: Whether every message of the stream proves them again.
     """
 
     ticker: str
     qty: QtyE2
-    bid: PriceE4 | None
-    ask: PriceE4 | None
-    as_of_ns: int | None
-    is_streamed: bool
+    mark: Mark | None
+    is_streamed: bool = False
 
 
 class Holdings(msgspec.Struct, frozen=True, gc=False):
@@ -61,15 +57,16 @@ class Holdings(msgspec.Struct, frozen=True, gc=False):
         """The fold over *held*."""
         worth, is_priced = 0, True
         oldest_ns = oldest_streamed_ns = _NO_TIME
-        for _ticker, qty, bid, ask, as_of_ns, is_streamed in held:
-            if as_of_ns is None:
+        for one in held:
+            mark, qty = one.mark, one.qty
+            if mark is None:
                 is_priced = False
                 continue
-            worth += qty * Mark(bid, ask, as_of_ns).liquidation_price(qty)
-            if is_streamed:
-                oldest_streamed_ns = min(oldest_streamed_ns, as_of_ns)
+            worth += qty * mark.liquidation_price(qty)
+            if one.is_streamed:
+                oldest_streamed_ns = min(oldest_streamed_ns, mark.as_of_ns)
             else:
-                oldest_ns = min(oldest_ns, as_of_ns)
+                oldest_ns = min(oldest_ns, mark.as_of_ns)
         return cls(held, MoneyE6(worth) if is_priced else None, oldest_ns, oldest_streamed_ns)
 
     def are_fresh(self, now_ns: int, alive_ns: int, max_age_ns: int) -> bool:
@@ -80,11 +77,11 @@ class Holdings(msgspec.Struct, frozen=True, gc=False):
     def ages(self, now_ns: int, alive_ns: int) -> Iterator[tuple[Held, int | None]]:
         """Each position with the age of its price, ns and at least 0; None when there is no price."""
         for one in self.held:
-            if one.as_of_ns is None:
+            if one.mark is None:
                 yield one, None
             else:
-                proven_ns = max(one.as_of_ns, alive_ns) if one.is_streamed else one.as_of_ns
-                yield one, max(0, now_ns - proven_ns)
+                proven_ns = one.mark.as_of_ns
+                yield one, max(0, now_ns - (max(proven_ns, alive_ns) if one.is_streamed else proven_ns))
 
 
 class Market:
@@ -121,14 +118,10 @@ class Market:
     def holdings(self, positions: Mapping[str, QtyE2]) -> Holdings:
         """*positions* at the prices of now; true as long as they and `changes`, read before, stay the same."""
         self._valued.update(positions)
-        held: list[Held] = []
-        for ticker, qty in positions.items():
-            mark = self.mark(ticker)
-            if mark is None:
-                held.append(Held(ticker, qty, None, None, None, is_streamed=False))
-            else:
-                is_streamed = ticker in self._streamed or ticker in self._results
-                held.append(Held(ticker, qty, mark.bid, mark.ask, mark.as_of_ns, is_streamed))
+        held = [
+            Held(ticker, qty, self.mark(ticker), ticker in self._streamed or ticker in self._results)
+            for ticker, qty in positions.items()
+        ]
         return Holdings.of(tuple(held))
 
     def is_resolved(self, ticker: str) -> bool:
