@@ -381,8 +381,8 @@ class Books:
 
     # Reading the venue --------------------------------------------------------------------------------
 
-    async def instrument(self, ticker: str, *, refresh: bool = False) -> Instrument:
-        """One market's rules, read once.
+    async def instrument(self, ticker: str, *, refresh: bool = False, regardless: bool = False) -> Instrument:
+        """One market's rules, read once; *regardless* of the breaker where they are of something held.
 
         Raises:
             VenueRejected: No such market.
@@ -391,9 +391,20 @@ class Books:
         """
         known = self._market.instruments.get(ticker)
         if known is None or refresh:
-            known = await self._venue.instrument(ticker)
+            known = await self._venue.instrument(ticker, regardless=regardless)
             self._market.instruments[ticker] = known
         return known
+
+    async def learn_rules(self) -> None:
+        """Read the rules of every market held or worked in that are not known; what cannot be read is tried later.
+
+        Whether an order reduces depends on the other markets of its event. The breaker is not asked: an exit must
+        be possible while it is open.
+        """
+        working = (order.ticker for order in self._account.open_orders())
+        for ticker in dict.fromkeys((*self._account.portfolio.positions, *working)):
+            if ticker not in self._market.instruments and self.is_due(f"rules {ticker}"):
+                await self._quietly(self.instrument(ticker, regardless=True))
 
     async def prepare(self, ticker: str) -> Instrument:
         """Read what a question about *ticker* needs and is not known: its rules, prices of what is held.
@@ -441,6 +452,7 @@ class Books:
         )
         if differences:
             return False
+        await self.learn_rules()
         if self._session_is_over():
             await self._open_session()
         return True

@@ -345,6 +345,8 @@ class Trader:
             return await self._refuse(signal, key, name, Code.CIRCUIT_BREAKER_OPEN)
         except (VenueError, BadInput) as error:
             return await self._refuse(signal, key, name, unread_code(error))
+        if instrument.event_exclusive:
+            await self.books.learn_rules()
         intent = Intent(client_order_id=name, key=key, signal=self._bounded(signal), instrument=instrument)
         if self.books.lacks_marks():
             lacking = self.gate.preview(intent)

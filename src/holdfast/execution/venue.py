@@ -258,8 +258,8 @@ class Venue(Protocol):
         """Cash available."""
         ...
 
-    async def instrument(self, ticker: str) -> Instrument:
-        """One market's rules.
+    async def instrument(self, ticker: str, *, regardless: bool = False) -> Instrument:
+        """One market's rules; *regardless* of an open breaker where an exit depends on them.
 
         Raises:
             VenueRejected: No such market (code "not_found").

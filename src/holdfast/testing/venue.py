@@ -319,8 +319,9 @@ class FakeVenue:
         self._read("balance")
         return self._cash
 
-    async def instrument(self, ticker: str) -> Instrument:
-        """See `Venue`."""
+    async def instrument(self, ticker: str, *, regardless: bool = False) -> Instrument:
+        """See `Venue`; the breaker here refuses placements alone."""
+        del regardless
         self._read("instrument")
         if ticker not in self._instruments:
             raise VenueRejected(f"no market {ticker!r}", code="not_found", status=404)

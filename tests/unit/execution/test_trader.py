@@ -826,3 +826,26 @@ def test_an_event_that_waited_proves_no_price_of_now():
         assert w.clock.monotonic_ns() - w.trader.market.mark(TICKER).as_of_ns == 1_000 * NANOS
 
     go(run())
+
+
+@pytest.mark.invariant("I4")
+def test_an_exit_is_judged_with_the_other_markets_of_its_event_after_a_restart():
+    """Buying back one of two shorts of an exclusive event is not reducing, though only its own rules were read."""
+
+    async def run():
+        clock = ManualClock()
+        venue = FakeVenue(clock, [instrument(ticker, event_exclusive=True) for ticker in (TICKER, OTHER)])
+        for ticker in (TICKER, OTHER):
+            venue.set_book(ticker, bids=[(5500, 100_000)], asks=[(5600, 100_000)])
+        w = world(clock=clock, venue=venue)
+        await w.trader.start()
+        for ticker in (TICKER, OTHER):
+            await w.trader.route(signal(ticker=ticker, action="sell", count=50, price=55))
+        again = world(log=w.log, clock=clock, venue=venue)
+        await again.trader.start()
+        await drain(again)
+        assert again.account.portfolio.positions == {TICKER: -50_00, OTHER: -50_00}
+        result = await again.trader.route(signal(count=50, price=56, reduce_only=True))
+        assert result.reason == "not_reducing"
+
+    go(run())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.exchange import TICKER, quiet_feed
-from support.execution import opened_account
+from support.execution import opened_account, signal
 from support.kalshi import admission, desk_at, desk_on_exchange, intent, scripted
 
 from holdfast.core.clock import ManualClock
@@ -16,6 +16,7 @@ from holdfast.core.errors import CircuitBreakerOpenError, ConfigError, IllegalTr
 from holdfast.core.money import parse_money, parse_price, parse_qty
 from holdfast.core.orders import OrderStatus
 from holdfast.core.signals import BookSide, Side, TimeInForce
+from holdfast.execution.trader import RouteStatus, Trader
 from holdfast.execution.venue import Ack, AlreadyClosed, Canceled, NotSent, Reject, Unknown
 from holdfast.risk.gate import Admission, Gate
 from holdfast.risk.limits import RiskLimits
@@ -344,5 +345,47 @@ def test_a_fill_without_a_time_is_not_left_out(tmp_path: Path):
             desk_at(server.base_url, tmp_path) as desk,
         ):
             assert [one.trade_id for one in await desk.venue.fills(since_ns=10**18)] == ["t1"]
+
+    asyncio.run(run())
+
+
+@pytest.mark.invariant("I5")
+def test_an_exit_leaves_after_a_restart_although_the_breaker_is_open(tmp_path: Path):
+    """With the breaker held open from before the start a position can be closed, and nothing can be added."""
+
+    async def run():
+        async with desk_on_exchange(tmp_path, quiet_feed(TICKER)) as desk:
+            before = Trader(desk.venue, log=desk.log, clock=desk.clock)
+            await before.start()
+            bought = await before.route(signal(ticker=TICKER, count=5, price=45))
+            assert bought.status is RouteStatus.SUBMITTED
+            desk.breaker.force_open("maintenance", "a person")
+            after = Trader(desk.venue, log=desk.log, clock=desk.clock)
+            assert await after.start()
+            more = await after.route(signal(ticker=TICKER, count=5, price=45))
+            assert more.status is not RouteStatus.SUBMITTED
+            sold = await after.route(signal(ticker=TICKER, action="sell", count=5, price=40))
+            assert sold.status is RouteStatus.SUBMITTED
+            assert await desk.venue.positions() == {}
+            assert [method for method, _, _ in desk.calls()].count("POST") == 2
+
+    asyncio.run(run())
+
+
+def test_a_probe_that_proves_nothing_is_not_repeated_at_once(tmp_path: Path):
+    """A venue that answers every probe with 404 is asked a bounded number of times per refused order."""
+
+    async def run():
+        async with (
+            scripted((404, '{"error": {"code": "not_found"}}')) as server,
+            desk_at(server.base_url, tmp_path) as desk,
+        ):
+            for _ in range(desk.breaker.config.failure_threshold):
+                desk.breaker.record_failure("test")
+            desk.clock.advance(desk.breaker.config.open_timeout_secs + 1)
+            with pytest.raises(CircuitBreakerOpenError):
+                desk.client.placement_permit(TICKER, reducing=False)
+            await asyncio.wait_for(asyncio.gather(*desk.client._probes), 10)
+            assert len(server.requests) == desk.breaker.config.half_open_max_tries
 
     asyncio.run(run())

@@ -124,20 +124,22 @@ class KalshiVenue:
         """Cash available."""
         return (await self.client.get_balance(regardless=True)).balance
 
-    async def instrument(self, ticker: str) -> Instrument:
+    async def instrument(self, ticker: str, *, regardless: bool = False) -> Instrument:
         """One market's rules, with what its event and series say.
 
         Raises:
             VenueRejected: No such market, code "not_found".
         """
         try:
-            market = await self.client.get_market(ticker)
+            market = await self.client.get_market(ticker, regardless=regardless)
         except VenueRejected as rejected:
             if rejected.status != 404:
                 raise
             raise VenueRejected(str(rejected), code="not_found", status=404) from None
-        event = await self._event(market.event_ticker)
-        fees = wire.DEAREST_FEES if event is None else await self._series(event.series_ticker)
+        event = await self._event(market.event_ticker, regardless=regardless)
+        fees = wire.DEAREST_FEES
+        if event is not None:
+            fees = await self._series(event.series_ticker, regardless=regardless)
         return wire.instrument(market, event, fees)
 
     async def book(self, ticker: str) -> Book:
@@ -206,24 +208,26 @@ class KalshiVenue:
                 return wire.Page([], "")
             raise
 
-    async def _event(self, event_ticker: str) -> wire.EventFacts | None:
+    async def _event(self, event_ticker: str, *, regardless: bool) -> wire.EventFacts | None:
         """The facts of an event, asked once; None where the venue does not describe it."""
         if not event_ticker:
             return None
         if event_ticker not in self._events:
             try:
-                self._events[event_ticker] = await self.client.get_event(event_ticker)
+                self._events[event_ticker] = await self.client.get_event(event_ticker, regardless=regardless)
             except VenueRejected as rejected:
                 if rejected.status != 404:
                     raise
                 self._events[event_ticker] = None
         return self._events[event_ticker]
 
-    async def _series(self, series_ticker: str) -> wire.SeriesFees:
+    async def _series(self, series_ticker: str, *, regardless: bool) -> wire.SeriesFees:
         """The fees of a series, asked once; the dearest published ones where the venue does not describe it."""
         if series_ticker not in self._fees:
             try:
-                self._fees[series_ticker] = await self.client.get_series_fees(series_ticker)
+                self._fees[series_ticker] = await self.client.get_series_fees(
+                    series_ticker, regardless=regardless
+                )
             except VenueRejected as rejected:
                 if rejected.status != 404:
                     raise

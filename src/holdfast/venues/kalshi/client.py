@@ -221,6 +221,7 @@ class AsyncKalshiClient:
         return self._venue
 
     # --- public reads ---------------------------------------------------------------------------------------
+    # `regardless`: asked although the breaker is open; the outcome still counts. For reconciliation and exits.
 
     async def get_exchange_status(self) -> wire.ExchangeStatus:
         """Whether the venue is up and trades."""
@@ -230,14 +231,16 @@ class AsyncKalshiClient:
         """One market with its best prices and sizes, as one answer of the venue."""
         return await self.get_market(ticker)
 
-    async def get_market(self, ticker: str) -> wire.Market:
+    async def get_market(self, ticker: str, *, regardless: bool = False) -> wire.Market:
         """One market.
 
         Raises:
             VenueRejected: No such market, code "not_found".
         """
         endpoint = f"markets/{wire.segment(ticker, 'ticker')}"
-        return await self._read("markets", endpoint, wire.parse_market, is_private=False)
+        return await self._read(
+            "markets", endpoint, wire.parse_market, is_private=False, regardless=regardless
+        )
 
     async def get_markets(
         self,
@@ -275,15 +278,17 @@ class AsyncKalshiClient:
             lambda cursor: self.get_markets(status=status, limit=wire.MAX_PAGE, cursor=cursor)
         )
 
-    async def get_event(self, event_ticker: str) -> wire.EventFacts:
+    async def get_event(self, event_ticker: str, *, regardless: bool = False) -> wire.EventFacts:
         """What an event says about its markets together."""
         endpoint = f"events/{wire.segment(event_ticker, 'event')}"
-        return await self._read("events", endpoint, wire.parse_event, is_private=False)
+        return await self._read("events", endpoint, wire.parse_event, is_private=False, regardless=regardless)
 
-    async def get_series_fees(self, series_ticker: str) -> wire.SeriesFees:
+    async def get_series_fees(self, series_ticker: str, *, regardless: bool = False) -> wire.SeriesFees:
         """What a series charges."""
         endpoint = f"series/{wire.segment(series_ticker, 'series')}"
-        return await self._read("series", endpoint, wire.parse_series, is_private=False)
+        return await self._read(
+            "series", endpoint, wire.parse_series, is_private=False, regardless=regardless
+        )
 
     async def get_orderbook(self, ticker: str, *, depth: int | None = None) -> Book:
         """A book on the YES leg; its age counts from before it was asked for."""
@@ -310,7 +315,6 @@ class AsyncKalshiClient:
         return await self._read("trades", "markets/trades", wire.parse_trades, query=query, is_private=False)
 
     # --- private reads --------------------------------------------------------------------------------------
-    # `regardless`: asked although the breaker is open; the outcome still counts. For reconciliation.
 
     async def get_balance(self, *, regardless: bool = False) -> wire.Balance:
         """Cash available."""
