@@ -37,7 +37,7 @@ _BREAKERS = {
     "sportradar_breaker": "sportradar_api",
     "gemini_breaker": "gemini_api",
 }
-_lock = threading.RLock()
+_lock = threading.RLock()  # a forked child takes a new one: see the end of this file
 _built: dict[str, object] = {}
 _built_by = 0
 
@@ -117,3 +117,12 @@ def __getattr__(name: str) -> object:
     if name in _BREAKERS:
         return default_registry().get(_BREAKERS[name])
     raise AttributeError(f"module 'holdfast.defaults' has no attribute {name!r}")
+
+
+def _renew_lock() -> None:
+    """In a forked child: another thread of the parent may have held the lock, and nobody is left to release it."""
+    global _lock  # noqa: PLW0603  the child's own from here on
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
