@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from holdfast.cli.output import add_json_argument, on_terminal, print_json, print_table, printable
+from holdfast.cli.output import add_json_argument, on_terminal, print_json, print_records, printable
 from holdfast.core.errors import EXIT_INTEGRITY, EXIT_OK, EXIT_USER_ERROR, AuditCorruption, BadInput
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ def _query(args: argparse.Namespace) -> int:
         for entry in entries:
             print_json(entry.to_dict())
         return EXIT_OK
-    print_table(("time", "sequence", "type", "user", "component", "details"), map(_row, entries))
+    print_records(("time", "sequence", "type", "user", "component", "details"), map(_row, entries))
     return EXIT_OK
 
 
@@ -324,13 +324,19 @@ def _row(entry: AuditEntry) -> tuple[str, ...]:
     from holdfast.audit.format import encode_details
     from holdfast.core.clock import iso_utc
 
+    if on_terminal():
+        import json
+
+        details = json.dumps(entry.details, ensure_ascii=False)  # with blanks, where a line may break
+    else:
+        details = encode_details(entry.details).decode()
     return (
         iso_utc(entry.timestamp_ns),
         str(entry.sequence),
         entry.event_type,
         entry.user_id,
         entry.component,
-        encode_details(entry.details).decode(),
+        details,
     )
 
 

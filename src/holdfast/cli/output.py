@@ -1,16 +1,20 @@
-"""What every verb prints with: a table for eyes, plain lines for pipes, JSON Lines for programs.
+"""What every verb prints with: lines for eyes, plain lines for pipes, JSON Lines for programs.
 
-A terminal gets a table (drawn by rich, imported only then); anything else gets tab-separated lines under one
-header line, never wrapped or cut. JSON goes out as one compact object per line.
+A terminal gets rows that fit its width; anything else gets tab-separated lines under one header line, never
+wrapped or cut. JSON goes out as one compact object per line.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+_INDENT = "    "
+_NARROWEST = 20
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 
@@ -36,18 +40,23 @@ def printable(text: str) -> str:
     return text.translate(_CONTROL)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
-    """Rows under named columns: a table on a terminal, tab-separated lines elsewhere."""
+def print_records(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Rows, one at a time: tab-separated lines under *columns*; on a terminal the last cell stands below its row.
+
+    The last cell is the long one. In a column of its own it would be as narrow as the others leave it.
+    """
     if not on_terminal():
         print("\t".join(columns))
         for row in rows:
             print("\t".join(printable(cell) for cell in row))
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*columns, title=title or None, header_style="bold", box=None, pad_edge=False)
+    width = max(_NARROWEST, shutil.get_terminal_size().columns)
     for row in rows:
-        table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
-    Console().print(table)
+        *facts, text = map(printable, row)
+        lines = textwrap.wrap(
+            "  ".join(filter(None, facts)), width, subsequent_indent=_INDENT, break_on_hyphens=False
+        )
+        lines += textwrap.wrap(
+            text, width, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False
+        )
+        print("\n".join(lines))

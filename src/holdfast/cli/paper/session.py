@@ -303,6 +303,10 @@ def _forget_unbegun(directory: Path) -> None:
 def _run_directory(args: argparse.Namespace, state: Path) -> Path:
     if args.dir:
         chosen = Path(args.dir)
+        if chosen.exists() and not chosen.is_dir():
+            raise BadInput(
+                f"{args.dir!r} is no directory", hint="name the run's directory; a new one is made"
+            )
         chosen.mkdir(mode=0o700, parents=True, exist_ok=True)
         return chosen
     for number in itertools.count(1):
