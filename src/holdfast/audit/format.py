@@ -143,7 +143,6 @@ def _inside(value: Mapping[object, object] | Sequence[object], path: str) -> Ite
 
 
 _SCALARS = frozenset({str, int, bool, type(None)})
-_all_scalars = _SCALARS.issuperset
 _all_text = frozenset({str}).issuperset
 
 
@@ -164,9 +163,10 @@ def _is_plain(value: object, depth: int = MAX_NESTING) -> bool:
         return isfinite(cast("float", value))
     else:
         return kind in _SCALARS
-    if _all_scalars(map(type, inner)):  # most are flat
-        return True
-    return depth > 1 and all(_is_plain(item, depth - 1) for item in inner if type(item) not in _SCALARS)
+    for item in inner:  # a generator for each of many short lists would cost more than the look itself
+        if type(item) not in _SCALARS and not (depth > 1 and _is_plain(item, depth - 1)):
+            return False
+    return True
 
 
 def encode_details(details: Mapping[str, Any]) -> bytes:
