@@ -69,7 +69,7 @@ from holdfast.risk.market import Market
 GATE_COMPONENT = "gate"
 RESTING_SECS = 86_400
 _MARK_CODES = frozenset({Code.MARK_UNKNOWN, Code.MARK_STALE})
-_START, _RUN, _ADAPTER = "start", "run", "adapter"
+_START, _RUN, _ADAPTER, _SPACE = "start", "run", "adapter", "journal space"
 
 
 class RouteStatus(StrEnum):
@@ -242,6 +242,7 @@ class Trader:
         self.ledger.hold("journal", TradingState.ACTIVE, reason="journal reopened")
         for holder in (_RUN, _ADAPTER):
             self.ledger.hold(holder, TradingState.ACTIVE, reason="started anew")
+        self._watch_space()
         self.ledger.hold(_START, TradingState.CANCEL_ONLY, reason="not reconciled with the venue yet")
         for order in self.account.open_orders():
             if order.status is OrderStatus.PENDING:
@@ -254,6 +255,15 @@ class Trader:
                 hint=HINTS[Code.AUDIT_UNAVAILABLE],
             )
         self._log_id = self.log.wal.log_id
+
+    def _watch_space(self) -> None:
+        """While the journal can get no more room, what it still has is for cancels, fills and exits."""
+        is_low = self.log.wal.space_low
+        self.ledger.hold(
+            _SPACE,
+            TradingState.REDUCING if is_low else TradingState.ACTIVE,
+            reason="the journal's disk is full" if is_low else "the journal has room again",
+        )
 
     async def _reconcile_start(self) -> None:
         try:
@@ -352,13 +362,12 @@ class Trader:
             lacking = self.gate.preview(intent)
             if lacking is not None and lacking.code in _MARK_CODES:  # nothing else refuses: worth a read
                 await self.books.refresh_marks()
+        self._watch_space()
         decision = self.gate.admit(intent, content=content)
+        if self.log.wal.space_low and decision.reason and decision.reason.code is Code.STATE_REDUCING:
+            return await self._refuse(signal, key, name, Code.AUDIT_UNAVAILABLE)
         if decision.admission is None:
             return await self._deny(decision)
-        if self.log.wal.space_low and not decision.reducing:
-            # What room is left in the log is for cancels, fills and exits.
-            self.gate.give_back(decision.admission)
-            return await self._refuse(signal, key, name, Code.AUDIT_UNAVAILABLE)
         try:
             permit = self.venue.placement_permit(intent.ticker, reducing=decision.reducing)
         except CircuitBreakerOpenError as error:
@@ -668,6 +677,7 @@ class Trader:
 
     async def tick(self, now_ns: int) -> None:
         """Time moved to *now_ns*: do what is due, then ask the strategies."""
+        self._watch_space()
         await self.venue.tick_probe()
         if self.account.holds.held_by(_START) is not TradingState.ACTIVE:
             if self.books.is_due(_START):

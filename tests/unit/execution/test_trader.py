@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from datetime import UTC, datetime
+from unittest import mock
 
 import pytest
 from support.execution import (
@@ -16,6 +18,8 @@ from support.execution import (
     world,
 )
 
+from holdfast.audit.logger import AuditLogger
+from holdfast.audit.wal import WriteAheadLog
 from holdfast.core.clock import NANOS, ManualClock
 from holdfast.core.errors import CircuitBreakerOpenError
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2
@@ -847,5 +851,51 @@ def test_an_exit_is_judged_with_the_other_markets_of_its_event_after_a_restart()
         assert again.account.portfolio.positions == {TICKER: -50_00, OTHER: -50_00}
         result = await again.trader.route(signal(count=50, price=56, reduce_only=True))
         assert result.reason == "not_reducing"
+
+    go(run())
+
+
+@pytest.mark.invariant("I9")
+def test_a_journal_without_room_to_grow_lets_only_exits_through():
+    """While the disk is full new risk is refused and a position can be closed; with room again trading goes on."""
+
+    async def run():
+        w = world()
+        await w.trader.start()
+        await w.trader.route(signal(key="a"))
+        await drain(w)
+        w.log.wal.space_low = True
+        assert (await w.trader.route(signal(key="b"))).reason == "audit_unavailable"
+        sold = await w.trader.route(signal(key="c", action="sell", price=55))
+        assert sold.status is RouteStatus.SUBMITTED
+        w.log.wal.space_low = False
+        await w.trader.tick(w.clock.now_ns())
+        assert w.account.holds.state is TradingState.ACTIVE
+        assert (await w.trader.route(signal(key="d"))).status is RouteStatus.SUBMITTED
+
+    go(run())
+
+
+@pytest.mark.invariant("I9")
+def test_the_real_journal_bars_increases_before_it_is_full(tmp_path):
+    """A disk that refuses the journal's next step of room leaves REDUCING behind while records are still durable."""
+
+    async def run():
+        wal = WriteAheadLog(tmp_path, clock=ManualClock(), seal=False)
+        w = world(log=AuditLogger(wal))
+        await w.trader.start()
+        step = wal._fill_step_of
+        with mock.patch("holdfast.audit.wal._write_filler", side_effect=OSError(errno.ENOSPC, "full")):
+            with wal._filling:
+                assert not step(wal._file, 4096)
+            assert (await w.trader.route(signal(key="a"))).reason == "audit_unavailable"
+            assert wal.state == "open"
+        wal.close()
+        states = [
+            record.details["to"]
+            for record in WriteAheadLog(tmp_path, clock=ManualClock()).records()
+            if record.type == "STATE"
+        ]
+        assert states[-1] == "REDUCING"
 
     go(run())
