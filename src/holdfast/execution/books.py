@@ -153,7 +153,7 @@ class Books:
         if self._account.has_fill(fill.trade_id):
             return
         fill = self._believed(fill)
-        order = self._account.orders.get(fill.client_order_id) or self._account.by_venue_id(fill.order_id)
+        order = self._account.by_venue_id(fill.order_id) or self._account.orders.get(fill.client_order_id)
         if order is None and self._may_be_ours(fill):
             try:
                 listed = await self._venue.order(fill.order_id)
@@ -285,7 +285,7 @@ class Books:
 
     def _alarm_old_claims(self) -> None:
         """A claim whose fills do not come is alarmed once; its quantity stays reserved."""
-        now_ns = self._clock.now_ns()
+        now_ns = self._clock.monotonic_ns()
         claims = self._ledger.claims
         self._claimed_ns = {name: self._claimed_ns.get(name, now_ns) for name in claims}
         for name, since_ns in self._claimed_ns.items():
@@ -303,7 +303,7 @@ class Books:
 
     def _expects_fills(self) -> bool:
         """Whether claimed fills are still due: positions may differ until they come, but not for ever."""
-        oldest_ns = self._clock.now_ns() - self._alarm_ns
+        oldest_ns = self._clock.monotonic_ns() - self._alarm_ns
         return any(self._claimed_ns.get(name, oldest_ns) >= oldest_ns for name in self._ledger.claims)
 
     async def _read_claimed_orders(self) -> None:

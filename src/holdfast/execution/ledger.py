@@ -174,10 +174,12 @@ class Ledger:
     def saw_order(self, listed: VenueOrder, *, evidence: str) -> Order | None:
         """The venue's books show *listed*; returns our order of it, None when it is somebody else's."""
         order = self.account.orders.get(listed.client_order_id) or self.account.by_venue_id(listed.order_id)
-        if order is None:
+        if order is not None and not order.external and order.order_id not in {"", listed.order_id}:
+            order = self._doubled(order, listed)
+        if order is None or (order.external and order.is_open and listed.leaves > order.leaves):
             if evidence_of(listed) is Evidence.LISTED_WORKING:
                 self._adopt(listed, evidence)
-            return None
+            return order
         event = resolve(order.status, evidence_of(listed))
         if event is None:
             return order
@@ -203,8 +205,13 @@ class Ledger:
         """Book *fill* once; *order* is ours or adopted, None for somebody else's. False if it was booked before."""
         if self.account.has_fill(fill.trade_id):
             return False
+        if order is not None and not order.external and not order.can_own(fill):
+            self._alarm_fill("fill_mismatch", fill, order)
+            order = None
         if order is not None and order.status in _TOMBSTONES:
             self._rose(order, fill.order_id, f"fill {fill.trade_id}")
+        elif order is not None and not order.is_open and not order.external:
+            self._alarm_fill("fill_after_end", fill, order)
         external = order is None or order.external
         name = order.client_order_id if order is not None and not order.external else ""
         self.note("TRADE", trade_details(fill, client_order_id=name, external=external))
@@ -246,6 +253,31 @@ class Ledger:
                 "settled_ns": settled_ns,
             },
         )
+
+    def _alarm_fill(self, violation: str, fill: Fill, order: Order) -> None:
+        """A fill that cannot be as the venue told it: it moves the position, and a person must look."""
+        self.alarm(
+            violation,
+            format_qty(fill.qty),
+            format_qty(order.leaves),
+            client_order_id=order.client_order_id,
+            trade_id=fill.trade_id,
+            ticker=fill.ticker,
+        )
+
+    def _doubled(self, order: Order, listed: VenueOrder) -> Order | None:
+        """The venue has a second order under the name of *order*: it counts apart, is cancelled and alarmed."""
+        known = self.account.by_venue_id(listed.order_id)
+        if known is None and evidence_of(listed) is Evidence.LISTED_WORKING:
+            self.alarm(
+                "doubled_order",
+                format_qty(listed.leaves),
+                "0.00",
+                client_order_id=order.client_order_id,
+                order_id=listed.order_id,
+            )
+            self.zombies[listed.order_id] = None
+        return known
 
     def _claim_back(self, order: Order, order_id: str) -> None:
         """An order adopted as somebody else's turns out to be ours: it counts once, as ours."""

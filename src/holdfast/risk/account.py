@@ -97,6 +97,11 @@ class Order(msgspec.Struct, kw_only=True, gc=False):
         """Not known to have ended."""
         return not self.status.is_closed
 
+    def can_own(self, fill: Fill) -> bool:
+        """Whether *fill* can be of this order: the same market and side, and no other order of the venue's."""
+        is_same = fill.ticker == self.ticker and fill.side is self.side
+        return is_same and self.order_id in {"", fill.order_id}
+
     @property
     def worst_case(self) -> MoneyE6:
         """What the open part still sets aside: its share of `reserved`, rounded up."""
@@ -336,7 +341,12 @@ class Account:
 
     def _adopt(self, details: Mapping[str, Any]) -> None:
         name = details["order_id"]
-        if name in self.orders:
+        known = self.orders.get(name)
+        if known is not None:  # its owner made it larger
+            self._count(known, -1)
+            known.quantity = QtyE2(known.released + parse_qty(details["leaves"]))
+            known.status = OrderStatus.WORKING
+            self._count(known, 1)
             return
         order = Order(
             client_order_id=name,
@@ -359,8 +369,9 @@ class Account:
         self.portfolio.apply_fill(fill)
         self.moves += 1
         self.last_fill_ns = max(self.last_fill_ns, fill.ts_ns)
-        order = self.orders.get(fill.client_order_id) or self.by_venue_id(fill.order_id)
-        if order is None or order.external:  # the venue's listing alone says what of it is still open
+        order = self.by_venue_id(fill.order_id) or self.orders.get(fill.client_order_id)
+        # Of an external order the venue's listing alone says what is still open.
+        if order is None or order.external or not order.can_own(fill):
             return
         self._count(order, -1)
         counted = min(fill.qty, order.quantity - order.filled)

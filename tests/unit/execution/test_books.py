@@ -12,7 +12,7 @@ from holdfast.core.clock import NANOS
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.orders import Fill, OrderStatus
 from holdfast.core.signals import BookSide
-from holdfast.execution.venue import Ack, FillSeen, NotSent, OrderSeen, StreamGap, VenueOrder
+from holdfast.execution.venue import Ack, DedupProfile, FillSeen, NotSent, OrderSeen, StreamGap, VenueOrder
 from holdfast.testing.venue import Play
 
 
@@ -196,5 +196,112 @@ def test_an_acknowledgement_that_contradicts_the_order_is_looked_up(tif: str, ch
         assert w.account.orders[name].status is ended
         assert not w.trader.ledger.claims
         assert w.account.working(TICKER) == (0, 0)
+
+    go(run())
+
+
+@pytest.mark.invariant("I3")
+def test_an_external_order_that_its_owner_makes_larger_counts_in_full():
+    """What the venue lists as open of somebody else's order counts, also when it is more than before."""
+
+    async def run():
+        w = world()
+        await w.trader.start()
+        await w.trader.handle(theirs(filled=0, leaves=10_00))
+        await w.trader.handle(theirs(filled=0, leaves=90_00))
+        assert w.account.working(TICKER) == (90_00, 0)
+        again = world(log=MemoryLog(w.log.lines), clock=w.clock, venue=w.venue)
+        again.trader._replay()
+        assert again.account.snapshot() == w.account.snapshot()
+
+    go(run())
+
+
+@pytest.mark.invariant("I2")
+@pytest.mark.parametrize(
+    ("changes", "violation"),
+    [
+        ({"ticker": OTHER}, "fill_mismatch"),
+        ({"side": BookSide.ASK}, "fill_mismatch"),
+        ({"order_id": "V99"}, "fill_mismatch"),
+    ],
+)
+def test_a_fill_that_cannot_be_the_orders_leaves_its_reservation(changes: dict[str, object], violation: str):
+    """A fill under our name of another market, side or order moves the position, is alarmed, and frees nothing."""
+
+    async def run():
+        w = world()
+        await w.trader.start()
+        name = (await w.trader.route(signal(key="a", tif="gtc", price=50))).client_order_id
+        fill = msgspec.structs.replace(
+            elsewhere(trade_id="X1", ts_ns=w.clock.now_ns()),
+            **({"order_id": w.account.orders[name].order_id, "client_order_id": name} | changes),
+        )
+        await w.trader.handle(FillSeen(fill))
+        assert w.account.working(TICKER) == (10_00, 0)
+        assert w.account.portfolio.position(fill.ticker) == fill.delta
+        assert w.log.violations() == [violation]
+
+    go(run())
+
+
+@pytest.mark.invariant("I2")
+def test_a_fill_after_the_end_of_its_order_is_booked_and_alarmed():
+    """A fill of an order that the venue had cancelled moves the position and is told to people."""
+
+    async def run():
+        w = world()
+        await w.trader.start()
+        name = (await w.trader.route(signal(key="a", tif="gtc", price=50))).client_order_id
+        await w.trader.cancel(name)
+        order_id = w.account.orders[name].order_id
+        late = msgspec.structs.replace(
+            elsewhere(trade_id="X1", ts_ns=w.clock.now_ns()), order_id=order_id, client_order_id=name
+        )
+        await w.trader.handle(FillSeen(late))
+        assert w.account.portfolio.position(TICKER) == 1_00
+        assert w.log.violations() == ["fill_after_end"]
+
+    go(run())
+
+
+@pytest.mark.invariant("I3")
+def test_a_second_order_under_our_name_counts_and_is_cancelled():
+    """Where the venue works an order twice, both count until the second one is cancelled; a person is told."""
+
+    async def run():
+        w = world()
+        await w.trader.start()
+        await w.trader.route(signal(key="a", tif="gtc", price=50))
+        w.venue.dedup = DedupProfile.NONE
+        w.venue._accept(w.venue.arrived[0])
+        listed = [one.shown() for one in w.venue._orders]
+        w.trader.ledger.saw_order(listed[1], evidence="test")
+        assert w.account.working(TICKER) == (20_00, 0)
+        await drain(w)
+        assert [one.status for one in w.venue._orders] == [OrderStatus.WORKING, OrderStatus.CANCELED]
+        assert w.account.working(TICKER) == (10_00, 0)
+        assert w.log.violations() == ["doubled_order"]
+
+    go(run())
+
+
+def test_a_wall_clock_that_steps_back_hides_no_drift():
+    """Fills that are waited for stop excusing a difference after their time, whatever the wall clock does."""
+
+    async def run():
+        w = world()
+        await w.trader.start()
+
+        async def claims_only(play, intent):
+            return Ack(order_id="L1", filled=QtyE2(10_00), remaining=QtyE2(0))
+
+        w.venue._play = claims_only
+        await w.trader.route(signal(key="a"))
+        await let_time_pass(w, 1)
+        w.clock.step_wall_secs(-86_400)
+        w.venue._positions[OTHER] = QtyE2(50_00)
+        await let_time_pass(w, 300)
+        assert w.account.holds.snapshot() == {"drift": "CANCEL_ONLY"}
 
     go(run())
