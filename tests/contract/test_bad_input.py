@@ -680,6 +680,25 @@ def test_an_unwritable_directory_is_named(market, open_folder, verb):
         intact(place)
 
 
+def test_a_log_that_may_not_be_read_is_not_called_damaged(open_folder):
+    """`audit verify` and `cat` of another user's log end with exit code 1 and a hint; nobody is told of damage."""
+    log = open_folder / "log"
+    child("audit", "append", log, stdin=NOTE)
+    if os.geteuid() == 0:
+        options = without_rights(open_folder)
+    else:
+        options = {}
+        log.chmod(0)
+    try:
+        for verb in ("verify", "cat", "query"):
+            said = child("audit", verb, log, cwd=open_folder, **options)
+            explains(said, EXIT_USER_ERROR, str(log), "permission denied")
+            assert "DAMAGED" not in said.out
+    finally:
+        log.chmod(0o700)
+    intact(log)
+
+
 @pytest.mark.parametrize("kind", ["a file", "a link", "below a file"])
 def test_a_path_that_is_no_directory_is_refused(market, command, tmp_path, kind):
     """A log that would lie on a file, behind a link or below a file is refused with exit code 1."""

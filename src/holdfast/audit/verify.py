@@ -49,7 +49,7 @@ from holdfast.audit.schemas import RecoveryDetails, SealedDetails, SegmentDetail
 from holdfast.audit.seal import TEMPORARY_SUFFIX, find_member, read_blocks, read_members, salvage_member
 from holdfast.audit.storage import PAGE_BYTES, Directory, File, LocalStorage, Storage
 from holdfast.audit.tree import Frontier
-from holdfast.core.errors import AuditCorruption, AuditError, BadInput, TradingError
+from holdfast.core.errors import AuditCorruption, AuditError, BadInput, LogUnwritable, TradingError
 
 QUARANTINE = "quarantine"
 RUN = "run"
@@ -167,6 +167,7 @@ def verify(
 
     Raises:
         BadInput: There is no such directory.
+        LogUnwritable: This user may not read it.
     """
     path = Path(directory)
     try:
@@ -176,6 +177,11 @@ def verify(
             return VerifyReport(path)
         raise BadInput(
             f"no audit log at {str(path)!r}", hint="name the directory that holds audit_….log"
+        ) from why
+    except PermissionError as why:
+        raise LogUnwritable(
+            f"audit log {str(path)!r} cannot be read: permission denied",
+            hint="run it as the user who writes the log; nothing is known about the log itself",
         ) from why
     except (AuditError, OSError) as why:
         return VerifyReport(path, problems=[Problem(0, str(path), 0, str(why))], problem_count=1)

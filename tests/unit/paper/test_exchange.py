@@ -804,6 +804,20 @@ def test_an_order_expires_at_its_market_time():
     run(scenario, quiet_feed(events=[delta(n / 2, Side.YES, 100, 100) for n in range(1, 9)]))
 
 
+@pytest.mark.parametrize("secs", [10**18, 253_402_300_800, -5, 1])
+def test_an_expiration_that_is_no_coming_date_is_refused(secs):
+    """An expiration in the past or beyond every date is 400 before it is booked, and orders can still be listed."""
+
+    async def scenario(exchange, client):
+        made = await client.order(price="0.2000", expiration_time=secs)
+        assert (made.status, exchange.books().orders) == (400, ())
+        assert (await client.order(price="0.2000", expiration_time=253_402_300_799)).status == 201
+        (listed,) = (await client.get("/portfolio/orders"))["orders"]
+        assert listed["expiration_time"] == "9999-12-31T23:59:59.000Z"
+
+    run(scenario)
+
+
 def test_a_resting_order_fills_by_a_later_print_and_pays_no_maker_fee():
     """A print through our price fills us at our price; a quadratic series charges makers nothing."""
 

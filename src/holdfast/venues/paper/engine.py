@@ -32,6 +32,8 @@ from holdfast.venues.paper.matching import SHOWN_WINDOW_NS, MarketBook, RejectCo
 
 DEFAULT_CASH = MoneyE6(10_000_000_000)
 """Ten thousand dollars."""
+LATEST_NS = 253_402_300_799 * 1_000_000_000
+"""The last second of the year 9999, UTC ns: the last date that can be answered."""
 
 _TAKER_RATE_PPM = 70_000
 
@@ -309,7 +311,11 @@ class Engine:
             (request.qty <= 0, "count must be positive"),
             (request.qty % market.spec.qty_step != 0, "count is not a multiple of the market's step"),
             (request.expiration_ns and immediate, "expiration_time needs good_till_canceled"),
-            (0 < request.expiration_ns <= self.now_ns, "expiration_time is in the past"),
+            (
+                request.expiration_ns and request.expiration_ns <= self.now_ns,
+                "expiration_time is in the past",
+            ),
+            (request.expiration_ns > LATEST_NS, "expiration_time is no date before the year 10000"),
             (request.reduce_only and not immediate, "reduce_only needs an immediate time in force"),
             (request.post_only and immediate, "post_only needs good_till_canceled"),
             (
