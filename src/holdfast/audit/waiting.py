@@ -1,6 +1,7 @@
 """Those who wait for the log: one batch of them per sync, woken together.
 
-A batch is joined under the log's mutex and finished once, by whoever takes its token. Threads wait on one
+A batch is joined under the log's mutex. What the first one to finish it says, holds; whoever finishes it again
+only repeats that, which is how a wake-up that was interrupted half-way is made good. Threads wait on one
 lock that they pass through one after the other; tasks wait on futures of their own, because cancelling one must
 not cancel the others. asyncio is not imported here: whoever joins from a loop has it already.
 """
@@ -26,12 +27,12 @@ class Batch:
         error: Why it was not served, or None.
     """
 
-    __slots__ = ("error", "finished", "led", "loop", "others", "token", "turnstile", "waiting")
+    __slots__ = ("_outcomes", "error", "finished", "led", "loop", "others", "turnstile", "waiting")
 
     def __init__(self) -> None:
         self.led = False
         self.finished = False
-        self.token = [True]  # taken by the one who wakes
+        self._outcomes: list[AuditWriteError | None] = []
         self.error: AuditWriteError | None = None
         self.turnstile: threading.Lock | None = None
         # Nearly always there is one event loop, so only the others need a table.
@@ -62,13 +63,12 @@ class Batch:
 
     def finish(self, error: AuditWriteError | None) -> None:
         """Wake everybody: one call into each event loop, and a closed loop disturbs nobody."""
-        if not self.token:
-            return
-        self.token.clear()
-        self.error = error
+        self._outcomes.append(error)
+        self.error = error = self._outcomes[0]
         self.finished = True
-        if self.turnstile is not None:
-            self.turnstile.release()
+        turnstile, self.turnstile = self.turnstile, None
+        if turnstile is not None:
+            turnstile.release()
         if self.loop is not None:
             _wake(self.loop, self.waiting, error)
         for loop, futures in (self.others or {}).items():
@@ -89,4 +89,4 @@ def _resolve(futures: list[asyncio.Future[None]], error: AuditWriteError | None)
             if error is None:
                 future.set_result(None)
             else:
-                future.set_exception(AuditWriteError(str(error)))
+                future.set_exception(type(error)(str(error), hint=error.hint))

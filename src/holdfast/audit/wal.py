@@ -191,7 +191,7 @@ class WriteAheadLog:
         self._dropped_ts = (0, 0)
         self._flusher_idle = False
         self._wanted = False  # somebody waits for the flusher
-        self._poison_callbacks: list[Callable[[str], None]] = []
+        self._poison_callbacks: list[Callable[[str], None]] = []  # those not called yet
 
         # Under _io.
         self._file: File | None = None
@@ -259,15 +259,14 @@ class WriteAheadLog:
             return self._frontier.size, self._frontier.root()
 
     def on_poison(self, callback: Callable[[str], None]) -> None:
-        """Call *callback* with the reason when the log is poisoned, on the thread that found it.
+        """Call *callback* with the reason once the log is poisoned, on a thread that holds none of the log's locks.
 
-        It must return at once and must not append. Called immediately if it already happened.
+        It should return soon and must not close the log. Its appends are refused, and what it raises is dropped.
+        Called immediately if it already happened.
         """
-        with self._mutex:
-            self._poison_callbacks.append(callback)
-            failure = self._failure
-        if failure:
-            callback(failure)
+        self._poison_callbacks.append(callback)
+        if self._state == "poisoned":
+            self._tell_poisoned()
 
     # ------------------------------------------------------------------ append
 
@@ -471,8 +470,9 @@ class WriteAheadLog:
     def _plan_segment(self, ts: int) -> None:
         """Let the next record begin a new segment, unless the current one is empty; call under the mutex."""
         if self._plan_used or not self._has_segment:
-            self._queue.append((ts, b"", b"", None))
+            # Counted first: an interruption in between must not leave a marker that is written as a line.
             self._markers += 1
+            self._queue.append((ts, b"", b"", None))
             self._plan_count += 1
             self._plan_bytes = _SEGMENT_BOUND
             self._plan_used = False
@@ -482,7 +482,7 @@ class WriteAheadLog:
     def _refusal(self) -> AuditError:
         if self._state == "poisoned":
             return self._failed_write()
-        if os.getpid() != self._pid and self._pid:
+        if self._is_forked():
             return AuditWriteError(
                 f"audit log refused: process {os.getpid()} is a fork of the writer {self._pid}",
                 hint="start children by exec, or open the log after the fork",
@@ -517,9 +517,7 @@ class WriteAheadLog:
     def _wait_durable(self, batch: Batch, turnstile: threading.Lock | None) -> None:
         if turnstile is None:
             try:
-                with self._sync:
-                    if not batch.finished:
-                        self._serve()
+                self._commit(batch)
             except BaseException:
                 # Interrupted before it began: the flusher serves the batch.
                 self._wanted = True
@@ -560,16 +558,23 @@ class WriteAheadLog:
 
     # ------------------------------------------------------------------ write, sync, acknowledge
 
+    def _commit(self, batch: Batch | None = None) -> None:
+        """One group commit, unless *batch* has been served meanwhile."""
+        try:
+            with self._sync:
+                if batch is None or not batch.finished:
+                    self._serve()
+        finally:
+            if self._state == "poisoned":
+                self._tell_poisoned()
+
     def _serve(self) -> None:
         """One group commit, for everybody who waits now; call with `_sync` held.
 
         Whatever ends it before the last waiter is told, be it a signal, poisons.
         """
-        with self._mutex:
-            batch = self._serving = self._batch
-            batch.led = True
-            self._batch = Batch()
         try:
+            batch = self._take_batch()
             with self._io:
                 self._drain()
                 file, target, end = self._file, self._written, self._end
@@ -582,6 +587,16 @@ class WriteAheadLog:
         except BaseException as why:
             self._poison(why)
             raise
+
+    def _take_batch(self) -> Batch:
+        """Those who wait now; whoever comes later waits for the next commit."""
+        with self._mutex:
+            if self._state == "poisoned":
+                raise self._refusal()
+            batch = self._serving = self._batch
+            batch.led = True
+            self._batch = Batch()
+        return batch
 
     def _acknowledge(self, file: File, target: int, end: int) -> None:
         """Sync what is written up to *target*, then say so in the head."""
@@ -609,6 +624,9 @@ class WriteAheadLog:
         except BaseException as why:
             self._poison(why)
             raise
+        finally:
+            if self._state == "poisoned":
+                self._tell_poisoned()
 
     def _drain(self, *, may_rotate: bool = True) -> None:
         """Write the whole queue; call with `_io` held, and with `_sync` where it may rotate."""
@@ -813,19 +831,21 @@ class WriteAheadLog:
     # ------------------------------------------------------------------ poison
 
     def _poison(self, why: BaseException) -> None:
-        """Stop for good: nothing more is acknowledged, and everybody who waits is told."""
+        """Stop for good: nothing more is acknowledged, and everybody who waits is told.
+
+        Doing it again does what an interruption left undone.
+        """
         with self._mutex:
-            if self._state == "poisoned":
-                return
-            self._failure = f"{type(why).__name__}: {why}" if str(why) else type(why).__name__
-            self._is_full = isinstance(why, OSError) and why.errno in _NO_SPACE
-            self._state = "poisoned"
-            batches = (self._serving, self._writing, self._batch, self._written_batch)
-            callbacks = list(self._poison_callbacks)
             head, file = self._head, self._file
-            if head is not None:
-                with contextlib.suppress(OSError, ValueError):
-                    head.write(self._durable, file.name if file else "", head.end_offset, HeadState.POISONED)
+            if self._state != "poisoned":
+                self._failure = f"{type(why).__name__}: {why}" if str(why) else type(why).__name__
+                self._is_full = isinstance(why, OSError) and why.errno in _NO_SPACE
+                self._state = "poisoned"
+                if head is not None:
+                    name = file.name if file else ""
+                    with contextlib.suppress(OSError, ValueError):
+                        head.write(self._durable, name, head.end_offset, HeadState.POISONED)
+            batches = (self._serving, self._writing, self._batch, self._written_batch)
         error = self._failed_write()
         for batch in batches:
             batch.finish(error)
@@ -833,9 +853,15 @@ class WriteAheadLog:
             # The disk may refuse this too; readers on this machine see the mapped page.
             with contextlib.suppress(OSError, ValueError):
                 head.flush()
-        for callback in callbacks:
-            callback(self._failure)
         self._wake.set()
+
+    def _tell_poisoned(self) -> None:
+        """Call those who asked to be told, each once; call without any lock."""
+        while self._poison_callbacks:
+            with contextlib.suppress(IndexError):  # another thread was quicker
+                callback = self._poison_callbacks.pop(0)
+                with contextlib.suppress(Exception):  # theirs; the log has nobody to tell, and others wait
+                    callback(self._failure)
 
     def _let_go(self) -> None:
         """Close the segment's descriptor after a failure, when nobody is inside a call on it."""
@@ -850,11 +876,13 @@ class WriteAheadLog:
         try:
             while self._state == "open" and not self._stopping:
                 with self._mutex:
-                    pending = self._base + len(self._queue) - 1 > self._durable
+                    # A batch that is led has waiters: whatever became of their leader, they are served.
+                    pending = self._batch.led or self._base + len(self._queue) - 1 > self._durable
                     idle = self._flusher_idle = not (pending or self._wanted or self._filler_wanted)
                 kicked = self._wake.wait(_IDLE_SECS if idle else _WRITE_WITHIN_SECS)
                 self._wake.clear()
-                wanted, self._wanted = self._wanted, False
+                with self._mutex:
+                    wanted, self._wanted = self._wanted, False
                 if idle and kicked and not wanted:
                     continue  # somebody began to write; give it the 10 ms to gather
                 rounds = self._flush(rounds, wanted=wanted)
@@ -863,13 +891,14 @@ class WriteAheadLog:
         except BaseException as why:  # noqa: BLE001  a task ends here, and poisons
             self._poison(why)
         if self._state == "poisoned":
+            self._poison(AuditError(self._failure))
             self._let_go()
+            self._tell_poisoned()
 
     def _flush(self, rounds: int, *, wanted: bool) -> int:
         """One round of the flusher; returns for how many rounds something has been unsynced."""
         if wanted and self._batch.led:
-            with self._sync:
-                self._serve()
+            self._commit()
         elif self._queue:
             self._write_out(self._base + len(self._queue) - 1)
         else:
@@ -878,7 +907,7 @@ class WriteAheadLog:
             self._tell_sealer(self._sealer)
         if self._filler_wanted or self._space_low:
             self._fill_ahead()
-        if self._written <= self._durable:
+        if self._written <= self._durable and not self._batch.led:
             return 0
         if rounds + 1 < _SYNC_EVERY_ROUNDS:
             return rounds + 1
@@ -893,11 +922,9 @@ class WriteAheadLog:
 
     def tick(self) -> None:
         """Rotate if the UTC day of the current segment is over; also done once a second while idle."""
-        if self._state != "open":
-            return
         with self._mutex:
             now = self._clock.now_ns()
-            if now < self._midnight_ns or not self._plan_used:
+            if self._state != "open" or now < self._midnight_ns or not self._plan_used:
                 return
             self._plan_segment(now)
         self.sync()
@@ -908,11 +935,10 @@ class WriteAheadLog:
         Raises:
             AuditWriteError: The write or sync failed, now or before.
         """
-        if self._state == "poisoned":
+        if self._state == "poisoned" or self._is_forked():
             raise self._refusal()
         if self._state == "open":
-            with self._sync:
-                self._serve()
+            self._commit()
 
     # ------------------------------------------------------------------ open and close
 
@@ -921,23 +947,34 @@ class WriteAheadLog:
 
         Raises as `append` does.
         """
-        if self._state == "open" and os.getpid() == self._pid:
-            return
         # Asked before the lock too: in a forked child nobody will ever release it.
         self._refuse_to_open()
-        with self._opening:
+        try:
+            with self._opening:
+                self._refuse_to_open()
+                details = self._open() if self._state == "closed" else None
+        finally:
+            if self._state == "poisoned":
+                self._tell_poisoned()
+        # It is open now; what goes wrong from here on poisons.
+        if details is not None:
+            self.append(RecordType.RECOVERY, details, component="journal")
+
+    def _open(self) -> dict[str, Any] | None:
+        """Take the lock and recover; returns the details of a RECOVERY record, or None."""
+        self._pid = os.getpid()
+        _LOGS.add(self)  # a fork from here on makes the copy refuse
+        try:
+            self._home = home = self._storage.directory(self.directory, create=True)
+            return self._open_in(home)
+        except OSError as why:
+            self._forget()
+            raise self._refused_open(why) from why
+        except BaseException as why:
             if self._state == "open":
-                return
-            self._refuse_to_open()
-            try:
-                home = self._storage.directory(self.directory, create=True)
-                try:
-                    self._open_in(home)
-                except BaseException:
-                    self._forget(home)
-                    raise
-            except OSError as why:
-                raise self._refused_open(why) from why
+                self._poison(why)
+            self._forget()
+            raise
 
     def _refused_open(self, why: OSError) -> AuditError:
         """What a directory that cannot hold the log is told as."""
@@ -951,17 +988,18 @@ class WriteAheadLog:
         return AuditError(what, hint="check the disk and the path")
 
     def _refuse_to_open(self) -> None:
-        if self._ended or self._state == "poisoned" or (self._pid and self._pid != os.getpid()):
+        if self._ended or self._state == "poisoned" or self._is_forked():
             raise self._refusal()
 
-    def _open_in(self, home: Directory) -> None:
+    def _is_forked(self) -> bool:
+        return self._pid not in {0, os.getpid()}
+
+    def _open_in(self, home: Directory) -> dict[str, Any] | None:
         if not home.try_lock():
             raise held(home)
         found = recovery.scan(home)
         mark = read_head(home)
         verdict, known = recovery.judge(found, mark)
-        self._pid = os.getpid()
-        self._home = home
         try:
             write_pid(home, self._pid)
             details = self._recover(home, found, known, torn=verdict is Verdict.TORN)
@@ -979,9 +1017,7 @@ class WriteAheadLog:
         self._flusher = threading.Thread(target=self._run_flusher, name="holdfast-audit", daemon=True)
         self._flusher.start()
         atexit.register(self.close)
-        _LOGS.add(self)
-        if details is not None:
-            self.append(RecordType.RECOVERY, details, component="journal")
+        return details
 
     def _recover(self, home: Directory, found: Scan, known: int, *, torn: bool) -> dict[str, Any] | None:
         """Make the log whole and take up where it ends; returns the details of a RECOVERY record, or None."""
@@ -1041,7 +1077,7 @@ class WriteAheadLog:
         self._sealer = Sealer(home, self.append)
         self._sealer.start([segment.name.name for segment in found.segments[:-1]])
 
-    def _forget(self, home: Directory) -> None:
+    def _forget(self) -> None:
         """Undo a start that failed, so that another may try."""
         with self._io:
             if self._file is not None:
@@ -1050,8 +1086,10 @@ class WriteAheadLog:
         if self._head is not None:
             self._head.close()
             self._head = None
-        home.close()
-        self._home = None
+        if self._home is not None:
+            self._home.close()
+            self._home = None
+        _LOGS.discard(self)
         if self._state != "poisoned":
             self._pid = 0
 
@@ -1063,29 +1101,36 @@ class WriteAheadLog:
         Raises:
             AuditWriteError: The last sync failed; the log is poisoned.
         """
-        if self._pid and self._pid != os.getpid():
+        if self._is_forked():
             return
-        with self._opening:
-            if self._ended:
-                return
-            sealer, flusher, home = self._sealer, self._flusher, self._home
-            if sealer is not None:
-                self._tell_sealer(sealer)
-                sealer.close(*(() if self._state == "open" else (0.0,)))
-            self._ended = True
-            self._stopping = True
-            self._wake.set()
-            if flusher is not None and flusher is not threading.current_thread():
-                flusher.join()
-            atexit.unregister(self.close)
-            _LOGS.discard(self)
-            try:
-                if self._state == "open":
-                    self._finish()
-            finally:
-                for thing in (self._file, self._head, home):
-                    if thing is not None:
-                        thing.close()
+        try:
+            with self._opening:
+                if not self._ended:
+                    self._close()
+        finally:
+            if self._state == "poisoned":
+                self._tell_poisoned()
+
+    def _close(self) -> None:
+        sealer, flusher, home = self._sealer, self._flusher, self._home
+        if sealer is not None:
+            self._tell_sealer(sealer)
+            sealer.close(*(() if self._state == "open" else (0.0,)))
+        self._stopping = True
+        self._wake.set()
+        if flusher is not None and flusher is not threading.current_thread():
+            flusher.join()
+        # Not before: a close that was interrupted while it waited may be tried again.
+        self._ended = True
+        atexit.unregister(self.close)
+        _LOGS.discard(self)
+        try:
+            if self._state == "open":
+                self._finish()
+        finally:
+            for thing in (self._file, self._head, home):
+                if thing is not None:
+                    thing.close()
 
     def _finish(self) -> None:
         with self._sync:
@@ -1107,10 +1152,12 @@ class WriteAheadLog:
     def forget_after_fork(self) -> None:
         """In a forked child: refuse to write, and give up the lock's descriptor so that the lock dies with the writer.
 
-        No lock may be taken here, since nobody may be there to release it; the shared head page is not touched.
+        Whoever held a lock is not here to release it, so they are made anew; the shared head page is not touched.
         """
         self._state = "closed"
         self._ended = True
+        self._opening, self._sync, self._io = threading.Lock(), threading.Lock(), threading.Lock()
+        self._filling, self._mutex = threading.Lock(), threading.Lock()
         if self._home is not None:
             self._home.close()
 

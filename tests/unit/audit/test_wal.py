@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -13,14 +14,16 @@ from unittest import mock
 import pytest
 from support.crash import LOG, SteppedLog, lines_on
 
+from holdfast.audit import waiting as waiting_module
 from holdfast.audit import wal as wal_module
 from holdfast.audit.format import leaf_hash, parse_segment_name
 from holdfast.audit.head import HeadState, read_head
 from holdfast.audit.query import read_lines
 from holdfast.audit.storage import LocalStorage
+from holdfast.audit.waiting import Batch
 from holdfast.audit.wal import Entry, Level, WriteAheadLog
 from holdfast.core.clock import ManualClock
-from holdfast.core.errors import AuditError, AuditWriteError, BadInput, LogHeld
+from holdfast.core.errors import AuditError, AuditWriteError, BadInput, DiskFull, LogHeld
 from holdfast.testing.storage import SimulatedStorage
 
 DAY = 86_400
@@ -269,6 +272,222 @@ def test_closed_event_loop_disturbs_nobody(tmp_path):
         log._sync.release()
         assert asyncio.run(log.append_async("NOTE", {"tag": "next"})) == 4
         assert log.state == "open"
+
+
+class InterruptedLock:
+    """A lock whose holder is hit by Ctrl-C as it lets go, where *when* says so."""
+
+    def __init__(self, inner, when):
+        self.inner, self.when = inner, when
+
+    def __enter__(self):
+        return self.inner.__enter__()
+
+    def __exit__(self, *error):
+        hit = error[0] is None and self.when()
+        self.inner.__exit__(*error)
+        if hit:
+            self.when = bool  # once
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def waiter():
+    """A thread with an event loop where one append waits; calling it with a log starts that."""
+    with ThreadPoolExecutor(1) as pool:
+        yield lambda log: pool.submit(lambda: asyncio.run(log.append_async("NOTE", {"who": "waiter"})))
+
+
+def stop_flusher(log) -> None:
+    log._stopping = True
+    log._wake.set()
+    log._flusher.join()
+
+
+def wait_until(condition) -> None:
+    for _ in range(2000):
+        if condition():
+            return
+        threading.Event().wait(0.005)
+    raise AssertionError("it never came true")
+
+
+def test_waiters_are_told_when_their_leader_is_interrupted_as_it_takes_the_batch(tmp_path, waiter):
+    """An interrupt right after the batch was taken, before anything is written, leaves nobody waiting."""
+    log = make(tmp_path / "log")
+    log.append("NOTE", {})
+    stop_flusher(log)
+    waiting = waiter(log)
+    wait_until(lambda: log._batch.led)
+    batch, mutex = log._batch, log._mutex
+    log._mutex = InterruptedLock(mutex, lambda: log._serving is batch)
+    with pytest.raises(KeyboardInterrupt):
+        log.sync()
+    assert isinstance(waiting.exception(timeout=10), AuditWriteError)
+    assert log.state == "poisoned"
+    log.close()
+
+
+@pytest.mark.parametrize("cut", ["wake", "poison"])
+def test_waiters_are_told_when_the_waking_itself_is_interrupted(tmp_path, waiter, cut):
+    """An interrupt in the middle of waking, or of poisoning, costs nobody their answer."""
+    log = make(tmp_path / "log")
+    log.append("NOTE", {})
+    log._sync.acquire()
+    waiting = waiter(log)
+    wait_until(lambda: log._batch.led)
+    real, hits = waiting_module._wake, []
+
+    def wake(*arguments):
+        hits.append(1)
+        if len(hits) <= (1 if cut == "wake" else 2):
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    with mock.patch.object(waiting_module, "_wake", wake):
+        log._sync.release()
+        with contextlib.suppress(KeyboardInterrupt, AuditWriteError):
+            log.sync()
+        outcome = waiting.exception(timeout=10)
+    assert outcome is None or isinstance(outcome, AuditWriteError)
+    assert log.state == "poisoned"
+    log.close()
+
+
+def test_batch_finished_by_two_threads_at_once_wakes_everybody_once():
+    """Whoever comes second repeats the first one's word and releases nothing twice."""
+    batch = Batch()
+    turnstile = batch.join()
+    with ThreadPoolExecutor(8) as pool:
+        first = AuditWriteError("first")
+        batch.finish(first)
+        list(pool.map(batch.finish, [None] * 64))
+    assert (batch.finished, batch.error) == (True, first)
+    assert turnstile.acquire(timeout=1)
+
+
+def test_lost_leader_is_replaced_by_the_flusher(tmp_path, waiter):
+    """A batch whose leader vanished is served all the same, even where its records were synced with others."""
+    log = make(tmp_path / "log")
+    log.append("NOTE", {})
+    with log._sync:
+        with log._mutex:
+            log._batch.led = True  # a thread that is interrupted here never comes back
+        waiting = waiter(log)
+        wait_until(lambda: log._batch.loop is not None)
+        with log._io:
+            log._drain()
+            log._acknowledge(log._file, log._written, log._end)
+    assert waiting.result(timeout=10) == 3
+    log.close()
+
+
+def test_full_disk_is_told_as_such_to_tasks_too(tmp_path):
+    """A task that waits while the disk is full gets the same error, with the same hint, as a thread."""
+    log = make(tmp_path / "log")
+    log.append("NOTE", {})
+
+    class Full:
+        name = log._file.name
+
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __getattr__(self, attribute):
+            return getattr(self.inner, attribute)
+
+        def pwrite(self, data, offset):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    log._file = Full(log._file)
+    with pytest.raises(DiskFull) as told:
+        asyncio.run(log.append_async("NOTE", {}))
+    assert "free space" in told.value.hint
+    log.close()
+
+
+def test_rotation_that_is_interrupted_while_planned_writes_no_bad_line():
+    """An interrupt between planning a segment and counting it never puts its marker into the file as a line."""
+    disk = SimulatedStorage()
+    log = simulated(disk, clock=(clock := ManualClock()))
+    log.append("NOTE", {"tag": "day 1"})
+    clock.advance(DAY)
+
+    class Interrupting(list):
+        def append(self, item):
+            super().append(item)
+            raise KeyboardInterrupt
+
+    log._queue = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        log.append("NOTE", {"tag": "lost"})
+    log._queue = list(log._queue)
+    log.sync()
+    log.append("NOTE", {"tag": "day 2"})
+    log.close()
+    types = [type_ for _, type_, _ in lines_on(disk)]
+    assert types[:2] == ["SEGMENT", "NOTE"]
+    assert types[-2:] == ["SEGMENT", "NOTE"]
+
+
+def test_poison_callbacks_can_neither_harm_nor_hang_anybody(tmp_path):
+    """Every callback is called once, without a lock held, whatever another one raises or tries to append."""
+    log = make(tmp_path / "log")
+    log.append("NOTE", {})
+    told: list[object] = []
+
+    def raises(reason):
+        told.append(reason)
+        raise ValueError("a callback's own trouble")
+
+    def appends(reason):
+        told.append(reason)
+        for level in Level:
+            with pytest.raises(AuditWriteError, match="poisoned"):
+                log.append("NOTE", {}, level=level)
+        with pytest.raises(AuditWriteError, match="poisoned"):
+            log.sync()
+        log.root()
+        told.append([lock.locked() for lock in (log._sync, log._io, log._filling, log._mutex, log._opening)])
+
+    for callback in (raises, appends, told.append):
+        log.on_poison(callback)
+
+    class Failing:
+        name = log._file.name
+
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __getattr__(self, attribute):
+            return getattr(self.inner, attribute)
+
+        def fdatasync(self):
+            raise OSError(errno.EIO, "Input/output error")
+
+    log._file = Failing(log._file)
+    stop_flusher(log)  # whether a lock is free is asked below
+    with pytest.raises(AuditWriteError, match="Input/output error"):
+        log.append("NOTE", {})
+    reason = "OSError: [Errno 5] Input/output error"
+    assert told == [reason, reason, [False] * 5, reason]
+    log.close()
+
+
+def test_close_that_was_interrupted_can_be_finished(tmp_path):
+    """Ctrl-C while a close waits leaves a log that a second close ends in order."""
+    log = make(tmp_path / "log")
+    log.append("NOTE", {"n": 1}, level=Level.BUFFERED)
+    with (
+        mock.patch.object(log._flusher, "join", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        log.close()
+    log.close()
+    handle = LocalStorage().directory(tmp_path / "log", create=False)
+    assert read_head(handle).state is HeadState.CLOSED
+    handle.close()
+    assert len(lines(tmp_path / "log")) == 2
 
 
 def test_leader_that_dies_between_write_and_wake_poisons():
@@ -531,6 +750,57 @@ def test_second_writer_is_told_who_holds_the_log(tmp_path):
         assert len(list(second.records())) == 2
     assert second.append("NOTE", {}) == 3
     second.close()
+
+
+FORKED_AT_THE_WORST = """
+import os, sys, threading
+from pathlib import Path
+from holdfast.audit.logger import AuditLogger
+from holdfast.audit.storage import LocalDirectory
+from holdfast.audit.wal import WriteAheadLog
+from holdfast.core.clock import SystemClock
+from holdfast.core.errors import AuditWriteError
+
+def child_refuses(log):
+    child = os.fork()
+    if child == 0:
+        for attempt in (lambda: log.append("NOTE", {}), lambda: AuditLogger(log).record("NOTE", {}), log.open, log.sync):
+            try:
+                attempt()
+            except AuditWriteError as why:
+                if "fork of the writer" not in str(why):
+                    os._exit(8)
+            else:
+                os._exit(9)
+        log.last_seq, log.root(), log.on_poison(print), log.close()
+        os._exit(7)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+codes = []
+log = WriteAheadLog(Path(sys.argv[1]), clock=SystemClock(), seal=False)
+real = LocalDirectory.try_lock
+def fork_with_the_lock_just_taken(self):
+    taken = real(self)
+    codes.append(child_refuses(log))
+    return taken
+LocalDirectory.try_lock = fork_with_the_lock_just_taken
+log.append("NOTE", {"who": "parent"})
+for lock in (log._mutex, log._opening, log._sync, log._io, log._filling):
+    with lock:
+        codes.append(child_refuses(log))
+log.append("NOTE", {"who": "parent again"})
+log.close()
+sys.exit(codes != [7] * 6)
+"""
+
+
+def test_forked_copy_refuses_whatever_lock_was_held(tmp_path):
+    """A child forked while any of the log's locks is held, or while it opens, refuses at once and hangs nowhere."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED_AT_THE_WORST, str(tmp_path / "log")], check=False, timeout=60
+    )
+    assert done.returncode == 0
+    assert [line["details"].get("who") for line in lines(tmp_path / "log")[1:]] == ["parent", "parent again"]
 
 
 FORKER = """
