@@ -26,12 +26,14 @@ from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.orders import Fill, OrderStatus
 from holdfast.core.signals import BookSide
 from holdfast.execution.books import session_name
+from holdfast.execution.router import answer_of
 from holdfast.execution.strategy import Strategy
 from holdfast.execution.trader import RouteStatus, Trader
 from holdfast.execution.venue import (
     AlreadyClosed,
     BookChanged,
     Canceled,
+    Reject,
     StreamGap,
     Unknown,
     VenueOrder,
@@ -897,5 +899,27 @@ def test_the_real_journal_bars_increases_before_it_is_full(tmp_path):
             if record.type == "STATE"
         ]
         assert states[-1] == "REDUCING"
+
+    go(run())
+
+
+@pytest.mark.contract("A7")
+@pytest.mark.parametrize("code", ["market_closed", "insufficient_balance", "Some_new Word of the venue's"])
+def test_a_venues_reason_reaches_the_user_as_the_venue_wrote_it(code: str):
+    """The venue's own word for a refusal is what `submit`, `route_order` and a repetition of the intent say."""
+
+    async def run():
+        w = world()
+        await w.trader.start()
+
+        async def refuses(play, intent):
+            return Reject(code=code, message="in the venue's words", status=400)
+
+        w.venue._play = refuses
+        told = await w.trader.submit(signal(key="a"), settle_secs=0)
+        assert (told["outcome"], told["reason"]) == ("rejected", code)
+        again = answer_of(await w.trader.route(signal(key="a")))
+        assert again == {"status": "rejected", "reason": code}
+        assert w.log.of("ORDER_UPDATE")[-1]["evidence"] == "400 in the venue's words"
 
     go(run())
