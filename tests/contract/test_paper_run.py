@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import polars
 import pytest
 from support.data import require
 from support.exchange import as_process
@@ -161,9 +162,13 @@ def test_a_recorded_game_is_traded_to_its_settlement(tmp_path, capsys, monkeypat
 
 @pytest.mark.data
 def test_prints_alone_can_be_traded(tmp_path, capsys, monkeypatch):
-    """A tape of prints trades against what was printed, and the books stay equal."""
-    tape = require("kalshi/spx-tape")
-    code, summary = paper(tmp_path, capsys, monkeypatch, "--tape", str(tape))
+    """A day of prints trades against what was printed, and the books stay equal."""
+    tape = require("kalshi/spx-tape/kxinx-trades-2026-01.parquet")
+    prints = polars.read_parquet(tape)
+    first = prints["ts_s"].min()
+    day = tmp_path / "day.parquet"
+    prints.filter(polars.col("ts_s") < first + 24 * 3600).write_parquet(day)
+    code, summary = paper(tmp_path, capsys, monkeypatch, "--tape", str(day))
     assert code == 0, summary
     assert summary["orders"]["filled"] > 0
 
@@ -278,3 +283,40 @@ def test_a_directory_of_another_market_is_refused(tmp_path):
         )
         assert done.returncode == code, done.stderr
         assert said in done.stderr
+
+
+_LAST_TICK = """
+from datetime import datetime
+
+from holdfast import Signal, Strategy
+from holdfast.cli.paper.session import DEFAULT_MARKET_SECS, SEEDED_START
+from holdfast.core.signals import Side
+
+END_NS = (int(datetime.fromisoformat(SEEDED_START).timestamp()) + DEFAULT_MARKET_SECS) * 10**9
+
+
+class Last(Strategy):
+    name = "last-tick"
+
+    def __init__(self):
+        self.books = {}
+
+    def on_book(self, book):
+        self.books[book.ticker] = book
+        return ()
+
+    def on_tick(self, now_ns):
+        if now_ns >= END_NS:
+            for ticker, book in self.books.items():
+                if book.best_ask:
+                    yield Signal(ticker=ticker, side=Side.YES, count=100, price=book.best_ask)
+"""
+
+
+def test_an_order_at_the_last_tick_is_booked_before_the_books_are_compared(tmp_path, capsys, monkeypatch):
+    """What was executed after the final tick is in our books too: they equal the exchange's."""
+    (tmp_path / "bot_at_the_last_tick.py").write_text(_LAST_TICK, encoding="utf-8")
+    code, summary = paper(tmp_path, capsys, monkeypatch, *FAST, "--strategy", "bot_at_the_last_tick:Last")
+    assert summary["exchange_matches"], summary["differences"]
+    assert code == 0
+    assert summary["orders"]["filled"] == summary["orders"]["submitted"] > 0

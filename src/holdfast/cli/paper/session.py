@@ -48,6 +48,7 @@ STORY_FAULTS = "400:reads_500=5,760:drop_next_resting=1"
 _TELL_EVERY_SECS = 0.5
 _LEAVE_SECS = 2.0
 _READ_ATTEMPTS = 6
+_NONE = QtyE2(0)
 
 
 def run_session(args: argparse.Namespace) -> int:
@@ -249,6 +250,9 @@ async def _leave(desk: Desk, *, cancel: bool) -> tuple[list[str], list[str]]:
     """Cancel our resting orders if asked; what still rests, and where our books and the exchange's disagree."""
     if cancel:
         await desk.trader.cancel_all_own()
+    # What the last event led to was executed after the stream was read for the last time.
+    await desk.trader.books.read_fills_quietly()
+    await desk.trader.books.read_orders_quietly()
     for attempt in range(_READ_ATTEMPTS):
         try:
             theirs, resting = await desk.venue.positions(), await desk.venue.open_orders()
@@ -270,7 +274,8 @@ def _differences(desk: Desk, theirs: Mapping[str, QtyE2], resting: Sequence[Venu
     """Where our books and the exchange's own disagree; empty is agreement."""
     ours = desk.trader.account.portfolio.positions
     differences = [
-        f"position {ticker}: ours {ours.get(ticker, 0)}, the exchange's {theirs.get(ticker, 0)}"
+        f"position {ticker}: ours {format_qty(ours.get(ticker, _NONE))}, "
+        f"the exchange's {format_qty(theirs.get(ticker, _NONE))}"
         for ticker in sorted(ours.keys() | theirs.keys())
         if ours.get(ticker, 0) != theirs.get(ticker, 0)
     ]
@@ -282,7 +287,8 @@ def _differences(desk: Desk, theirs: Mapping[str, QtyE2], resting: Sequence[Venu
         if order.status is not OrderStatus.UNKNOWN
     }
     return differences + [
-        f"order {name}: we leave {works.get(name, 0)}, the exchange {rests.get(name, 0)}"
+        f"order {name}: we leave {format_qty(works.get(name, _NONE))}, "
+        f"the exchange {format_qty(rests.get(name, _NONE))}"
         for name in sorted(rests.keys() | works.keys())
         if rests.get(name, 0) != works.get(name, 0)
     ]
