@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 
-import polars
+import polars as pl
 import pytest
 from support.data import require
 from support.exchange import as_process
@@ -164,10 +164,10 @@ def test_a_recorded_game_is_traded_to_its_settlement(tmp_path, capsys, monkeypat
 def test_prints_alone_can_be_traded(tmp_path, capsys, monkeypatch):
     """A day of prints trades against what was printed, and the books stay equal."""
     tape = require("kalshi/spx-tape/kxinx-trades-2026-01.parquet")
-    prints = polars.read_parquet(tape)
+    prints = pl.read_parquet(tape)
     first = prints["ts_s"].min()
     day = tmp_path / "day.parquet"
-    prints.filter(polars.col("ts_s") < first + 24 * 3600).write_parquet(day)
+    prints.filter(pl.col("ts_s") < first + 24 * 3600).write_parquet(day)
     code, summary = paper(tmp_path, capsys, monkeypatch, "--tape", str(day))
     assert code == 0, summary
     assert summary["orders"]["filled"] > 0
