@@ -47,9 +47,9 @@ MAX_NESTING = 64
 """Objects and lists inside one another in a record's details, at most, so that every reader's stack holds them."""
 FILLER = b"\n"
 
-_CRC_END = 18
+CRC_END = 18
 """Where the bytes covered by the CRC begin: behind `{"crc":"01234567",`."""
-LINE_OVERHEAD = _CRC_END + len('"seq":,"synced":,"ts":') + 3 * 20 + len("}\n")
+LINE_OVERHEAD = CRC_END + len('"seq":,"synced":,"ts":') + 3 * 20 + len("}\n")
 """What a line takes, at most, besides its middle and its details, its newline included."""
 
 
@@ -103,6 +103,7 @@ class SegmentName(NamedTuple):
     sealed: bool
 
 
+_CLOSING_BRACE = ord("}")
 _encode = msgspec.json.Encoder().encode
 _decode_record = msgspec.json.Decoder(Record).decode
 _decode_facts = msgspec.json.Decoder(LineFacts).decode
@@ -239,7 +240,7 @@ def _check_bytes(line: bytes) -> None:
     start = _LINE_START(line)
     if start is None or line[-1:] != b"}":
         raise BadInput("not a record line")
-    if int(start[1], 16) != crc32(line[_CRC_END:]):
+    if int(start[1], 16) != crc32(line[CRC_END:]):
         raise BadInput("crc does not match")
     if len(line) > MAX_RECORD_BYTES:
         raise BadInput(f"line too long: {len(line)} bytes > {MAX_RECORD_BYTES} bytes")
@@ -268,6 +269,26 @@ def decode_facts(line: bytes) -> LineFacts:
         BadInput: The line is not valid; the message says in what way.
     """
     _check_bytes(line)
+    return _facts(line)
+
+
+def facts_in_place(line: bytes, sequence: int) -> LineFacts | None:
+    """As `decode_facts`, where *line* is the valid one with *sequence*; None where it is anything else.
+
+    For whoever reads a whole log: it costs half of what `decode_facts` does, and gives no reason.
+    """
+    if not line.startswith(b'{"crc":"%08x","seq":%d,' % (crc32(line[CRC_END:]), sequence)):
+        return None
+    if line[-1] != _CLOSING_BRACE or len(line) > MAX_RECORD_BYTES:
+        return None
+    try:
+        facts = _facts(line)
+    except BadInput:
+        return None
+    return facts if facts.seq == sequence else None
+
+
+def _facts(line: bytes) -> LineFacts:
     try:
         facts = _decode_facts(line)
         if not line.isascii():

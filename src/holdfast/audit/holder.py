@@ -58,9 +58,8 @@ def read_pid(home: Directory) -> int | None:
                 file.close()
         finally:
             run.close()
-        os.kill(pid, 0)
-    except PermissionError:
+        if pid > 0:
+            os.kill(pid, 0)
+    except (OSError, ValueError, OverflowError):
         return None
-    except (OSError, ValueError):
-        return None
-    return pid
+    return pid if pid > 0 else None

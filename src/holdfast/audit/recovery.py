@@ -33,8 +33,7 @@ Assumed of the disk: a sector of 512 bytes that is being rewritten holds its old
 
 from __future__ import annotations
 
-import gzip
-import zlib
+from collections.abc import Iterator
 from enum import Enum
 from hashlib import sha256
 from typing import NamedTuple, cast
@@ -43,14 +42,17 @@ import msgspec
 
 from holdfast.audit.format import (
     FILLER,
+    MAX_RECORD_BYTES,
     LineFacts,
     SegmentName,
     decode_facts,
     decode_line,
+    facts_in_place,
     parse_segment_name,
 )
 from holdfast.audit.head import HeadMark, HeadState
 from holdfast.audit.schemas import RecordType, SegmentDetails
+from holdfast.audit.seal import read_members
 from holdfast.audit.storage import Directory, File
 from holdfast.audit.tree import Frontier
 from holdfast.core.errors import AuditCorruption, BadInput
@@ -159,9 +161,9 @@ def log_segments(directory: Directory) -> list[SegmentName]:
     return [chosen[key] for key in sorted(chosen)]
 
 
-def read_all(file: File) -> bytes:
-    """The whole content of *file*."""
-    size, parts, offset = file.size(), list[bytes](), 0
+def read_all(file: File, offset: int = 0) -> bytes:
+    """The content of *file* from *offset* on."""
+    size, parts = file.size(), list[bytes]()
     while offset < size:
         part = file.pread(min(size - offset, 8 * _CHUNK), offset)
         if not part:
@@ -171,31 +173,10 @@ def read_all(file: File) -> bytes:
     return b"".join(parts)
 
 
-def read_segment(directory: Directory, name: SegmentName) -> bytes:
-    """The raw bytes of a segment, decompressed where it is sealed.
-
-    Raises:
-        AuditCorruption: A sealed segment does not decompress.
-    """
-    file = directory.open(name.name)
-    try:
-        content = read_all(file)
-    finally:
-        file.close()
-    if not name.sealed:
-        return content
-    try:
-        return gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as why:
-        raise AuditCorruption(
-            f"audit log damaged: sealed segment {name.name!r} does not decompress: {why}",
-            sequence=name.first_seq,
-            file=name.name,
-        ) from why
-
-
 def scan(directory: Directory) -> Scan:
     """Read every segment of the log in *directory* and say what is there; changes nothing.
+
+    Of the valid part no more than a piece is in memory at a time, of a compressed file no more than a member.
 
     Raises:
         AuditCorruption: Damage that needs no judgement, see the head of this file.
@@ -203,66 +184,112 @@ def scan(directory: Directory) -> Scan:
     found = Scan()
     broken = False
     for name in log_segments(directory):
-        content = read_segment(directory, name)
-        end = 0 if broken else _scan_segment(found, name, content)
-        if name.sealed and end < len(content):
-            raise AuditCorruption(
-                f"audit log damaged: sequence {found.first_missing} in {name.name!r} at byte {end}: "
-                f"{found.reason or 'not in its place'}",
-                sequence=found.first_missing,
-                file=name.name,
-                offset=end,
-            )
-        rest = content[end:]
+        file = directory.open(name.name)
+        try:
+            end = 0 if broken else _scan_segment(found, name, file)
+            if name.sealed:
+                continue
+            rest = read_all(file, end)
+        finally:
+            file.close()
         kept = rest.rstrip(FILLER + _HOLE)
         only_filler = not kept and _HOLE not in rest
         if not broken:
             found.place = (name.name, end)
         if kept:
+            found.reason = found.reason or _why_not(kept, found.first_missing)
             _note_stray_lines(found, kept)
         broken = broken or bool(kept) or not only_filler
         found.only_filler = found.only_filler and only_filler
-        if not name.sealed and (broken or end == 0):
+        if broken or end == 0:
             found.tails.append(Tail(name.name, end, kept, only_filler))
     return found
 
 
-def _scan_segment(found: Scan, name: SegmentName, content: bytes) -> int:
-    """Take the valid lines at the start of *content* into *found*; return where they end."""
+def _scan_segment(found: Scan, name: SegmentName, file: File) -> int:
+    """Take the valid lines at the start of *file* into *found*; return where they end.
+
+    Raises:
+        AuditCorruption: A compressed segment that is not valid to its last byte.
+    """
     if name.first_seq != found.first_missing:
         found.reason = f"the next segment begins with sequence {name.first_seq}"
+        if name.sealed:
+            raise _damage(name, found.first_missing, 0, found.reason)
         return 0
-    expected = name.first_seq
-    synced, end, first_ts = found.synced, 0, 0
-    leaves: list[bytes] = []
-    # The part behind the last newline is no line: a line ends with one.
-    for line in content.rstrip(FILLER + _HOLE).split(FILLER):
-        try:
-            facts = decode_facts(line)
-        except BadInput as why:
-            found.reason = str(why)
-            break
-        after = end + len(line) + 1
-        if facts.seq != expected or after > len(content) or content[after - 1] != FILLER[0]:
-            found.reason = (
-                f"found sequence {facts.seq}" if facts.seq != expected else "cut before its newline"
-            )
-            break
+    end = 0
+    first_ts: int | None = None
+    for piece in (content for _, content in read_members(file)) if name.sealed else _line_pieces(file):
         if not end:
-            _check_first_line(found, name, facts, line)
-            first_ts = facts.ts
-        elif facts.type in _JOURNAL_OWN:
-            _note_own_record(found, name, facts, line, end)
-        synced = max(synced, facts.synced)
-        leaves.append(sha256(b"\0" + line).digest())
-        expected += 1
-        end = after
-    found.synced = synced
-    found.first_missing = expected
-    found.frontier.extend(leaves)
-    if end:
-        found.segments.append(SegmentFacts(name, first_ts, expected - 1, end))
+            first_ts = _take_first_line(found, name, piece)
+        taken = 0 if first_ts is None else _take_lines(found, name, piece, end)
+        end += taken
+        if taken < len(piece):
+            if name.sealed:
+                raise _damage(name, found.first_missing, end, _why_not(piece[taken:], found.first_missing))
+            break
+    if first_ts is not None:
+        found.segments.append(SegmentFacts(name, first_ts, found.first_missing - 1, end))
     return end
+
+
+def _line_pieces(file: File) -> Iterator[bytes]:
+    """The lines of a raw file, about a chunk of them at a time; what follows the last newline is left out."""
+    rest, offset = b"", 0
+    while len(rest) <= MAX_RECORD_BYTES and (block := file.pread(_CHUNK, offset)):
+        offset += len(block)
+        cut = block.rfind(FILLER) + 1
+        if cut:
+            yield rest + block[:cut]
+            rest = b""
+        rest += block[cut:]
+
+
+def _take_lines(found: Scan, name: SegmentName, piece: bytes, offset: int) -> int:
+    """Take the valid lines in their place at the start of *piece*, which stands at *offset*; return their bytes."""
+    first = expected = found.first_missing
+    synced, size = found.synced, 0
+    leaves: list[bytes] = []
+    for line in piece.split(FILLER):
+        facts = facts_in_place(line, expected)
+        if facts is None:
+            break
+        if facts.type in _JOURNAL_OWN and (offset or size):
+            _note_own_record(found, name, facts, line, offset + size)
+        if facts.synced > synced:  # noqa: PLR1730  a call of max() costs here
+            synced = facts.synced
+        leaves.append(sha256(b"\0" + line).digest())
+        size += len(line) + 1
+        expected += 1
+    found.synced = synced
+    found.first_missing = first + len(leaves)
+    found.frontier.extend(leaves)
+    return size
+
+
+def _take_first_line(found: Scan, name: SegmentName, piece: bytes) -> int | None:
+    """The time in the SEGMENT record at the start of a file, once it is known to fit; None where there is none."""
+    line = piece[: piece.index(FILLER)] if FILLER in piece else b""
+    try:
+        facts = decode_facts(line)
+    except BadInput:
+        return None
+    if facts.seq != found.first_missing:
+        return None
+    _check_first_line(found, name, facts, line)
+    return facts.ts
+
+
+def _why_not(content: bytes, expected: int) -> str:
+    """Why the line at the start of *content* is not the valid one with sequence *expected*."""
+    line, newline, _ = content.partition(FILLER)
+    try:
+        facts = decode_facts(line)
+    except BadInput as why:
+        return str(why)
+    if facts.seq != expected:
+        return f"found sequence {facts.seq}"
+    return "not in its place" if newline else "cut before its newline"
 
 
 def _note_own_record(found: Scan, name: SegmentName, facts: LineFacts, line: bytes, offset: int) -> None:

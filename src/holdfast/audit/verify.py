@@ -27,6 +27,7 @@ from zlib import crc32
 import msgspec
 
 from holdfast.audit.format import (
+    CRC_END,
     FORMAT_VERSION,
     MAX_RECORD_BYTES,
     Record,
@@ -748,7 +749,7 @@ class _SegmentCheck:
         try:
             for line in islice(lines, start, None):
                 if expected == last or not line.startswith(
-                    b'{"crc":"%08x","seq":%d,' % (crc32(line[18:]), expected)
+                    b'{"crc":"%08x","seq":%d,' % (crc32(line[CRC_END:]), expected)
                 ):
                     break
                 record = _decode_record(line)

@@ -1,3 +1,5 @@
+import gzip
+import tracemalloc
 from itertools import product
 from random import Random
 
@@ -8,9 +10,9 @@ from holdfast.audit import recovery
 from holdfast.audit.format import encode_details, encode_line
 from holdfast.audit.head import HeadState, encode_slot, read_head
 from holdfast.audit.recovery import Verdict, decide
-from holdfast.audit.wal import Level
+from holdfast.audit.wal import Level, WriteAheadLog
 from holdfast.core.clock import ManualClock
-from holdfast.core.errors import AuditCorruption
+from holdfast.core.errors import AuditCorruption, LogHeld
 from holdfast.testing.storage import SimulatedStorage
 
 
@@ -241,3 +243,53 @@ def test_empty_last_segment_is_reused():
     assert log.append("NOTE", {"tag": "x"}) == 6
     log.close()
     assert [type_ for _, type_, _ in lines_on(disk)] == ["SEGMENT", "NOTE", "NOTE", "NOTE", "SEGMENT", "NOTE"]
+
+
+@pytest.mark.parametrize("bomb", [b"\n" * (64 << 20), b"x" * (64 << 20)])
+def test_gzip_bomb_is_refused_without_being_unpacked(bomb):
+    """A compressed segment that would unpack to far more than a member may hold costs a member's memory, and is
+    corruption."""
+    disk = written(close=True)
+    name = next(name for name in disk.content(LOG) if name.startswith("audit_"))
+    packed = disk.directory(LOG, create=False).create(name + ".gz")
+    packed.pwrite(gzip.compress(bomb, 1), 0)
+    disk.directory(LOG, create=False).unlink(name)
+    tracemalloc.start()
+    try:
+        with pytest.raises(AuditCorruption):
+            recovery.scan(disk.directory(LOG, create=False))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+@pytest.mark.parametrize("note", [b"9" * 31, b"-1", b"0", b"x", b""])
+def test_writer_that_noted_nonsense_about_itself_is_just_another_process(tmp_path, note):
+    """Whatever stands in run/pid, a second writer is refused by name or as "another process"."""
+    with WriteAheadLog(tmp_path / "log", clock=ManualClock(), seal=False) as log:
+        log.append("NOTE", {})
+        (tmp_path / "log" / "run" / "pid").write_bytes(note)
+        second = WriteAheadLog(tmp_path / "log", clock=ManualClock(), seal=False)
+        with pytest.raises(LogHeld, match="another process writes it"):
+            second.open()
+
+
+def test_segment_of_many_pieces_reads_as_one(monkeypatch):
+    """Lines are found wherever the pieces of a file are cut, and a torn last line is still copied whole."""
+    disk = written(60, 3)
+    whole = recovery.scan(disk.directory(LOG, create=False))
+    name = whole.segments[0].name.name
+    line = encode_line(64, 0, 1, "NOTE", "", "", encode_details({}))
+    disk.content(LOG)[name][whole.segments[0].end : whole.segments[0].end + len(line) - 9] = line[:-9]
+    expected = recovery.scan(disk.directory(LOG, create=False))
+    for chunk in (64, 100, 333, 4096):
+        monkeypatch.setattr(recovery, "_CHUNK", chunk)
+        found = recovery.scan(disk.directory(LOG, create=False))
+        assert (found.first_missing, found.place, found.reason) == (
+            expected.first_missing,
+            expected.place,
+            expected.reason,
+        )
+        assert found.frontier.root() == expected.frontier.root()
+        assert [tail.content for tail in found.tails] == [line[:-9]]
