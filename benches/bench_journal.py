@@ -252,7 +252,7 @@ def ingest(log: WriteAheadLog, raw: Raw) -> dict:
 def recovery_of_a_full_segment(directory: Path) -> dict:
     with WriteAheadLog(directory, clock=SystemClock(), seal=False) as log:
         batch = [Entry("ORDER", DETAILS, "bench", "bench")] * 4096
-        while log._end < 97_000_000:
+        while log._segment.end < 97_000_000:
             log.append_many(batch)
         records = log.last_seq
     handle = LocalStorage().directory(directory, create=False)
@@ -283,9 +283,9 @@ def run(directory: str | None = None) -> list[dict]:
     try:
         with WriteAheadLog(home / "log", clock=SystemClock(), seal=False) as log:
             log.append("ORDER", DETAILS, user="bench", component="bench")
-            length = log._end
+            length = log._segment.end
             log.append("ORDER", DETAILS, user="bench", component="bench")
-            raw = Raw(home, log._end - length)
+            raw = Raw(home, log._segment.end - length)
             rows = one_caller(log, raw)
             rows.append(many_threads(log, raw))
             rows += many_tasks(log, raw)

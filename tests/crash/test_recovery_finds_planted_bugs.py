@@ -12,7 +12,7 @@ import pytest
 from support.crash import LOG, Acked, SteppedLog, Story, Violation, judge
 
 from holdfast.audit import recovery
-from holdfast.audit import wal as wal_module
+from holdfast.audit import segment as segment_module
 from holdfast.audit.head import Head
 from holdfast.audit.recovery import Verdict
 from holdfast.audit.storage import File
@@ -42,11 +42,12 @@ class AcknowledgesBeforeSync(SteppedLog):
             self._head.write(late[1], file.name, late[2])
         self._durable = target
 
-    def _put(self, file: File, data: bytes) -> None:
+    def _write_lines(self, items, first: int) -> int:
         # The sync above covers what was written before this batch only.
+        file = self._segment.file
         synced, file.fdatasync = file.fdatasync, lambda: None
         try:
-            super()._put(file, data)
+            return super()._write_lines(items, first)
         finally:
             file.fdatasync = synced
 
@@ -64,7 +65,7 @@ class CallsDurableWhatOnlyBegan(SteppedLog):
 
     def _acknowledge(self, file: File, target: int, end: int) -> None:
         file.fdatasync()
-        self._head.write(self._written, file.name, self._end)
+        self._head.write(self._written, file.name, self._segment.end)
         self._durable = self._written
 
 
@@ -118,7 +119,7 @@ class NoRepair(RecoversWrong):
     def _take_up(self, home, found, head) -> None:
         super()._take_up(home, found, head)
         if found.tails and found.tails[0].segment == found.place[0]:
-            self._end = found.place[1] + len(found.tails[0].content)
+            self._segment.end = found.place[1] + len(found.tails[0].content)
 
 
 class BadLineIsATornTail(RecoversWrong):
@@ -249,7 +250,7 @@ def reopened_after_damage(log_class, offset_from_end: int) -> str:
     log = SteppedLog(LOG, clock=ManualClock(), storage=disk, seal=False, random_bytes=Random(1).randbytes)
     for count in range(5):
         log.append("NOTE", {"tag": str(count)})
-    end = log._end
+    end = log._segment.end
     killed = disk.after_kill()
     name = next(name for name in killed.content(LOG) if name.startswith("audit_"))
     killed.content(LOG)[name][end - offset_from_end] ^= 1
@@ -293,7 +294,7 @@ def fail_at(number: int, error: int | str, *, forever: bool) -> bool:
         seal=False,
         random_bytes=Random(1).randbytes,
     )
-    with mock.patch.multiple(wal_module, FIRST_FILL_BYTES=4096, FILL_STEP_BYTES=4096):
+    with mock.patch.multiple(segment_module, FIRST_FILL_BYTES=4096, FILL_STEP_BYTES=4096):
         refused = 0
         for count in range(12):
             tag = f"{count}-" + "x" * 500

@@ -12,7 +12,7 @@ import pytest
 from support.crash import LOG, SMALL_PAGES, SteppedLog
 
 from holdfast.audit import seal
-from holdfast.audit import wal as wal_module
+from holdfast.audit import segment as segment_module
 from holdfast.audit.query import read_lines
 from holdfast.audit.verify import verify
 from holdfast.audit.wal import Entry, WriteAheadLog
@@ -58,7 +58,7 @@ def crash_everywhere(seed: int, power_cuts: int = 2) -> int:
     random = Random(seed)
     disk = SimulatedStorage()
     states: list[SimulatedStorage] = []
-    with mock.patch.multiple(wal_module, **SMALL_PAGES):
+    with mock.patch.multiple(segment_module, **SMALL_PAGES):
         log = open_log(disk)
         for n in range(45):
             log.append_many([Entry("NOTE", {"n": n, "text": "x" * random.randrange(200)})])

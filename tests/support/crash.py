@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 from unittest import mock
 
-from holdfast.audit import wal as wal_module
+from holdfast.audit import segment as segment_module
 from holdfast.audit.verify import verify
 from holdfast.audit.wal import Entry, Level, WriteAheadLog
 from holdfast.core.clock import ManualClock
@@ -189,7 +189,7 @@ class Story:
     def run(self) -> int:
         """Live the whole life; returns how many crash states were checked."""
         self.disk.on_call = self._crash_here
-        with mock.patch.multiple(wal_module, **SMALL_PAGES):
+        with mock.patch.multiple(segment_module, **SMALL_PAGES):
             for _ in range(self.steps):
                 self._step()
                 if self.violation is not None:

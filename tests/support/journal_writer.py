@@ -11,12 +11,12 @@ import threading
 from pathlib import Path
 from random import Random
 
-from holdfast.audit import wal as wal_module
+from holdfast.audit import segment as segment_module
 from holdfast.audit.wal import Level, WriteAheadLog
 from holdfast.core.clock import SystemClock
 
-wal_module.FIRST_FILL_BYTES = 8192
-wal_module.FILL_STEP_BYTES = 65536
+segment_module.FIRST_FILL_BYTES = 8192
+segment_module.FILL_STEP_BYTES = 65536
 
 
 def tell(level: Level, seq: int, tag: str) -> None:

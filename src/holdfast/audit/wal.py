@@ -17,8 +17,8 @@ types; `AuditLogger` holds records against their schemas.
 
 How a commit goes. A record waits in a queue under the `_mutex`. Whoever holds `_io` takes the whole queue and
 writes it; whoever holds `_sync` serves one batch of waiters: it writes the queue, syncs, moves the head and
-wakes. `_filling` guards the growth of the file. The locks are always taken in the order `_sync`, `_io`,
-`_filling`, `_mutex`. A synchronous caller that finds its
+wakes. The segment's `filling` guards the growth of the file. The locks are always taken in the order `_sync`, `_io`,
+`filling`, `_mutex`. A synchronous caller that finds its
 batch without a leader leads it; the next batch gathers meanwhile. Asynchronous callers are served by one
 flusher thread, which also writes and syncs what nobody waits for, and takes over a batch whose leader was
 interrupted before it began.
@@ -57,7 +57,8 @@ from holdfast.audit.head import Head, HeadState, read_head
 from holdfast.audit.holder import held, write_pid
 from holdfast.audit.recovery import Scan, Verdict
 from holdfast.audit.schemas import SCHEMA_VERSION, RecordType
-from holdfast.audit.storage import PAGE_BYTES, Directory, File, LocalStorage, Storage
+from holdfast.audit.segment import NO_SPACE, SegmentFile
+from holdfast.audit.storage import Directory, File, LocalStorage, Storage
 from holdfast.audit.tree import Frontier
 from holdfast.audit.waiting import Batch
 from holdfast.core.clock import NANOS, Clock
@@ -70,18 +71,13 @@ if TYPE_CHECKING:
     from holdfast.audit.seal import Sealer
 
 ROTATE_BYTES = 100_000_000
-FILL_STEP_BYTES = 8 << 20
-FIRST_FILL_BYTES = 256 << 10
 
 _DAY_NS = 86_400 * NANOS
-_WRITE_CHUNK = 1 << 20
 _WRITE_WITHIN_SECS = 0.01
 _SYNC_EVERY_ROUNDS = 9
-_AHEAD_BYTES = 1 << 20
 _IDLE_SECS = 1.0
 _SEGMENT_BOUND = 600
 _OBJECT = ord("{")
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NO_DIRECTORY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG})
 
@@ -167,7 +163,6 @@ class WriteAheadLog:
         self._opening = threading.Lock()
         self._sync = threading.Lock()
         self._io = threading.Lock()
-        self._filling = threading.Lock()
         self._mutex = threading.Lock()
 
         # Under _mutex.
@@ -194,16 +189,12 @@ class WriteAheadLog:
         self._poison_callbacks: list[Callable[[str], None]] = []  # those not called yet
 
         # Under _io.
-        self._file: File | None = None
-        self._end = 0
-        self._allocated = 0
-        self._step = FIRST_FILL_BYTES  # the next step of filler, bytes
-        self._filler_wanted = False
+        self._wake = threading.Event()
+        self._segment = SegmentFile(self._wake.set)
         self._written = 0
         self._frontier = Frontier()
         self._log_id = ""
         self._spare = ""  # an empty segment found at start, whose first sequence is the next
-        self._space_low = False
         self._is_full = False
         self._rotated: list[str] = []
 
@@ -211,7 +202,6 @@ class WriteAheadLog:
         self._head: Head | None = None
         self._pid = 0
         self._stopping = False
-        self._wake = threading.Event()
         self._flusher: threading.Thread | None = None
         self._sealer: Sealer | None = None
         self._middles: dict[tuple[str, str, str], bytes] = {}
@@ -246,7 +236,7 @@ class WriteAheadLog:
         Appends still work in what is allocated, but the gate must refuse new risk. It ends by itself when the
         disk has room again.
         """
-        return self._space_low
+        return self._segment.space_low
 
     @property
     def log_id(self) -> str:
@@ -577,7 +567,7 @@ class WriteAheadLog:
             batch = self._take_batch()
             with self._io:
                 self._drain()
-                file, target, end = self._file, self._written, self._end
+                file, target, end = self._segment.file, self._written, self._segment.end
             if file is not None and target > self._durable:
                 self._acknowledge(file, target, end)
             batch.finish(None)
@@ -689,13 +679,13 @@ class WriteAheadLog:
         """Write *items* as lines from sequence *first* into the current segment; return their bytes."""
         if not items:
             return 0
-        if first != self._written + 1 or self._file is None:
+        if first != self._written + 1:
             raise AuditWriteError(f"sequence {first} would follow {self._written}")
         synced = self._durable
         if len(items) == 1:
             ts, middle, details, sink = items[0]
             line = assemble_line(first, synced, ts, middle, details)
-            self._put(self._file, line + FILLER)
+            self._segment.put(line + FILLER)
             self._written = first
             leaf = sha256(b"\0" + line).digest()
             self._frontier.append(leaf)
@@ -716,7 +706,7 @@ class WriteAheadLog:
         add(b"")
         data = FILLER.join(lines)
         lines.pop()
-        self._put(self._file, data)
+        self._segment.put(data)
         self._written = seq - 1
         hasher = sha256
         leaves = [hasher(b"\0" + line).digest() for line in lines]
@@ -727,46 +717,25 @@ class WriteAheadLog:
                     item[3].append(leaf)
         return len(data)
 
-    def _put(self, file: File, data: bytes) -> None:
-        end = self._end + len(data)
-        if end > self._allocated:
-            with self._filling:
-                while end > self._allocated:
-                    if not self._fill_step_of(file, self._step):
-                        raise OSError(errno.ENOSPC, f"no space left for {len(data)} bytes in {file.name!r}")
-        # One write for one batch; a short one is a failure like any other.
-        if file.pwrite(data, self._end) != len(data):
-            raise OSError(errno.EIO, f"short write to {file.name!r}")
-        self._end = end
-        if self._allocated - end < self._step // 4 and not self._filler_wanted:
-            self._filler_wanted = True
-            self._wake.set()
-
-    # ------------------------------------------------------------------ segments and space
+    # ------------------------------------------------------------------ segments
 
     def _begin_segment(self, ts: int, seq: int) -> None:
         """Close the current segment and begin the next; call with `_sync` and `_io` held."""
         if self._home is None:
             raise AuditWriteError("audit log is not open")
-        with self._filling:
-            old = self._file
+        segment = self._segment
+        with segment.filling:
+            old = segment.file
             if old is not None:
                 if self._written > self._durable:
-                    self._acknowledge(old, self._written, self._end)
-                old.truncate(self._end)
-                old.fsync()
+                    self._acknowledge(old, self._written, segment.end)
+                segment.cut()
                 self._rotated.append(old.name)
                 old.close()
             name = self._spare or segment_name(ts, seq)
-            self._file = file = (
-                self._home.open(name, writable=True) if self._spare else self._home.create(name)
-            )
+            file = self._home.open(name, writable=True) if self._spare else self._home.create(name)
             self._spare = ""
-            self._end = self._allocated = 0
-            self._step = FIRST_FILL_BYTES
-            if not self._fill_step_of(file, self._step):
-                raise OSError(errno.ENOSPC, f"no space left for a new segment {name!r}")
-            file.fsync()
+            segment.begin(file)
             self._home.sync()
         if not self._log_id:
             self._log_id = self._random_bytes(16).hex()
@@ -781,52 +750,11 @@ class WriteAheadLog:
         }
         middle = line_middle(RecordType.SEGMENT, "", "journal")
         line = assemble_line(seq, self._durable, ts, middle, encode_details(details))
-        self._put(file, line + FILLER)
+        segment.put(line + FILLER)
         self._written = seq
         self._frontier.append(sha256(b"\0" + line).digest())
         # Durable before any other line of the segment.
-        self._acknowledge(file, seq, self._end)
-
-    def _fill_step_of(self, file: File, step: int) -> bool:
-        """Add at most *step* bytes of filler behind the allocated part; call with `_filling` held.
-
-        A step that the disk refuses for lack of room is halved, down to one page. False, and `space_low`, when
-        not even a page can be had.
-        """
-        while step >= PAGE_BYTES:
-            start = self._allocated
-            size = step - start % PAGE_BYTES
-            try:
-                _write_filler(file, start, size)
-            except OSError as why:
-                if why.errno not in _NO_SPACE:
-                    raise
-                step //= 2
-                continue
-            self._allocated = start + size
-            self._step = min(2 * step, FILL_STEP_BYTES)
-            self._space_low = False
-            return True
-        self._step = PAGE_BYTES
-        self._space_low = True
-        return False
-
-    def _fill_ahead(self) -> None:
-        """Have filler on the disk before it is needed: the flusher's work, in small pieces.
-
-        It writes only behind the allocated part, so nobody who writes lines has to wait for it; the sync is
-        made with `_sync` held, because of two syncs of one descriptor only one is told of a failure.
-        """
-        self._filler_wanted = False
-        goal = self._step
-        while self._state == "open" and (self._allocated - self._end < goal or self._space_low):
-            with self._filling:
-                file = self._file
-                if file is None or not self._fill_step_of(file, min(self._step, _AHEAD_BYTES)):
-                    return
-            with self._sync:
-                if self._file is file:
-                    file.fdatasync()
+        self._acknowledge(file, seq, segment.end)
 
     # ------------------------------------------------------------------ poison
 
@@ -836,10 +764,10 @@ class WriteAheadLog:
         Doing it again does what an interruption left undone.
         """
         with self._mutex:
-            head, file = self._head, self._file
+            head, file = self._head, self._segment.file
             if self._state != "poisoned":
                 self._failure = f"{type(why).__name__}: {why}" if str(why) else type(why).__name__
-                self._is_full = isinstance(why, OSError) and why.errno in _NO_SPACE
+                self._is_full = isinstance(why, OSError) and why.errno in NO_SPACE
                 self._state = "poisoned"
                 if head is not None:
                     name = file.name if file else ""
@@ -865,9 +793,8 @@ class WriteAheadLog:
 
     def _let_go(self) -> None:
         """Close the segment's descriptor after a failure, when nobody is inside a call on it."""
-        with self._sync, self._io, self._filling:
-            if self._file is not None:
-                self._file.close()
+        with self._sync, self._io, self._segment.filling:
+            self._segment.close()
 
     # ------------------------------------------------------------------ the flusher
 
@@ -878,7 +805,7 @@ class WriteAheadLog:
                 with self._mutex:
                     # A batch that is led has waiters: whatever became of their leader, they are served.
                     pending = self._batch.led or self._base + len(self._queue) - 1 > self._durable
-                    idle = self._flusher_idle = not (pending or self._wanted or self._filler_wanted)
+                    idle = self._flusher_idle = not (pending or self._wanted or self._segment.filler_wanted)
                 kicked = self._wake.wait(_IDLE_SECS if idle else _WRITE_WITHIN_SECS)
                 self._wake.clear()
                 with self._mutex:
@@ -905,8 +832,8 @@ class WriteAheadLog:
             self.tick()
         if self._rotated and self._sealer is not None:
             self._tell_sealer(self._sealer)
-        if self._filler_wanted or self._space_low:
-            self._fill_ahead()
+        if self._segment.filler_wanted or self._segment.space_low:
+            self._segment.fill_ahead(self._sync, lambda: self._state == "open")
         if self._written <= self._durable and not self._batch.led:
             return 0
         if rounds + 1 < _SYNC_EVERY_ROUNDS:
@@ -979,7 +906,7 @@ class WriteAheadLog:
     def _refused_open(self, why: OSError) -> AuditError:
         """What a directory that cannot hold the log is told as."""
         what = f"audit log {str(self.directory)!r} cannot be opened: {(why.strerror or str(why)).lower()}"
-        if why.errno in _NO_SPACE:
+        if why.errno in NO_SPACE:
             return DiskFull(what, hint="free space on that volume, then start again")
         if why.errno in _NO_RIGHT | _NO_DIRECTORY:
             return LogUnwritable(
@@ -1062,9 +989,7 @@ class WriteAheadLog:
         head.write(last.last_seq, last.name.name, last.end)
         if last.name.sealed:
             return
-        self._file = home.open(last.name.name, writable=True)
-        self._end = last.end
-        self._allocated = self._file.size()
+        self._segment.take_up(home.open(last.name.name, writable=True), last.end)
         if not self._spare:
             self._has_segment = True
             self._plan_bytes = last.end
@@ -1080,9 +1005,8 @@ class WriteAheadLog:
     def _forget(self) -> None:
         """Undo a start that failed, so that another may try."""
         with self._io:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            self._segment.close()
+            self._segment.file = None
         if self._head is not None:
             self._head.close()
             self._head = None
@@ -1128,7 +1052,7 @@ class WriteAheadLog:
             if self._state == "open":
                 self._finish()
         finally:
-            for thing in (self._file, self._head, home):
+            for thing in (self._segment, self._head, home):
                 if thing is not None:
                     thing.close()
 
@@ -1137,13 +1061,12 @@ class WriteAheadLog:
             with self._mutex:
                 self._state = "closed"
             self._serve()
-            with self._io, self._filling:
+            with self._io, self._segment.filling:
                 try:
-                    file, head = self._file, self._head
+                    file, head = self._segment.file, self._head
                     if file is not None and head is not None:
-                        file.truncate(self._end)
-                        file.fsync()
-                        head.write(self._durable, file.name, self._end, HeadState.CLOSED)
+                        self._segment.cut()
+                        head.write(self._durable, file.name, self._segment.end, HeadState.CLOSED)
                         head.flush()
                 except OSError as why:
                     self._poison(why)
@@ -1157,7 +1080,7 @@ class WriteAheadLog:
         self._state = "closed"
         self._ended = True
         self._opening, self._sync, self._io = threading.Lock(), threading.Lock(), threading.Lock()
-        self._filling, self._mutex = threading.Lock(), threading.Lock()
+        self._segment.filling, self._mutex = threading.Lock(), threading.Lock()
         if self._home is not None:
             self._home.close()
 
@@ -1234,13 +1157,6 @@ def first_sequence(name: str) -> int:
     """The first sequence in a segment's file name, or 0."""
     parsed = parse_segment_name(name)
     return 0 if parsed is None else parsed.first_seq
-
-
-def _write_filler(file: File, start: int, size: int) -> None:
-    for offset in range(start, start + size, _WRITE_CHUNK):
-        part = FILLER * min(_WRITE_CHUNK, start + size - offset)
-        if file.pwrite(part, offset) != len(part):
-            raise OSError(errno.ENOSPC, "short write of filler")
 
 
 def _unfit(type_: str, body: bytes, bound: int) -> BadInput:

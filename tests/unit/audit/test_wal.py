@@ -14,8 +14,8 @@ from unittest import mock
 import pytest
 from support.crash import LOG, SteppedLog, lines_on
 
+from holdfast.audit import segment as segment_module
 from holdfast.audit import waiting as waiting_module
-from holdfast.audit import wal as wal_module
 from holdfast.audit.format import leaf_hash, parse_segment_name
 from holdfast.audit.head import HeadState, read_head
 from holdfast.audit.query import read_lines
@@ -31,7 +31,7 @@ DAY = 86_400
 
 @pytest.fixture(autouse=True)
 def small_steps():
-    with mock.patch.multiple(wal_module, FIRST_FILL_BYTES=8192, FILL_STEP_BYTES=65536):
+    with mock.patch.multiple(segment_module, FIRST_FILL_BYTES=8192, FILL_STEP_BYTES=65536):
         yield
 
 
@@ -377,7 +377,7 @@ def test_lost_leader_is_replaced_by_the_flusher(tmp_path, waiter):
         wait_until(lambda: log._batch.loop is not None)
         with log._io:
             log._drain()
-            log._acknowledge(log._file, log._written, log._end)
+            log._acknowledge(log._segment.file, log._written, log._segment.end)
     assert waiting.result(timeout=10) == 3
     log.close()
 
@@ -388,7 +388,7 @@ def test_full_disk_is_told_as_such_to_tasks_too(tmp_path):
     log.append("NOTE", {})
 
     class Full:
-        name = log._file.name
+        name = log._segment.file.name
 
         def __init__(self, inner):
             self.inner = inner
@@ -399,7 +399,7 @@ def test_full_disk_is_told_as_such_to_tasks_too(tmp_path):
         def pwrite(self, data, offset):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    log._file = Full(log._file)
+    log._segment.file = Full(log._segment.file)
     with pytest.raises(DiskFull) as told:
         asyncio.run(log.append_async("NOTE", {}))
     assert "free space" in told.value.hint
@@ -448,13 +448,15 @@ def test_poison_callbacks_can_neither_harm_nor_hang_anybody(tmp_path):
         with pytest.raises(AuditWriteError, match="poisoned"):
             log.sync()
         log.root()
-        told.append([lock.locked() for lock in (log._sync, log._io, log._filling, log._mutex, log._opening)])
+        told.append(
+            [lock.locked() for lock in (log._sync, log._io, log._segment.filling, log._mutex, log._opening)]
+        )
 
     for callback in (raises, appends, told.append):
         log.on_poison(callback)
 
     class Failing:
-        name = log._file.name
+        name = log._segment.file.name
 
         def __init__(self, inner):
             self.inner = inner
@@ -465,7 +467,7 @@ def test_poison_callbacks_can_neither_harm_nor_hang_anybody(tmp_path):
         def fdatasync(self):
             raise OSError(errno.EIO, "Input/output error")
 
-    log._file = Failing(log._file)
+    log._segment.file = Failing(log._segment.file)
     stop_flusher(log)  # whether a lock is free is asked below
     with pytest.raises(AuditWriteError, match="Input/output error"):
         log.append("NOTE", {})
@@ -558,7 +560,7 @@ def test_followers_and_tasks_are_told_when_their_leader_fails(tmp_path):
     log.append("NOTE", {})
 
     class Failing:
-        name = log._file.name
+        name = log._segment.file.name
 
         def __init__(self, inner):
             self.inner = inner
@@ -569,7 +571,7 @@ def test_followers_and_tasks_are_told_when_their_leader_fails(tmp_path):
         def fdatasync(self):
             raise OSError(errno.EIO, "Input/output error")
 
-    log._file = Failing(log._file)
+    log._segment.file = Failing(log._segment.file)
     log._sync.acquire()
     with ThreadPoolExecutor(8) as pool:
         waits = [pool.submit(log.append, "NOTE", {"n": n}) for n in range(6)]
@@ -589,7 +591,7 @@ def test_full_disk_is_announced_before_it_stops_anything():
     disk = SimulatedStorage()
     log = simulated(disk)
     log.append("NOTE", {"tag": "x"})
-    allocated = log._allocated
+    allocated = log._segment.allocated
 
     class Full:
         def __init__(self, inner):
@@ -604,20 +606,20 @@ def test_full_disk_is_announced_before_it_stops_anything():
                 raise OSError(errno.ENOSPC, "No space left on device")
             return self.inner.pwrite(data, offset)
 
-    log._file = full = Full(log._file)
+    log._segment.file = full = Full(log._segment.file)
     assert not log.space_low
-    while not log._filler_wanted:
+    while not log._segment.filler_wanted:
         log.append("NOTE", {"tag": "x" * 200})
-    log._fill_ahead()
+    log._segment.fill_ahead(log._sync, lambda: True)
     assert log.space_low
     before = log.last_seq
     log.append("NOTE", {"tag": "still works"})
     assert log.durable_seq == before + 1
     full.full = False
-    log._fill_ahead()
+    log._segment.fill_ahead(log._sync, lambda: True)
     assert not log.space_low
     full.full = True
-    allocated = log._allocated
+    allocated = log._segment.allocated
     with pytest.raises(AuditWriteError, match="no space left"):
         log.append_many([Entry("NOTE", {"tag": "x" * 500})] * 1000)
     assert log.state == "poisoned"
@@ -628,13 +630,13 @@ def test_filler_step_is_halved_down_to_what_the_disk_has():
     disk = SimulatedStorage()
     log = simulated(disk)
     log.append("NOTE", {"tag": "x"})
-    limit = log._allocated + 5000
+    limit = log._segment.allocated + 5000
 
     def small(operation, name):
         if operation == "pwrite" and log._wants > limit:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    real = wal_module._write_filler
+    real = segment_module.write_filler
 
     def watched(file, start, size):
         log._wants = start + size
@@ -643,11 +645,12 @@ def test_filler_step_is_halved_down_to_what_the_disk_has():
 
     log._wants = 0
     disk.on_call = small
-    with mock.patch.object(wal_module, "_write_filler", watched), log._filling:
-        before = log._allocated
-        assert log._fill_step_of(log._file, 65536)
-        assert log._allocated == before + 4096
-        assert not log._fill_step_of(log._file, 65536)
+    with mock.patch.object(segment_module, "write_filler", watched), log._segment.filling:
+        before = log._segment.allocated
+        log._segment._step = 65536
+        assert log._segment.grow()
+        assert log._segment.allocated == before + 4096
+        assert not log._segment.grow()
     assert log.space_low
 
 
@@ -785,7 +788,7 @@ def fork_with_the_lock_just_taken(self):
     return taken
 LocalDirectory.try_lock = fork_with_the_lock_just_taken
 log.append("NOTE", {"who": "parent"})
-for lock in (log._mutex, log._opening, log._sync, log._io, log._filling):
+for lock in (log._mutex, log._opening, log._sync, log._io, log._segment.filling):
     with lock:
         codes.append(child_refuses(log))
 log.append("NOTE", {"who": "parent again"})
@@ -879,7 +882,7 @@ def test_head_is_where_the_data_is_after_a_clean_close(tmp_path):
     handle.close()
     assert mark[:4] == (
         2,
-        log._file.name,
-        (tmp_path / "log" / log._file.name).stat().st_size,
+        log._segment.file.name,
+        (tmp_path / "log" / log._segment.file.name).stat().st_size,
         HeadState.CLOSED,
     )

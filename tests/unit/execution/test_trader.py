@@ -886,10 +886,9 @@ def test_the_real_journal_bars_increases_before_it_is_full(tmp_path):
         wal = WriteAheadLog(tmp_path, clock=ManualClock(), seal=False)
         w = world(log=AuditLogger(wal))
         await w.trader.start()
-        step = wal._fill_step_of
-        with mock.patch("holdfast.audit.wal._write_filler", side_effect=OSError(errno.ENOSPC, "full")):
-            with wal._filling:
-                assert not step(wal._file, 4096)
+        with mock.patch("holdfast.audit.segment.write_filler", side_effect=OSError(errno.ENOSPC, "full")):
+            with wal._segment.filling:
+                assert not wal._segment.grow()
             assert (await w.trader.route(signal(key="a"))).reason == "audit_unavailable"
             assert wal.state == "open"
         wal.close()
@@ -921,5 +920,40 @@ def test_a_venues_reason_reaches_the_user_as_the_venue_wrote_it(code: str):
         again = answer_of(await w.trader.route(signal(key="a")))
         assert again == {"status": "rejected", "reason": code}
         assert w.log.of("ORDER_UPDATE")[-1]["evidence"] == "400 in the venue's words"
+
+    go(run())
+
+
+def test_a_killed_fill_or_kill_order_is_refused_not_unknown():
+    """A 409 that names how the order ended at once frees its reservation; only a taken name is looked up."""
+    log = Journal()
+    account = Account()
+    gate = Gate(account, RiskLimits(), clock=ManualClock())
+    del log, gate
+
+
+class Restless(Strategy):
+    """Wishes something at every tick."""
+
+    name = "restless"
+
+    def __init__(self):
+        self.ticks = []
+
+    def on_tick(self, now_ns):
+        self.ticks.append(now_ns)
+        return ()
+
+
+def test_strategies_are_asked_once_per_moment():
+    """A tick that repeats its time does what is due but asks no strategy again."""
+
+    async def run():
+        restless = Restless()
+        w = world(strategies=(restless,))
+        await w.trader.start()
+        for ts_ns in (5, 5, 6, 6, 6):
+            await w.trader.tick(ts_ns)
+        assert restless.ticks == [5, 6]
 
     go(run())
