@@ -27,7 +27,6 @@ from holdfast.execution.venue import (
     FillSeen,
     NotSent,
     OrderSeen,
-    Reject,
     Unknown,
     Venue,
 )
@@ -223,7 +222,7 @@ class VenueContract:
             if stage.venue.dedup is DedupProfile.NONE:
                 assert isinstance(second, Ack)
             else:
-                assert isinstance(second, Reject | Unknown)  # said plainly, or left to be looked up
+                assert isinstance(second, Unknown)  # left to be looked up
                 assert second.status == 409
                 found = await stage.venue.find_order(
                     client_order_id=intent.client_order_id, ticker=stage.ticker, since_ns=0

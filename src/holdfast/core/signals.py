@@ -99,6 +99,12 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
                         f"signal's {name} {value!r} is a {type(value).__name__}, expected an integer",
                         hint="read_signal reads people's numbers; in a Signal count is in 1/100 contract, price in 1/10,000 dollar",
                     )
+        for name, words in (("side", Side), ("action", Action), ("tif", TimeInForce)):
+            if type(value := getattr(self, name)) is not words:
+                raise BadInput(
+                    f"signal's {name} {value!r} is a {type(value).__name__}, expected a {words.__name__}",
+                    hint=f"{words.__name__}({str(value)!r}), or read_signal for words as text",
+                )
         if not 0 <= self.expiration_ns < _LAST_NS:
             raise BadInput(f"signal's expiration_ns {self.expiration_ns} is no time between 1970 and 2262")
 

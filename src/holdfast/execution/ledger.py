@@ -25,7 +25,6 @@ from holdfast.risk.account import Account, Order, trade_details
 from holdfast.risk.halt import TradingState
 
 COMPONENT = "trader"
-CONFLICT_STATUS = 409
 JOURNAL = "journal"
 _TOMBSTONES = frozenset({OrderStatus.NEVER_ARRIVED, OrderStatus.NOT_SENT, OrderStatus.REJECTED})
 
@@ -160,14 +159,14 @@ class Ledger:
                 self._close_if_done(order, OrderEvent.CANCELED)
         elif isinstance(answer, NotSent):
             self.happened(order, OrderEvent.NOT_SENT, reason=answer.reason, evidence="adapter")
-        elif isinstance(answer, Reject) and answer.status != CONFLICT_STATUS and not order.filled:
+        elif isinstance(answer, Reject) and not order.filled:
             said = f"{answer.status} {answer.message}".strip()
             if not self.happened(order, OrderEvent.REJECTED, reason=answer.code, evidence=said):
                 self.happened(
                     order, OrderEvent.ANSWER_LOST, reason=answer.code, evidence="rejected, yet working"
                 )
         else:
-            # A conflict says that this id is in the venue's books already: that is looked up, not believed.
+            # No answer to be trusted, a conflict among them: that id is in the venue's books, which are looked up.
             reason = answer.code if isinstance(answer, Reject) else answer.reason
             self.happened(order, OrderEvent.ANSWER_LOST, reason=reason, evidence=f"status {answer.status}")
 

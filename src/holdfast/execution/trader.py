@@ -40,7 +40,7 @@ from holdfast.core.orders import Fill, OrderEvent, OrderStatus
 from holdfast.core.reasons import HINTS, Code, RejectReason
 from holdfast.core.signals import Intent, Signal, TimeInForce, content_digest
 from holdfast.execution.books import DRIFT, Books
-from holdfast.execution.ledger import COMPONENT, CONFLICT_STATUS, Ledger
+from holdfast.execution.ledger import COMPONENT, Ledger
 from holdfast.execution.strategy import Strategy
 from holdfast.execution.venue import (
     Ack,
@@ -53,7 +53,6 @@ from holdfast.execution.venue import (
     PlaceAnswer,
     PlacementPermit,
     PublicTrade,
-    Reject,
     StreamGap,
     Unknown,
     Venue,
@@ -68,6 +67,7 @@ from holdfast.risk.market import Market
 
 GATE_COMPONENT = "gate"
 RESTING_SECS = 86_400
+_CONFLICT = 409
 _MARK_CODES = frozenset({Code.MARK_UNKNOWN, Code.MARK_STALE})
 _START, _RUN, _ADAPTER, _SPACE = "start", "run", "adapter", "journal space"
 
@@ -192,6 +192,7 @@ class Trader:
             alarm_secs=alarm_secs,
         )
         self._stopped = False
+        self._asked_ns = -1
         self._follows = False
         self._starting = asyncio.Lock()
         log.wal.on_poison(self.ledger.journal_failed)
@@ -444,7 +445,7 @@ class Trader:
         finally:
             self.gate.retire(intent.client_order_id)
         self.ledger.answered(order, answer)
-        is_conflict = isinstance(answer, Reject | Unknown) and answer.status == CONFLICT_STATUS
+        is_conflict = isinstance(answer, Unknown) and answer.status == _CONFLICT
         if is_conflict or (isinstance(answer, Ack) and order.status is OrderStatus.UNKNOWN):
             await self.books.look_up(order)
         await self.ledger.write()
@@ -686,7 +687,10 @@ class Trader:
             await self.books.do_due()
         await self.ledger.write()
         await self.books.hunt_zombies()
-        await self._route_all(lambda strategy: strategy.on_tick(now_ns))
+        if now_ns > self._asked_ns:
+            # A tick may repeat its time; a strategy that answers every tick would then never let time move.
+            self._asked_ns = now_ns
+            await self._route_all(lambda strategy: strategy.on_tick(now_ns))
 
     async def _route_all(self, ask: Callable[[Strategy], Iterable[Signal]]) -> None:
         for strategy in self._strategies.values():

@@ -38,7 +38,7 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reject(msgspec.Struct, frozen=True, kw_only=True):
-    """The venue said no, definitely; nothing will execute."""
+    """The venue said no, definitely; nothing will execute. A name already taken is no Reject but `Unknown`, 409."""
 
     code: str
     message: str = ""
@@ -52,7 +52,10 @@ class NotSent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unknown(msgspec.Struct, frozen=True, kw_only=True):
-    """It may be live. The reservation stays until the venue's own books tell."""
+    """It may be live. The reservation stays until the venue's own books tell.
+
+    Status 409 says that the venue knows an order of this name: it is looked up at once.
+    """
 
     reason: str
     status: int = 0

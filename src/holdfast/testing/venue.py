@@ -378,7 +378,7 @@ class FakeVenue:
         if self.dedup is not DedupProfile.ALL:
             same = [listed for listed in same if listed.status is OrderStatus.WORKING]
         if same and self.dedup is not DedupProfile.NONE:
-            return Reject(code="order_already_exists", message="duplicate client order id", status=409)
+            return Unknown(reason="conflict: order_already_exists", status=409)
         listed = _Listed(intent, f"V{len(self._orders) + 1}", self._clock.now_ns())
         self._orders.append(listed)
         self._take(listed)

@@ -215,3 +215,19 @@ def test_a_signals_fields_are_read_as_they_are_meant_or_refused(changes: dict[st
     """Text that only looks like a truth value, a time that cannot be, and a second name are refused by name."""
     with pytest.raises(BadInput, match=named):
         read_signal(ORDER | changes)
+
+
+@pytest.mark.parametrize("field", ["side", "action", "tif"])
+def test_a_signal_refuses_words_that_are_only_text(field):
+    """The text "yes" is no Side: a comparison by identity would take it for the other one."""
+    fields = {
+        "ticker": "T",
+        "side": Side.YES,
+        "count": 100,
+        "price": 9900,
+        "action": Action.BUY,
+        "tif": TimeInForce.IOC,
+    }
+    Signal(**fields)
+    with pytest.raises(BadInput, match=field):
+        Signal(**(fields | {field: str(fields[field])}))

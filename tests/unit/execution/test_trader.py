@@ -925,15 +925,27 @@ def test_a_venues_reason_reaches_the_user_as_the_venue_wrote_it(code: str):
 
 
 def test_a_killed_fill_or_kill_order_is_refused_not_unknown():
-    """A 409 that names how the order ended at once frees its reservation; only a taken name is looked up."""
-    log = Journal()
-    account = Account()
-    gate = Gate(account, RiskLimits(), clock=ManualClock())
-    del log, gate
+    """A definite no frees the reservation whatever its status; only a taken name is looked up."""
+
+    async def run():
+        w = world()
+        await w.trader.start()
+
+        async def kill(intent, admission, permit):
+            admission.consume(intent)
+            permit.ignored()
+            return Reject(code="fill_or_kill_insufficient_resting_volume", status=409)
+
+        w.venue.place = kill
+        result = await w.trader.route(signal(tif="fok"))
+        assert result.status is RouteStatus.REJECTED
+        assert w.account.working(TICKER) == (0, 0)
+
+    go(run())
 
 
 class Restless(Strategy):
-    """Wishes something at every tick."""
+    """Notes every tick it is asked at."""
 
     name = "restless"
 
