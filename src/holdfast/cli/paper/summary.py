@@ -169,9 +169,11 @@ def print_summary(outcome: Outcome) -> None:
         f"  decisions    {outcome.decisions}, sha256 {outcome.decisions_sha256[:16]}…",
     ]
     if tampered["changed"] is not None:
+        sealed = tampered["file"].endswith(".gz")
+        place = f"in {tampered['file']}" if sealed else f"at byte {tampered['offset']}"
         lines.append(
             f"  tampering    one digit of record {tampered['changed']} changed in a copy; verify names record "
-            f"{tampered['named']} at byte {tampered['offset']}: {tampered['reason']}"
+            f"{tampered['named']} {place}: {tampered['reason']}"
         )
     lines += [f"  resting      {order}" for order in outcome.resting]
     lines += [f"  NOT SHOWN    {chapter}" for chapter in outcome.chapters_missing]

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -179,7 +180,7 @@ class PaperExchange:
         except OSError as error:
             await runner.cleanup()
             raise PortTaken(
-                f"port {port} on {host} cannot be used: {(error.strerror or str(error)).lower()}",
+                f"port {port} on {host} cannot be used: {os.strerror(error.errno or 0).lower()}",
                 hint="choose another with --port, or 0 for a free one",
             ) from error
         self._runner = runner
