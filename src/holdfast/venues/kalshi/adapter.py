@@ -10,10 +10,13 @@ and compares locally, and "not listed" is not yet a proof of absence.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Collection, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from holdfast.core.clock import NANOS
-from holdfast.core.errors import VenueAnswerUnknown, VenueRejected
+from holdfast.core.errors import VenueRejected
 from holdfast.core.instruments import Instrument
 from holdfast.core.money import MoneyE6, QtyE2
 from holdfast.core.orders import Fill
@@ -29,8 +32,12 @@ from holdfast.execution.venue import (
 )
 from holdfast.risk.gate import Admission
 from holdfast.venues.kalshi import wire
-from holdfast.venues.kalshi.client import AsyncKalshiClient, PlacePermit, all_pages
+from holdfast.venues.kalshi.paging import all_pages, each_item
 from holdfast.venues.kalshi.stream import KalshiStream
+from holdfast.venues.kalshi.transport import PlacePermit
+
+if TYPE_CHECKING:
+    from holdfast.venues.kalshi.client import AsyncKalshiClient
 
 CLOCK_SLACK_SECS = 600
 """How far the venue's clock may run from ours in a search by time; its signature check allows far less."""
@@ -78,21 +85,11 @@ class KalshiVenue:
         """Search today's orders, then the archive."""
         min_ts = max(0, since_ns // NANOS - CLOCK_SLACK_SECS) if since_ns else None
         for is_historical in (False, True):
-            cursor: str | None = None
-            seen: set[str] = set()
-            while True:
-                page = await self._orders_page(
-                    ticker, min_ts=min_ts, cursor=cursor, is_historical=is_historical
-                )
-                for order in page.items:
+            orders = each_item(partial(self._orders_page, ticker, min_ts=min_ts, is_historical=is_historical))
+            async with contextlib.aclosing(orders):
+                async for order in orders:
                     if order.client_order_id == client_order_id:
                         return order
-                cursor = page.cursor
-                if not cursor:
-                    break
-                if cursor in seen:
-                    raise VenueAnswerUnknown("paging of orders goes in circles")
-                seen.add(cursor)
         return None
 
     async def order(self, order_id: str) -> VenueOrder | None:
@@ -192,7 +189,7 @@ class KalshiVenue:
     # --- inside ---------------------------------------------------------------------------------------------
 
     async def _orders_page(
-        self, ticker: str, *, min_ts: int | None, cursor: str | None, is_historical: bool
+        self, ticker: str, cursor: str | None, *, min_ts: int | None, is_historical: bool
     ) -> wire.Page[VenueOrder]:
         try:
             return await self.client.get_orders(

@@ -23,12 +23,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError as CallCancelled
 from concurrent.futures import wait
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 from holdfast.audit.logger import AuditLogger
 from holdfast.breaker.breaker import Permit, TradingCircuitBreaker
-from holdfast.breaker.machine import Verdict
 from holdfast.breaker.registry import BreakerRegistry
 from holdfast.core.clock import Clock, SystemClock
 from holdfast.core.errors import (
@@ -58,19 +57,19 @@ from holdfast.execution.venue import (
 )
 from holdfast.risk.gate import Admission
 from holdfast.venues.kalshi import wire
+from holdfast.venues.kalshi.adapter import KalshiVenue
+from holdfast.venues.kalshi.paging import all_pages
 from holdfast.venues.kalshi.signing import Signer
 from holdfast.venues.kalshi.transport import (
     PARENT_BREAKER,
     Call,
     Counted,
     Observer,
+    PlacePermit,
     Transport,
     split_base_url,
 )
 from holdfast.venues.kalshi.wire import ORDERS_PATH, Page
-
-if TYPE_CHECKING:
-    from holdfast.venues.kalshi.adapter import KalshiVenue
 
 HOSTS: Final[Mapping[str, tuple[str, str]]] = {
     "demo": (
@@ -85,32 +84,12 @@ HOSTS: Final[Mapping[str, tuple[str, str]]] = {
 """REST and WebSocket addresses by environment. Source: docs.kalshi.com, OpenAPI and AsyncAPI `servers`."""
 WS_PATH: Final = "/trade-api/ws/v2"
 DEFAULT_TIMEOUT_SECS: Final = 30.0
-MAX_PAGES: Final = 1_000
 _KILLED_CODES: Final = frozenset({"fill_or_kill_insufficient_resting_volume"})
 """409s that say how a new order ended at once, not that its name is taken (seen on the venue's demo exchange)."""
 CLOSE_SECS: Final = 5.0
 _LOOK_SECS: Final = 1.0
 
 T = TypeVar("T")
-
-
-class PlacePermit:
-    """Leave to place one order at `kalshi_api` and its market; settled by the placement, or given back."""
-
-    def __init__(self, counted: Permit | Observer) -> None:
-        self._counted: Permit | Observer | None = counted
-
-    def settle(self, verdict: Verdict, reason: str = "") -> None:
-        """Tell the breakers how the placement ended; only the first word is heard."""
-        counted, self._counted = self._counted, None
-        if counted is not None:
-            counted.settle(verdict, reason)
-
-    def ignored(self) -> None:
-        """Give it back: nothing was sent, nothing is counted."""
-        counted, self._counted = self._counted, None
-        if isinstance(counted, Permit):
-            counted.withdraw()
 
 
 class AsyncKalshiClient:
@@ -214,8 +193,6 @@ class AsyncKalshiClient:
     @property
     def venue(self) -> KalshiVenue:
         """The account as a `Venue`; made once."""
-        from holdfast.venues.kalshi.adapter import KalshiVenue  # noqa: PLC0415  the adapter stands on this module
-
         if self._venue is None:
             self._venue = KalshiVenue(self)
         return self._venue
@@ -987,29 +964,6 @@ class _Worker:
             wait_secs = self._client.breaker.seconds_to_probe()
             await asyncio.sleep(1.0 if wait_secs is None else min(max(wait_secs, 0.2), 1.0))
             await self._client.tick_probe()
-
-
-async def all_pages(
-    fetch: Callable[[str | None], Awaitable[Page[T]]], *, max_pages: int = MAX_PAGES
-) -> list[T]:
-    """Every item of a paged list.
-
-    Raises:
-        VenueAnswerUnknown: The venue hands out a cursor twice or more than *max_pages* pages: the list never ends.
-    """
-    items: list[T] = []
-    seen: set[str] = set()
-    cursor: str | None = None
-    for _ in range(max_pages):
-        page = await fetch(cursor)
-        items += page.items
-        cursor = page.cursor
-        if not cursor:
-            return items
-        if cursor in seen:
-            raise VenueAnswerUnknown(f"paging goes in circles after {len(items)} items")
-        seen.add(cursor)
-    raise VenueAnswerUnknown(f"paging has not ended after {max_pages} pages")
 
 
 def derive_ws_url(base_url: str) -> str:

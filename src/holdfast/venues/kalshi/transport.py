@@ -36,7 +36,7 @@ from yarl import URL
 
 from holdfast import __version__
 from holdfast.audit.logger import AuditLogger
-from holdfast.breaker.breaker import TradingCircuitBreaker
+from holdfast.breaker.breaker import Permit, TradingCircuitBreaker
 from holdfast.breaker.config import KALSHI_API, verdict_for_status
 from holdfast.breaker.machine import Verdict
 from holdfast.breaker.registry import BreakerRegistry
@@ -88,6 +88,25 @@ class Observer:
     def settle(self, verdict: Verdict, reason: str = "") -> None:
         """Tell the breaker."""
         self._breaker.observe(verdict, reason)
+
+
+class PlacePermit:
+    """Leave to place one order at `kalshi_api` and its market; settled by the placement, or given back."""
+
+    def __init__(self, counted: Permit | Observer) -> None:
+        self._counted: Permit | Observer | None = counted
+
+    def settle(self, verdict: Verdict, reason: str = "") -> None:
+        """Tell the breakers how the placement ended; only the first word is heard."""
+        counted, self._counted = self._counted, None
+        if counted is not None:
+            counted.settle(verdict, reason)
+
+    def ignored(self) -> None:
+        """Give it back: nothing was sent, nothing is counted."""
+        counted, self._counted = self._counted, None
+        if isinstance(counted, Permit):
+            counted.withdraw()
 
 
 @dataclass(slots=True, kw_only=True)
