@@ -242,7 +242,11 @@ class Story:
 
         def write() -> None:
             for tag in tags:
-                if self.log.state != "open" or self.log._io.locked() or self.log._plan_bytes + 1200 > 4096:
+                if (
+                    self.log.state != "open"
+                    or self.log._io.locked()
+                    or self.log._queue.plan_bytes + 1200 > 4096
+                ):
                     return  # it would wait for the sync that waits for it
                 self.acked.pending.append(tag)
                 seq = self.log.append("NOTE", {"tag": tag}, level=Level.WRITTEN)

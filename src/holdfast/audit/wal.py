@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 from zlib import crc32
 
 from holdfast.audit import recovery
+from holdfast.audit.backlog import Backlog, Item
 from holdfast.audit.format import (
     FILLER,
     FORMAT_VERSION,
@@ -51,7 +52,6 @@ from holdfast.audit.format import (
     line_middle,
     parse_segment_name,
     segment_name,
-    type_of_middle,
 )
 from holdfast.audit.head import Head, HeadState, read_head
 from holdfast.audit.holder import held, write_pid
@@ -61,7 +61,7 @@ from holdfast.audit.segment import NO_SPACE, SegmentFile
 from holdfast.audit.storage import Directory, File, LocalStorage, Storage
 from holdfast.audit.tree import Frontier
 from holdfast.audit.waiting import Batch
-from holdfast.core.clock import NANOS, Clock
+from holdfast.core.clock import Clock
 from holdfast.core.errors import AuditError, AuditWriteError, BadInput, DiskFull, LogUnwritable
 
 if TYPE_CHECKING:
@@ -72,11 +72,9 @@ if TYPE_CHECKING:
 
 ROTATE_BYTES = 100_000_000
 
-_DAY_NS = 86_400 * NANOS
 _WRITE_WITHIN_SECS = 0.01
 _SYNC_EVERY_ROUNDS = 9
 _IDLE_SECS = 1.0
-_SEGMENT_BOUND = 600
 _OBJECT = ord("{")
 _NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NO_DIRECTORY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG})
@@ -110,10 +108,6 @@ class Entry(NamedTuple):
     component: str = ""
 
 
-_Item = tuple[int, bytes, bytes, "list[bytes] | None"]
-"""A queued record: ts, middle, details, and where its leaf hash goes; an empty middle begins a segment."""
-
-
 class WriteAheadLog:
     """One audit log in one directory.
 
@@ -135,7 +129,7 @@ class WriteAheadLog:
         directory: As given, as a Path.
     """
 
-    def __init__(  # noqa: PLR0915  the fields of a shared object, in one place and by the lock that guards them
+    def __init__(
         self,
         directory: Path | str,
         *,
@@ -154,7 +148,6 @@ class WriteAheadLog:
         self._clock = clock
         self._storage: Storage = LocalStorage() if storage is None else storage
         self._origin = origin
-        self._rotate_bytes = rotate_bytes
         self._seals = seal
         self._buffer_bytes = buffer_bytes
         self._overflow = overflow
@@ -169,21 +162,11 @@ class WriteAheadLog:
         self._state: Literal["closed", "open", "poisoned"] = "closed"
         self._ended = False
         self._failure = ""
-        self._queue: list[_Item] = []
-        self._queued_bytes = 0
-        self._base = 1  # sequence of the first record in the queue
-        self._markers = 0  # how many segments begin in the queue
-        self._plan_count = 0
-        self._plan_bytes = 0  # bound of the bytes of the segment that the next record goes to
-        self._plan_used = False  # whether it has a record besides its SEGMENT record
-        self._has_segment = False
-        self._midnight_ns = 0
+        self._queue = Backlog(rotate_bytes)
         self._durable = 0
         self._batch = Batch()
         self._written_batch = Batch()
         self._serving = self._writing = self._batch  # those being served just now
-        self._dropped: dict[str, int] = {}
-        self._dropped_ts = (0, 0)
         self._flusher_idle = False
         self._wanted = False  # somebody waits for the flusher
         self._poison_callbacks: list[Callable[[str], None]] = []  # those not called yet
@@ -222,7 +205,7 @@ class WriteAheadLog:
     def last_seq(self) -> int:
         """The highest sequence assigned by this log object; 0 before its first append."""
         with self._mutex:
-            return self._base + len(self._queue) - 1 if self._state != "closed" or self._ended else 0
+            return self._queue.last_seq if self._state != "closed" or self._ended else 0
 
     @property
     def durable_seq(self) -> int:
@@ -296,7 +279,9 @@ class WriteAheadLog:
         with self._mutex:
             if level == _BUFFERED and self._drops((middle,)):
                 return 0
-            seq = self._enqueue(middle, body, bound, leaves)
+            if self._state != "open":  # nor is a forked child's
+                raise self._refusal()
+            seq = self._queue.add(self._clock.now_ns(), middle, body, bound, leaves)
             batch = self._batch
             turnstile = self._join(level, batch)
         if level == _DURABLE:
@@ -325,7 +310,9 @@ class WriteAheadLog:
         with self._mutex:
             if level == _BUFFERED and self._drops([middle for middle, _, _ in ready]):
                 return [0] * len(ready)
-            seqs = self._enqueue_many(ready, leaves)
+            if self._state != "open":
+                raise self._refusal()
+            seqs = self._queue.add_many(self._clock.now_ns(), ready, leaves)
             batch = self._batch
             turnstile = self._join(level, batch)
         if level == _DURABLE:
@@ -355,7 +342,9 @@ class WriteAheadLog:
         with self._mutex:
             if level == _BUFFERED and self._drops((middle,)):
                 return 0
-            seq = self._enqueue(middle, body, bound, leaves)
+            if self._state != "open":  # nor is a forked child's
+                raise self._refusal()
+            seq = self._queue.add(self._clock.now_ns(), middle, body, bound, leaves)
             future = self._join_async(level)
         if future is not None:
             await future
@@ -377,7 +366,9 @@ class WriteAheadLog:
         with self._mutex:
             if level == _BUFFERED and self._drops([middle for middle, _, _ in ready]):
                 return [0] * len(ready)
-            seqs = self._enqueue_many(ready, leaves)
+            if self._state != "open":
+                raise self._refusal()
+            seqs = self._queue.add_many(self._clock.now_ns(), ready, leaves)
             future = self._join_async(level)
         if future is not None:
             await future
@@ -405,69 +396,14 @@ class WriteAheadLog:
             ready.append((middle, body, bound))
         return ready
 
-    def _enqueue(self, middle: bytes, body: bytes, bound: int, leaves: list[bytes] | None) -> int:
-        """Give a record its sequence and time; call under the mutex.
-
-        The sequence follows from the queue's length, so that an interruption here can neither skip one nor
-        give one twice.
-        """
-        # A forked child's log is not "open" either.
-        if self._state != "open":
-            raise self._refusal()
-        ts = self._clock.now_ns()
-        if ts >= self._midnight_ns or self._plan_bytes + bound > self._rotate_bytes:
-            self._plan_segment(ts)
-        queue = self._queue
-        seq = self._base + len(queue)
-        queue.append((ts, middle, body, leaves))
-        self._plan_used = True
-        self._plan_bytes += bound
-        self._queued_bytes += bound
-        return seq
-
-    def _enqueue_many(self, ready: list[tuple[bytes, bytes, int]], leaves: list[bytes] | None) -> list[int]:
-        """As `_enqueue`, for records that follow one another; they share one time."""
-        if self._state != "open":
-            raise self._refusal()
-        ts = self._clock.now_ns()
-        if ts >= self._midnight_ns:
-            self._plan_segment(ts)
-        queue, base, limit = self._queue, self._base, self._rotate_bytes
-        seqs: list[int] = []
-        for middle, body, bound in ready:
-            if self._plan_bytes + bound > limit:
-                self._plan_segment(ts)
-            seqs.append(base + len(queue))
-            queue.append((ts, middle, body, leaves))
-            self._plan_used = True
-            self._plan_bytes += bound
-            self._queued_bytes += bound
-        return seqs
-
     def _drops(self, middles: Sequence[bytes]) -> bool:
         """Whether these records are dropped because the queue is full, and counted; call under the mutex."""
-        if self._overflow == "wait" or self._queued_bytes <= self._buffer_bytes:
+        if self._overflow == "wait" or self._queue.bytes <= self._buffer_bytes:
             return False
         if self._state != "open":
             raise self._refusal()
-        ts = self._clock.now_ns()
-        for middle in middles:
-            type_ = type_of_middle(middle)
-            self._dropped[type_] = self._dropped.get(type_, 0) + 1
-        self._dropped_ts = (self._dropped_ts[0] or ts, ts)
+        self._queue.drop(self._clock.now_ns(), middles)
         return True
-
-    def _plan_segment(self, ts: int) -> None:
-        """Let the next record begin a new segment, unless the current one is empty; call under the mutex."""
-        if self._plan_used or not self._has_segment:
-            # Counted first: an interruption in between must not leave a marker that is written as a line.
-            self._markers += 1
-            self._queue.append((ts, b"", b"", None))
-            self._plan_count += 1
-            self._plan_bytes = _SEGMENT_BOUND
-            self._plan_used = False
-            self._has_segment = True
-        self._midnight_ns = (ts // _DAY_NS + 1) * _DAY_NS
 
     def _refusal(self) -> AuditError:
         if self._state == "poisoned":
@@ -522,12 +458,12 @@ class WriteAheadLog:
             raise self._refusal()
 
     def _wait_written(self, level: Level, seq: int) -> None:
-        if level == _WRITTEN or (self._overflow == "wait" and self._queued_bytes > self._buffer_bytes):
+        if level == _WRITTEN or (self._overflow == "wait" and self._queue.bytes > self._buffer_bytes):
             self._write_out(seq)
 
     def _join_async(self, level: Level) -> asyncio.Future[None] | None:
         """A future that ends with the record's batch; call under the mutex, on the event loop."""
-        if level == _BUFFERED and self._queued_bytes <= self._buffer_bytes:
+        if level == _BUFFERED and self._queue.bytes <= self._buffer_bytes:
             if self._flusher_idle:
                 self._kick()
             return None
@@ -602,7 +538,7 @@ class WriteAheadLog:
         """Hand the queue to the kernel, unless somebody already did so up to *seq*."""
         try:
             while self._written < seq:
-                if self._markers:
+                if self._queue.markers:
                     with self._sync, self._io:
                         self._drain()
                 else:
@@ -623,33 +559,29 @@ class WriteAheadLog:
         with self._mutex:
             if self._state == "poisoned":
                 raise self._refusal()
-            if self._markers and not may_rotate:
+            queue = self._queue
+            if queue.markers and not may_rotate:
                 return
-            if self._dropped:
+            if queue.has_dropped:
                 self._enqueue_gap()
-            items = self._queue
-            if not items:
+            if not queue.items:
                 return
-            first, markers, plan = self._base, self._markers, self._plan_count
-            bounded, self._queued_bytes = self._queued_bytes, 0
-            self._markers = 0
-            self._queue, self._base = [], first + len(items)
+            taken = queue.take()
             # Whoever joins from here on waits for the next write.
             waiting = self._written_batch if self._written_batch.led else None
             if waiting is not None:
                 self._writing, self._written_batch = waiting, Batch()
-        if markers:
-            self._write_segments(items, first)
-        written = 0 if markers else self._write_lines(items, first)
+        if taken.begins_segments:
+            self._write_segments(taken.items, taken.first)
+            written = 0
+        else:
+            written = self._write_lines(taken.items, taken.first)
         if waiting is not None:
             waiting.finish(None)
-        if not markers:
-            with self._mutex:
-                # Give back what the bounds asked for too much, so that segments fill up.
-                if plan == self._plan_count:
-                    self._plan_bytes -= bounded - written
+        with self._mutex:
+            queue.give_back(taken, written)
 
-    def _write_segments(self, items: Sequence[_Item], first: int) -> None:
+    def _write_segments(self, items: Sequence[Item], first: int) -> None:
         """Write *items*, beginning a segment wherever one was planned."""
         start = 0
         for index, item in enumerate(items):
@@ -661,21 +593,11 @@ class WriteAheadLog:
 
     def _enqueue_gap(self) -> None:
         """Count the dropped records in a record of their own; call under the mutex."""
-        details = {
-            "dropped": sum(self._dropped.values()),
-            "first_ts_ns": self._dropped_ts[0],
-            "last_ts_ns": self._dropped_ts[1],
-            "types": self._dropped,
-        }
-        self._dropped, self._dropped_ts = {}, (0, 0)
         middle = self._middle(RecordType.GAP, "", "journal")
-        body = encode_details(details)
-        bound = len(middle) + len(body) + LINE_OVERHEAD
-        self._queue.append((self._clock.now_ns(), middle, body, None))
-        self._plan_bytes += bound
-        self._queued_bytes += bound
+        body = encode_details(self._queue.gap_details())
+        self._queue.add_gap(self._clock.now_ns(), middle, body, len(middle) + len(body) + LINE_OVERHEAD)
 
-    def _write_lines(self, items: Sequence[_Item], first: int) -> int:
+    def _write_lines(self, items: Sequence[Item], first: int) -> int:
         """Write *items* as lines from sequence *first* into the current segment; return their bytes."""
         if not items:
             return 0
@@ -804,7 +726,7 @@ class WriteAheadLog:
             while self._state == "open" and not self._stopping:
                 with self._mutex:
                     # A batch that is led has waiters: whatever became of their leader, they are served.
-                    pending = self._batch.led or self._base + len(self._queue) - 1 > self._durable
+                    pending = self._batch.led or self._queue.last_seq > self._durable
                     idle = self._flusher_idle = not (pending or self._wanted or self._segment.filler_wanted)
                 kicked = self._wake.wait(_IDLE_SECS if idle else _WRITE_WITHIN_SECS)
                 self._wake.clear()
@@ -826,8 +748,8 @@ class WriteAheadLog:
         """One round of the flusher; returns for how many rounds something has been unsynced."""
         if wanted and self._batch.led:
             self._commit()
-        elif self._queue:
-            self._write_out(self._base + len(self._queue) - 1)
+        elif self._queue.items:
+            self._write_out(self._queue.last_seq)
         else:
             self.tick()
         if self._rotated and self._sealer is not None:
@@ -851,9 +773,9 @@ class WriteAheadLog:
         """Rotate if the UTC day of the current segment is over; also done once a second while idle."""
         with self._mutex:
             now = self._clock.now_ns()
-            if self._state != "open" or now < self._midnight_ns or not self._plan_used:
+            if self._state != "open" or not self._queue.day_is_over(now):
                 return
-            self._plan_segment(now)
+            self._queue.plan_segment(now)
         self.sync()
 
     def sync(self) -> None:
@@ -973,7 +895,7 @@ class WriteAheadLog:
         """Go on behind the last record found."""
         self._log_id = found.log_id
         self._frontier = found.frontier
-        self._base = found.first_missing
+        self._queue.take_up(found.first_missing)
         self._written = self._durable = found.first_missing - 1
         self._spare = next(
             (
@@ -991,10 +913,8 @@ class WriteAheadLog:
             return
         self._segment.take_up(home.open(last.name.name, writable=True), last.end)
         if not self._spare:
-            self._has_segment = True
-            self._plan_bytes = last.end
-            self._plan_used = last.last_seq > last.name.first_seq
-            self._midnight_ns = (last.first_ts // _DAY_NS + 1) * _DAY_NS
+            used = last.last_seq > last.name.first_seq
+            self._queue.take_up_segment(last.end, last.first_ts, used=used)
 
     def _start_sealer(self, home: Directory, found: Scan) -> None:
         from holdfast.audit.seal import Sealer  # noqa: PLC0415  a log that is only read needs no sealer

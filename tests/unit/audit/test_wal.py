@@ -418,10 +418,10 @@ def test_rotation_that_is_interrupted_while_planned_writes_no_bad_line():
             super().append(item)
             raise KeyboardInterrupt
 
-    log._queue = Interrupting()
+    log._queue.items = Interrupting()
     with pytest.raises(KeyboardInterrupt):
         log.append("NOTE", {"tag": "lost"})
-    log._queue = list(log._queue)
+    log._queue.items = list(log._queue.items)
     log.sync()
     log.append("NOTE", {"tag": "day 2"})
     log.close()
@@ -576,7 +576,7 @@ def test_followers_and_tasks_are_told_when_their_leader_fails(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         waits = [pool.submit(log.append, "NOTE", {"n": n}) for n in range(6)]
         waits.append(pool.submit(lambda: asyncio.run(log.append_async("NOTE", {}))))
-        while len(log._queue) < 7:
+        while len(log._queue.items) < 7:
             pass
         log._sync.release()
         errors = [wait.exception(timeout=10) for wait in waits]
@@ -737,7 +737,7 @@ def test_full_queue_is_written_out_before_more_is_taken():
     log = simulated(disk, buffer_bytes=2000)
     for count in range(50):
         assert log.append("ECHO", {"tag": str(count) + "x" * 100}, level=Level.BUFFERED) == count + 2
-        assert log._queued_bytes <= 2000
+        assert log._queue.bytes <= 2000
     log.close()
     assert len(lines_on(disk)) == 51
 
