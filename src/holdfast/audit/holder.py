@@ -1,4 +1,4 @@
-"""Who holds a log: a note of the writer's process id, for the one who finds the lock taken.
+"""Why a log is refused to a writer: who holds it, by a note of his process id, or what the disk said.
 
 The lock is flock on the directory; this note under `run/` is only a courtesy. It is no evidence, it is not
 synced, and losing it loses nothing.
@@ -7,13 +7,18 @@ synced, and losing it loses nothing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+from pathlib import Path
 
+from holdfast.audit.segment import NO_SPACE
 from holdfast.audit.storage import Directory
-from holdfast.core.errors import LogHeld
+from holdfast.core.errors import AuditError, DiskFull, LogHeld, LogUnwritable
 
 RUN = "run"
 PID = "pid"
+NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_NO_DIRECTORY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG})
 
 
 def write_pid(home: Directory, pid: int) -> None:
@@ -63,3 +68,15 @@ def read_pid(home: Directory) -> int | None:
     except (OSError, ValueError, OverflowError):
         return None
     return pid if pid > 0 else None
+
+
+def refused_open(directory: Path, why: OSError) -> AuditError:
+    """What a directory that cannot hold the log is told as."""
+    what = f"audit log {str(directory)!r} cannot be opened: {(why.strerror or str(why)).lower()}"
+    if why.errno in NO_SPACE:
+        return DiskFull(what, hint="free space on that volume, then start again")
+    if why.errno in NO_RIGHT | _NO_DIRECTORY:
+        return LogUnwritable(
+            what, hint="give this user the right to write there, or choose another directory"
+        )
+    return AuditError(what, hint="check the disk and the path")

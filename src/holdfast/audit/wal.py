@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
 import os
 import threading
 import weakref
@@ -54,7 +53,7 @@ from holdfast.audit.format import (
     segment_name,
 )
 from holdfast.audit.head import Head, HeadState, read_head
-from holdfast.audit.holder import held, write_pid
+from holdfast.audit.holder import NO_RIGHT, held, refused_open, write_pid
 from holdfast.audit.recovery import Scan, Verdict
 from holdfast.audit.schemas import SCHEMA_VERSION, RecordType
 from holdfast.audit.segment import NO_SPACE, SegmentFile
@@ -62,7 +61,7 @@ from holdfast.audit.storage import Directory, File, LocalStorage, Storage
 from holdfast.audit.tree import Frontier
 from holdfast.audit.waiting import Batch
 from holdfast.core.clock import Clock
-from holdfast.core.errors import AuditError, AuditWriteError, BadInput, DiskFull, LogUnwritable
+from holdfast.core.errors import AuditError, AuditWriteError, BadInput, DiskFull
 
 if TYPE_CHECKING:
     import asyncio
@@ -76,8 +75,6 @@ _WRITE_WITHIN_SECS = 0.01
 _SYNC_EVERY_ROUNDS = 9
 _IDLE_SECS = 1.0
 _OBJECT = ord("{")
-_NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-_NO_DIRECTORY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG})
 
 
 class Level(IntEnum):
@@ -818,23 +815,12 @@ class WriteAheadLog:
             return self._open_in(home)
         except OSError as why:
             self._forget()
-            raise self._refused_open(why) from why
+            raise refused_open(self.directory, why) from why
         except BaseException as why:
             if self._state == "open":
                 self._poison(why)
             self._forget()
             raise
-
-    def _refused_open(self, why: OSError) -> AuditError:
-        """What a directory that cannot hold the log is told as."""
-        what = f"audit log {str(self.directory)!r} cannot be opened: {(why.strerror or str(why)).lower()}"
-        if why.errno in NO_SPACE:
-            return DiskFull(what, hint="free space on that volume, then start again")
-        if why.errno in _NO_RIGHT | _NO_DIRECTORY:
-            return LogUnwritable(
-                what, hint="give this user the right to write there, or choose another directory"
-            )
-        return AuditError(what, hint="check the disk and the path")
 
     def _refuse_to_open(self) -> None:
         if self._ended or self._state == "poisoned" or self._is_forked():
@@ -857,7 +843,7 @@ class WriteAheadLog:
         except AuditError:
             raise
         except BaseException as why:
-            if isinstance(why, OSError) and why.errno in _NO_RIGHT:
+            if isinstance(why, OSError) and why.errno in NO_RIGHT:
                 raise  # nothing was written: the log is as it was
             self._poison(why)
             raise self._refusal() from why
