@@ -126,8 +126,8 @@ def _refuse_unwritable(value: object, path: str, depth: int = MAX_NESTING) -> No
     elif type(value) not in _SCALARS:
         # A struct, a dataclass, an enum member: the encoder writes what it holds, NaN as null and all.
         # Something encoded before is refused here: nobody looked at its bytes.
-        plain = msgspec.to_builtins(value)
-        if isinstance(plain, float | dict | list):
+        plain: object = msgspec.to_builtins(value)
+        if type(plain) in {float, dict, list}:
             _refuse_unwritable(plain, path, depth)
 
 
