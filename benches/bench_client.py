@@ -27,7 +27,8 @@ from holdfast.audit.wal import WriteAheadLog
 from holdfast.breaker.registry import standard_registry
 from holdfast.core.clock import SystemClock
 from holdfast.venues.kalshi import wire
-from holdfast.venues.kalshi.client import AsyncKalshiClient, KalshiClient
+from holdfast.venues.kalshi.blocking import KalshiClient
+from holdfast.venues.kalshi.client import AsyncKalshiClient
 from holdfast.venues.kalshi.signing import Signer
 
 ROUNDS = 9

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from holdfast.execution.router import AsyncOrderRouter, OrderRouter
     from holdfast.execution.strategy import Strategy
     from holdfast.risk.manager import RiskManager
-    from holdfast.venues.kalshi.client import AsyncKalshiClient, KalshiClient
+    from holdfast.venues.kalshi.blocking import KalshiClient
+    from holdfast.venues.kalshi.client import AsyncKalshiClient
 
 _ERRORS = "holdfast.core.errors"
 _DEFAULTS = "holdfast.defaults"
@@ -60,7 +61,7 @@ _HOME = {
     "CircuitBreakerConfig": "holdfast.breaker.config",
     "CircuitBreakerOpenError": _ERRORS,
     "ConfigError": _ERRORS,
-    "KalshiClient": "holdfast.venues.kalshi.client",
+    "KalshiClient": "holdfast.venues.kalshi.blocking",
     "OrderDenied": _ERRORS,
     "OrderRouter": "holdfast.execution.router",
     "RiskManager": "holdfast.risk.manager",

@@ -29,7 +29,8 @@ from holdfast.core.errors import (
     VenueUnreachable,
 )
 from holdfast.core.reasons import Code
-from holdfast.venues.kalshi.client import HOSTS, KalshiClient, _refusal, derive_ws_url, env_options
+from holdfast.venues.kalshi.blocking import KalshiClient, _refusal
+from holdfast.venues.kalshi.client import HOSTS, derive_ws_url, env_options
 
 BALANCE = (200, '{"balance_dollars": "12.50", "updated_ts": 5}')
 
