@@ -10,7 +10,8 @@ A record is one line of UTF-8, its keys always in this order, without spaces bet
 * `synced`: the highest sequence covered by a completed fdatasync when the line was written; always < `seq`.
 * `ts`: UTC, nanoseconds since 1970, as the clock named in the segment's first record told it.
 * `type`, `user`, `component`: strings; `type` is one of `schemas.RecordType` or of a later version.
-* `details`: an object; `schemas` publishes one schema per type. No money as float, no NaN, no infinity.
+* `details`: an object; `schemas` publishes one schema per type. No money as float, no NaN, no infinity; written
+  with at most `MAX_NESTING` objects and lists inside one another.
 
 The leaf of a record, and its entry for tools that follow C2SP, is the whole line without its newline; its
 leaf hash is SHA-256(0x00 || line) and its leaf index is seq - 1. A leaf hash is computed, never stored in the

@@ -295,7 +295,10 @@ def _why_not(content: bytes, expected: int) -> str:
 def _note_own_record(found: Scan, name: SegmentName, facts: LineFacts, line: bytes, offset: int) -> None:
     if facts.type == RecordType.SEGMENT:
         raise _damage(name, facts.seq, offset, "a SEGMENT record inside a segment")
-    named = decode_line(line).details.get("quarantine")
+    try:
+        named = decode_line(line).details.get("quarantine")
+    except BadInput as why:
+        raise _damage(name, facts.seq, offset, str(why)) from why
     if isinstance(named, list):
         found.named_quarantine.update(str(one) for one in cast("list[object]", named))
 
@@ -315,7 +318,7 @@ def _check_first_line(found: Scan, name: SegmentName, facts: LineFacts, line: by
         raise _damage(name, facts.seq, 0, f"the first record is {facts.type}, expected SEGMENT")
     try:
         details = msgspec.convert(decode_line(line).details, SegmentDetails)
-    except msgspec.ValidationError as why:
+    except (BadInput, msgspec.ValidationError) as why:
         raise _damage(name, facts.seq, 0, f"SEGMENT record without its keys: {why}") from why
     if found.log_id not in {"", details.log_id}:
         raise _damage(name, facts.seq, 0, f"log id {details.log_id} is not {found.log_id}")

@@ -1,10 +1,12 @@
 import gzip
 import tracemalloc
+import zlib
 from itertools import product
 from random import Random
 
 import pytest
 from support.crash import LOG, SteppedLog, lines_on
+from support.journal import HandmadeLog
 
 from holdfast.audit import recovery
 from holdfast.audit.format import encode_details, encode_line
@@ -293,3 +295,19 @@ def test_segment_of_many_pieces_reads_as_one(monkeypatch):
         )
         assert found.frontier.root() == expected.frontier.root()
         assert [tail.content for tail in found.tails] == [line[:-9]]
+
+
+@pytest.mark.parametrize("type_", ["SEGMENT", "RECOVERY"])
+def test_record_of_the_log_itself_that_no_reader_takes_apart_is_corruption(tmp_path, type_):
+    """A SEGMENT or RECOVERY record with a right checksum over senseless details is named as damage, not a crash."""
+    log = HandmadeLog(tmp_path / "log")
+    log.segment([("RECOVERY", {"quarantine": []})])
+    log.head()
+    path = tmp_path / "log" / log.name
+    lines = path.read_bytes().splitlines()
+    at = 0 if type_ == "SEGMENT" else 1
+    body = lines[at][18:].replace(b'"details":{', b'"details":{"z":1e999,')
+    lines[at] = b'{"crc":"%08x",%b' % (zlib.crc32(body), body)
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(AuditCorruption, match=f"sequence {at + 1} in"):
+        WriteAheadLog(tmp_path / "log", clock=ManualClock(), seal=False).open()
