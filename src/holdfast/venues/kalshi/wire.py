@@ -12,7 +12,7 @@ Source: research 05, sections 1 and 2; docs.kalshi.com (OpenAPI 3.26, AsyncAPI 2
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 from urllib.parse import quote, urlencode
@@ -44,6 +44,7 @@ ORDERS_PATH = "portfolio/events/orders"
 MAX_PAGE = 1000
 
 T = TypeVar("T")
+W = TypeVar("W")
 
 _TIME_IN_FORCE: Mapping[TimeInForce, str] = {
     TimeInForce.GTC: "good_till_canceled",
@@ -273,8 +274,14 @@ class _Wire(msgspec.Struct, kw_only=True):
     error: Any = None
 
 
+class _PageWire(_Wire, kw_only=True):
+    cursor: str | None = None
+
+    def page(self, rows: list[W], value: Callable[[W], T]) -> Page[T]:
+        return Page([value(row) for row in rows], self.cursor or "")
+
+
 _Decoder = msgspec.json.Decoder
-W = TypeVar("W", bound=_Wire)
 
 
 def decode(decoder: _Decoder[T], body: bytes | bytearray | memoryview | msgspec.Raw, what: str) -> T:
@@ -289,29 +296,35 @@ def decode(decoder: _Decoder[T], body: bytes | bytearray | memoryview | msgspec.
         raise VenueAnswerUnknown(f"{what} cannot be read: {str(error)[:200]}") from None
 
 
-def _answer(decoder: _Decoder[W], body: bytes, what: str) -> W:
-    wire = decode(decoder, body, what)
-    if wire.error is not None:
-        raise VenueAnswerUnknown(f"{what} carries an error: {_text(wire.error)}")
-    return wire
+class _Reader(Generic[W]):
+    """Reads one kind of answer: first its shape, then what its texts mean.
+
+    Args:
+        what: Its name in an error.
+        shape: The fields it must have.
+    """
+
+    def __init__(self, what: str, shape: type[W]) -> None:
+        self._what = what
+        self._decoder = _Decoder(shape)
+
+    def read(self, body: bytes | msgspec.Raw, value: Callable[[W], T]) -> T:
+        """What *value* makes of the answer.
+
+        Raises:
+            VenueAnswerUnknown: It cannot be read, carries an error, or *value* finds what cannot be.
+        """
+        wire = decode(self._decoder, body, self._what)
+        if isinstance(wire, _Wire) and wire.error is not None:
+            raise VenueAnswerUnknown(f"{self._what} carries an error: {_text(wire.error)}")
+        try:
+            return value(wire)
+        except (BadInput, ValueError, OverflowError) as error:
+            raise VenueAnswerUnknown(f"{self._what} cannot be read: {_text(error)}") from None
 
 
 def _text(value: Any) -> str:
     return "".join(char if char.isprintable() else "?" for char in str(value))[:200]
-
-
-class reading:  # noqa: N801  used as a statement, like `contextlib.suppress`
-    """Turns what a value's text can be wrong about into `VenueAnswerUnknown`."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, BadInput | ValueError | OverflowError):
-            raise VenueAnswerUnknown(f"{self.what} cannot be read: {_text(error)}") from None
 
 
 def _time_ns(text: str | None) -> int:
@@ -323,6 +336,11 @@ def _time_ns(text: str | None) -> int:
         moment = moment.replace(tzinfo=UTC)
     whole = int(moment.replace(microsecond=0).timestamp())
     return whole * _NANOS_PER_SEC + moment.microsecond * 1000
+
+
+def _moment_ns(ts_ms: int | None, text: str | None) -> int:
+    """A time told in milliseconds, else as text, in UTC ns."""
+    return ts_ms * _NANOS_PER_MS if ts_ms is not None else _time_ns(text)
 
 
 def _positive_qty(text: str, what: str) -> QtyE2:
@@ -392,37 +410,37 @@ class _CreatedWire(_Wire, kw_only=True):
     ts_ms: int = 0
 
 
-_CREATED = _Decoder(_CreatedWire)
+_CREATED = _Reader("acknowledgement", _CreatedWire)
 
 
 def parse_created(body: bytes, client_order_id: str) -> Ack:
     """The acknowledgement of the order *client_order_id*."""
-    wire = _answer(_CREATED, body, "acknowledgement")
-    with reading("acknowledgement"):
-        if not wire.order_id:
-            raise BadInput("order_id is empty")
-        if wire.client_order_id and wire.client_order_id != client_order_id:
-            raise BadInput(f"it is for another order, {wire.client_order_id[:80]!r}")
-        return Ack(
-            order_id=wire.order_id,
-            filled=_positive_qty(wire.fill_count, "fill_count"),
-            remaining=_positive_qty(wire.remaining_count, "remaining_count"),
-            ts_ns=wire.ts_ms * _NANOS_PER_MS,
-        )
+    return _CREATED.read(body, lambda wire: _ack(wire, client_order_id))
+
+
+def _ack(wire: _CreatedWire, client_order_id: str) -> Ack:
+    if not wire.order_id:
+        raise BadInput("order_id is empty")
+    if wire.client_order_id and wire.client_order_id != client_order_id:
+        raise BadInput(f"it is for another order, {wire.client_order_id[:80]!r}")
+    return Ack(
+        order_id=wire.order_id,
+        filled=_positive_qty(wire.fill_count, "fill_count"),
+        remaining=_positive_qty(wire.remaining_count, "remaining_count"),
+        ts_ns=wire.ts_ms * _NANOS_PER_MS,
+    )
 
 
 class _CanceledWire(_Wire, kw_only=True):
     reduced_by: str
 
 
-_CANCELED = _Decoder(_CanceledWire)
+_CANCELED = _Reader("cancel answer", _CanceledWire)
 
 
 def parse_canceled(body: bytes) -> Canceled:
     """What a cancel took off the book."""
-    wire = _answer(_CANCELED, body, "cancel answer")
-    with reading("cancel answer"):
-        return Canceled(released=_positive_qty(wire.reduced_by, "reduced_by"))
+    return _CANCELED.read(body, lambda wire: Canceled(released=_positive_qty(wire.reduced_by, "reduced_by")))
 
 
 class _OrderWire(msgspec.Struct, kw_only=True):
@@ -451,9 +469,6 @@ def _order(wire: _OrderWire) -> VenueOrder:
         status = OrderStatus.EXPIRED
     if not wire.order_id:
         raise BadInput("order_id is empty")
-    created_ns = (
-        wire.created_ts_ms * _NANOS_PER_MS if wire.created_ts_ms is not None else _time_ns(wire.created_time)
-    )
     return VenueOrder(
         order_id=wire.order_id,
         client_order_id=wire.client_order_id or "",
@@ -464,7 +479,7 @@ def _order(wire: _OrderWire) -> VenueOrder:
         leaves=_positive_qty(wire.remaining_count_fp, "remaining_count_fp"),
         initial=_positive_qty(wire.initial_count_fp, "initial_count_fp"),
         status=status,
-        created_ns=created_ns,
+        created_ns=_moment_ns(wire.created_ts_ms, wire.created_time),
     )
 
 
@@ -472,35 +487,28 @@ class _OneOrder(_Wire, kw_only=True):
     order: _OrderWire
 
 
-class _Orders(_Wire, kw_only=True):
+class _Orders(_PageWire, kw_only=True):
     orders: list[_OrderWire]
-    cursor: str | None = None
 
 
-_ONE_ORDER = _Decoder(_OneOrder)
-_ORDERS = _Decoder(_Orders)
-_STREAM_ORDER = _Decoder(_OrderWire)
+_ONE_ORDER = _Reader("order", _OneOrder)
+_ORDERS = _Reader("orders", _Orders)
+_STREAM_ORDER = _Reader("order message", _OrderWire)
 
 
 def parse_order(body: bytes) -> VenueOrder:
     """One order."""
-    wire = _answer(_ONE_ORDER, body, "order")
-    with reading("order"):
-        return _order(wire.order)
+    return _ONE_ORDER.read(body, lambda wire: _order(wire.order))
 
 
 def parse_orders(body: bytes) -> Page[VenueOrder]:
     """A page of orders."""
-    wire = _answer(_ORDERS, body, "orders")
-    with reading("orders"):
-        return Page([_order(order) for order in wire.orders], wire.cursor or "")
+    return _ORDERS.read(body, lambda wire: wire.page(wire.orders, _order))
 
 
 def parse_stream_order(msg: bytes | msgspec.Raw) -> VenueOrder:
     """One order as the user_orders channel tells it."""
-    wire = decode(_STREAM_ORDER, msg, "order message")
-    with reading("order message"):
-        return _order(wire)
+    return _STREAM_ORDER.read(msg, _order)
 
 
 class _FillWire(msgspec.Struct, kw_only=True):
@@ -536,31 +544,26 @@ def _fill(wire: _FillWire) -> Fill:
         qty=qty,
         fee=parse_money(wire.fee_cost, "fee_cost"),
         is_taker=wire.is_taker,
-        ts_ns=wire.ts_ms * _NANOS_PER_MS if wire.ts_ms is not None else _time_ns(wire.created_time),
+        ts_ns=_moment_ns(wire.ts_ms, wire.created_time),
     )
 
 
-class _Fills(_Wire, kw_only=True):
+class _Fills(_PageWire, kw_only=True):
     fills: list[_FillWire]
-    cursor: str | None = None
 
 
-_FILLS = _Decoder(_Fills)
-_STREAM_FILL = _Decoder(_FillWire)
+_FILLS = _Reader("fills", _Fills)
+_STREAM_FILL = _Reader("fill message", _FillWire)
 
 
 def parse_fills(body: bytes) -> Page[Fill]:
     """A page of our fills."""
-    wire = _answer(_FILLS, body, "fills")
-    with reading("fills"):
-        return Page([_fill(fill) for fill in wire.fills], wire.cursor or "")
+    return _FILLS.read(body, lambda wire: wire.page(wire.fills, _fill))
 
 
 def parse_stream_fill(msg: bytes | msgspec.Raw) -> Fill:
     """One of our fills as the fill channel tells it."""
-    wire = decode(_STREAM_FILL, msg, "fill message")
-    with reading("fill message"):
-        return _fill(wire)
+    return _STREAM_FILL.read(msg, _fill)
 
 
 class _TradeWire(msgspec.Struct, kw_only=True):
@@ -586,31 +589,26 @@ def _trade(wire: _TradeWire) -> PublicTrade:
         yes_price=_yes_price(wire.yes_price_dollars),
         qty=_positive_qty(wire.count_fp, "count_fp"),
         taker_side=book_side(wire.taker_book_side, wire.taker_outcome_side, wire.taker_side, "buy"),
-        ts_ns=wire.ts_ms * _NANOS_PER_MS if wire.ts_ms is not None else _time_ns(wire.created_time),
+        ts_ns=_moment_ns(wire.ts_ms, wire.created_time),
     )
 
 
-class _Trades(_Wire, kw_only=True):
+class _Trades(_PageWire, kw_only=True):
     trades: list[_TradeWire]
-    cursor: str | None = None
 
 
-_TRADES = _Decoder(_Trades)
-_STREAM_TRADE = _Decoder(_TradeWire)
+_TRADES = _Reader("trades", _Trades)
+_STREAM_TRADE = _Reader("trade message", _TradeWire)
 
 
 def parse_trades(body: bytes) -> Page[PublicTrade]:
     """A page of public trades."""
-    wire = _answer(_TRADES, body, "trades")
-    with reading("trades"):
-        return Page([_trade(trade) for trade in wire.trades], wire.cursor or "")
+    return _TRADES.read(body, lambda wire: wire.page(wire.trades, _trade))
 
 
 def parse_stream_trade(msg: bytes | msgspec.Raw) -> PublicTrade:
     """A public trade as the trade channel tells it."""
-    wire = decode(_STREAM_TRADE, msg, "trade message")
-    with reading("trade message"):
-        return _trade(wire)
+    return _STREAM_TRADE.read(msg, _trade)
 
 
 class _BalanceWire(_Wire, kw_only=True):
@@ -618,17 +616,19 @@ class _BalanceWire(_Wire, kw_only=True):
     updated_ts: int = 0
 
 
-_BALANCE = _Decoder(_BalanceWire)
+_BALANCE = _Reader("balance", _BalanceWire)
+
+
+def _balance(wire: _BalanceWire) -> Balance:
+    return Balance(
+        balance=parse_money(wire.balance_dollars, "balance_dollars"),
+        updated_ns=wire.updated_ts * _NANOS_PER_SEC,
+    )
 
 
 def parse_balance(body: bytes) -> Balance:
     """Cash available; the integer `balance` beside it is never read."""
-    wire = _answer(_BALANCE, body, "balance")
-    with reading("balance"):
-        return Balance(
-            balance=parse_money(wire.balance_dollars, "balance_dollars"),
-            updated_ns=wire.updated_ts * _NANOS_PER_SEC,
-        )
+    return _BALANCE.read(body, _balance)
 
 
 class _PositionWire(msgspec.Struct, kw_only=True):
@@ -639,35 +639,30 @@ class _PositionWire(msgspec.Struct, kw_only=True):
     fees_paid_dollars: str | None = None
 
 
-class _Positions(_Wire, kw_only=True):
+class _Positions(_PageWire, kw_only=True):
     market_positions: list[_PositionWire]
-    cursor: str | None = None
 
 
-_POSITIONS = _Decoder(_Positions)
+_POSITIONS = _Reader("positions", _Positions)
 
 
 def _money_or_none(text: str | None, what: str) -> MoneyE6 | None:
     return None if text is None else parse_money(text, what)
 
 
+def _position(wire: _PositionWire) -> Position:
+    return Position(
+        ticker=wire.ticker,
+        quantity=parse_qty(wire.position_fp, "position_fp"),
+        exposure=_money_or_none(wire.market_exposure_dollars, "market_exposure_dollars"),
+        realized_pnl=_money_or_none(wire.realized_pnl_dollars, "realized_pnl_dollars"),
+        fees_paid=_money_or_none(wire.fees_paid_dollars, "fees_paid_dollars"),
+    )
+
+
 def parse_positions(body: bytes) -> Page[Position]:
     """A page of positions, flat ones included as the venue lists them."""
-    wire = _answer(_POSITIONS, body, "positions")
-    with reading("positions"):
-        return Page(
-            [
-                Position(
-                    ticker=position.ticker,
-                    quantity=parse_qty(position.position_fp, "position_fp"),
-                    exposure=_money_or_none(position.market_exposure_dollars, "market_exposure_dollars"),
-                    realized_pnl=_money_or_none(position.realized_pnl_dollars, "realized_pnl_dollars"),
-                    fees_paid=_money_or_none(position.fees_paid_dollars, "fees_paid_dollars"),
-                )
-                for position in wire.market_positions
-            ],
-            wire.cursor or "",
-        )
+    return _POSITIONS.read(body, lambda wire: wire.page(wire.market_positions, _position))
 
 
 class _SettlementWire(msgspec.Struct, kw_only=True):
@@ -680,33 +675,28 @@ class _SettlementWire(msgspec.Struct, kw_only=True):
     event_ticker: str = ""
 
 
-class _Settlements(_Wire, kw_only=True):
+class _Settlements(_PageWire, kw_only=True):
     settlements: list[_SettlementWire]
-    cursor: str | None = None
 
 
-_SETTLEMENTS = _Decoder(_Settlements)
+_SETTLEMENTS = _Reader("settlements", _Settlements)
+
+
+def _settlement(wire: _SettlementWire) -> Settlement:
+    return Settlement(
+        ticker=wire.ticker,
+        event_ticker=wire.event_ticker,
+        result=wire.market_result,
+        yes_count=_positive_qty(wire.yes_count_fp, "yes_count_fp"),
+        no_count=_positive_qty(wire.no_count_fp, "no_count_fp"),
+        fee=parse_money(wire.fee_cost, "fee_cost"),
+        settled_ns=_time_ns(wire.settled_time),
+    )
 
 
 def parse_settlements(body: bytes) -> Page[Settlement]:
     """A page of settlements."""
-    wire = _answer(_SETTLEMENTS, body, "settlements")
-    with reading("settlements"):
-        return Page(
-            [
-                Settlement(
-                    ticker=one.ticker,
-                    event_ticker=one.event_ticker,
-                    result=one.market_result,
-                    yes_count=_positive_qty(one.yes_count_fp, "yes_count_fp"),
-                    no_count=_positive_qty(one.no_count_fp, "no_count_fp"),
-                    fee=parse_money(one.fee_cost, "fee_cost"),
-                    settled_ns=_time_ns(one.settled_time),
-                )
-                for one in wire.settlements
-            ],
-            wire.cursor or "",
-        )
+    return _SETTLEMENTS.read(body, lambda wire: wire.page(wire.settlements, _settlement))
 
 
 class _StatusWire(_Wire, kw_only=True):
@@ -714,13 +704,16 @@ class _StatusWire(_Wire, kw_only=True):
     trading_active: bool
 
 
-_STATUS = _Decoder(_StatusWire)
+_STATUS = _Reader("exchange status", _StatusWire)
+
+
+def _status(wire: _StatusWire) -> ExchangeStatus:
+    return ExchangeStatus(exchange_active=wire.exchange_active, trading_active=wire.trading_active)
 
 
 def parse_status(body: bytes) -> ExchangeStatus:
     """Whether the venue is up and trades."""
-    wire = _answer(_STATUS, body, "exchange status")
-    return ExchangeStatus(exchange_active=wire.exchange_active, trading_active=wire.trading_active)
+    return _STATUS.read(body, _status)
 
 
 class _RangeWire(msgspec.Struct, kw_only=True):
@@ -794,27 +787,22 @@ class _OneMarket(_Wire, kw_only=True):
     market: _MarketWire
 
 
-class _Markets(_Wire, kw_only=True):
+class _Markets(_PageWire, kw_only=True):
     markets: list[_MarketWire]
-    cursor: str | None = None
 
 
-_ONE_MARKET = _Decoder(_OneMarket)
-_MARKETS = _Decoder(_Markets)
+_ONE_MARKET = _Reader("market", _OneMarket)
+_MARKETS = _Reader("markets", _Markets)
 
 
 def parse_market(body: bytes) -> Market:
     """One market."""
-    wire = _answer(_ONE_MARKET, body, "market")
-    with reading("market"):
-        return _market(wire.market)
+    return _ONE_MARKET.read(body, lambda wire: _market(wire.market))
 
 
 def parse_markets(body: bytes) -> Page[Market]:
     """A page of markets."""
-    wire = _answer(_MARKETS, body, "markets")
-    with reading("markets"):
-        return Page([_market(market) for market in wire.markets], wire.cursor or "")
+    return _MARKETS.read(body, lambda wire: wire.page(wire.markets, _market))
 
 
 class _EventWire(msgspec.Struct, kw_only=True):
@@ -827,17 +815,20 @@ class _OneEvent(_Wire, kw_only=True):
     event: _EventWire
 
 
-_ONE_EVENT = _Decoder(_OneEvent)
+_ONE_EVENT = _Reader("event", _OneEvent)
 
 
-def parse_event(body: bytes) -> EventFacts:
-    """One event."""
-    wire = _answer(_ONE_EVENT, body, "event").event
+def _event(wire: _EventWire) -> EventFacts:
     return EventFacts(
         event_ticker=wire.event_ticker,
         series_ticker=wire.series_ticker,
         mutually_exclusive=wire.mutually_exclusive,
     )
+
+
+def parse_event(body: bytes) -> EventFacts:
+    """One event."""
+    return _ONE_EVENT.read(body, lambda wire: _event(wire.event))
 
 
 class _SeriesWire(msgspec.Struct, kw_only=True):
@@ -849,19 +840,21 @@ class _OneSeries(_Wire, kw_only=True):
     series: _SeriesWire
 
 
-_ONE_SERIES = _Decoder(_OneSeries)
+_ONE_SERIES = _Reader("series", _OneSeries)
+
+
+def _series(wire: _SeriesWire) -> SeriesFees:
+    schedule = KalshiFees.of(wire.fee_type, wire.fee_multiplier)
+    maker_rate = MAKER_RATES_E4[schedule.fee_type]
+    return SeriesFees(
+        taker_fee_ppm=_ppm(TAKER_RATE_E4, schedule.multiplier_e4),
+        maker_fee_ppm=_ppm(maker_rate, schedule.multiplier_e4),
+    )
 
 
 def parse_series(body: bytes) -> SeriesFees:
     """What one series charges; `flat`, for which no amount is published, is unreadable."""
-    wire = _answer(_ONE_SERIES, body, "series").series
-    with reading("series"):
-        schedule = KalshiFees.of(wire.fee_type, wire.fee_multiplier)
-        maker_rate = MAKER_RATES_E4[schedule.fee_type]
-        return SeriesFees(
-            taker_fee_ppm=_ppm(TAKER_RATE_E4, schedule.multiplier_e4),
-            maker_fee_ppm=_ppm(maker_rate, schedule.multiplier_e4),
-        )
+    return _ONE_SERIES.read(body, lambda wire: _series(wire.series))
 
 
 def _ppm(rate_e4: int, multiplier_e4: int) -> int:
@@ -899,7 +892,7 @@ class _BookWire(_Wire, kw_only=True):
     orderbook_fp: _Sides
 
 
-_BOOK = _Decoder(_BookWire)
+_BOOK = _Reader("order book", _BookWire)
 
 
 def read_pairs(pairs: _Pairs | None) -> list[tuple[PriceE4, QtyE2]]:
@@ -917,18 +910,20 @@ def read_pairs(pairs: _Pairs | None) -> list[tuple[PriceE4, QtyE2]]:
     return [(price, qty) for price, qty in levels.items() if qty]
 
 
+def _book(wire: _Sides, ticker: str, alive_ns: int) -> Book:
+    bids = sorted(read_pairs(wire.yes_dollars), reverse=True)
+    asks = sorted((complement(price), qty) for price, qty in read_pairs(wire.no_dollars))
+    return Book(
+        ticker=ticker,
+        bids=tuple(Level(price, qty) for price, qty in bids),
+        asks=tuple(Level(price, qty) for price, qty in asks),
+        alive_ns=alive_ns,
+    )
+
+
 def parse_book(body: bytes, ticker: str, alive_ns: int) -> Book:
     """A book on the YES leg: a NO bid at q is an ask at 1 - q."""
-    wire = _answer(_BOOK, body, "order book").orderbook_fp
-    with reading("order book"):
-        bids = sorted(read_pairs(wire.yes_dollars), reverse=True)
-        asks = sorted((complement(price), qty) for price, qty in read_pairs(wire.no_dollars))
-        return Book(
-            ticker=ticker,
-            bids=tuple(Level(price, qty) for price, qty in bids),
-            asks=tuple(Level(price, qty) for price, qty in asks),
-            alive_ns=alive_ns,
-        )
+    return _BOOK.read(body, lambda wire: _book(wire.orderbook_fp, ticker, alive_ns))
 
 
 # --- the stream -------------------------------------------------------------------------------------------
@@ -1001,7 +996,7 @@ class _LifecycleWire(msgspec.Struct, kw_only=True):
     ts_ms: int | None = None
 
 
-_LIFECYCLE = _Decoder(_LifecycleWire)
+_LIFECYCLE = _Reader("lifecycle message", _LifecycleWire)
 _LIFECYCLE_STATUS: Mapping[str, str] = {
     "created": "initialized",
     "activated": "active",
@@ -1010,9 +1005,7 @@ _LIFECYCLE_STATUS: Mapping[str, str] = {
 }
 
 
-def parse_lifecycle(msg: bytes | msgspec.Raw) -> MarketChanged:
-    """A market's change; an event type without a market status is passed on under its own name."""
-    wire = decode(_LIFECYCLE, msg, "lifecycle message")
+def _market_changed(wire: _LifecycleWire) -> MarketChanged:
     seconds = wire.settled_ts or wire.determination_ts or 0
     return MarketChanged(
         ticker=wire.market_ticker,
@@ -1020,3 +1013,8 @@ def parse_lifecycle(msg: bytes | msgspec.Raw) -> MarketChanged:
         result=wire.result or "",
         ts_ns=wire.ts_ms * _NANOS_PER_MS if wire.ts_ms is not None else seconds * _NANOS_PER_SEC,
     )
+
+
+def parse_lifecycle(msg: bytes | msgspec.Raw) -> MarketChanged:
+    """A market's change; an event type without a market status is passed on under its own name."""
+    return _LIFECYCLE.read(msg, _market_changed)
