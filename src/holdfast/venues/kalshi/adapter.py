@@ -31,10 +31,10 @@ from holdfast.execution.venue import (
     VenueOrder,
 )
 from holdfast.risk.gate import Admission
-from holdfast.venues.kalshi import wire
 from holdfast.venues.kalshi.paging import all_pages, each_item
 from holdfast.venues.kalshi.stream import KalshiStream
 from holdfast.venues.kalshi.transport import PlacePermit
+from holdfast.venues.kalshi.values import DEAREST_FEES, EventFacts, Market, Page, SeriesFees
 
 if TYPE_CHECKING:
     from holdfast.venues.kalshi.client import AsyncKalshiClient
@@ -58,8 +58,8 @@ class KalshiVenue:
         self.client = client
         self._venue_clock = venue_clock
         self._stream: KalshiStream | None = None
-        self._events: dict[str, wire.EventFacts | None] = {}
-        self._fees: dict[str, wire.SeriesFees] = {}
+        self._events: dict[str, EventFacts | None] = {}
+        self._fees: dict[str, SeriesFees] = {}
 
     def placement_permit(self, ticker: str, *, reducing: bool) -> PlacementPermit:
         """Leave of the breakers to place one order; see `AsyncKalshiClient.placement_permit`."""
@@ -134,10 +134,10 @@ class KalshiVenue:
                 raise
             raise VenueRejected(str(rejected), code="not_found", status=404) from None
         event = await self._event(market.event_ticker, regardless=regardless)
-        fees = wire.DEAREST_FEES
+        fees = DEAREST_FEES
         if event is not None:
             fees = await self._series(event.series_ticker, regardless=regardless)
-        return wire.instrument(market, event, fees)
+        return _rules(market, event, fees)
 
     async def book(self, ticker: str) -> Book:
         """A fresh snapshot of one book."""
@@ -190,7 +190,7 @@ class KalshiVenue:
 
     async def _orders_page(
         self, ticker: str, cursor: str | None, *, min_ts: int | None, is_historical: bool
-    ) -> wire.Page[VenueOrder]:
+    ) -> Page[VenueOrder]:
         try:
             return await self.client.get_orders(
                 ticker=ticker,
@@ -202,10 +202,10 @@ class KalshiVenue:
         except VenueRejected as rejected:
             # An account without an archive may have no such page at all.
             if is_historical and rejected.status == 404:
-                return wire.Page([], "")
+                return Page([], "")
             raise
 
-    async def _event(self, event_ticker: str, *, regardless: bool) -> wire.EventFacts | None:
+    async def _event(self, event_ticker: str, *, regardless: bool) -> EventFacts | None:
         """The facts of an event, asked once; None where the venue does not describe it."""
         if not event_ticker:
             return None
@@ -218,7 +218,7 @@ class KalshiVenue:
                 self._events[event_ticker] = None
         return self._events[event_ticker]
 
-    async def _series(self, series_ticker: str, *, regardless: bool) -> wire.SeriesFees:
+    async def _series(self, series_ticker: str, *, regardless: bool) -> SeriesFees:
         """The fees of a series, asked once; the dearest published ones where the venue does not describe it."""
         if series_ticker not in self._fees:
             try:
@@ -228,7 +228,7 @@ class KalshiVenue:
             except VenueRejected as rejected:
                 if rejected.status != 404:
                     raise
-                self._fees[series_ticker] = wire.DEAREST_FEES
+                self._fees[series_ticker] = DEAREST_FEES
         return self._fees[series_ticker]
 
 
@@ -237,3 +237,21 @@ async def _one_after_another(before: KalshiStream | None, stream: KalshiStream) 
         await before.close()
     async for event in stream.events():
         yield event
+
+
+def _rules(market: Market, event: EventFacts | None, fees: SeriesFees) -> Instrument:
+    """The rules of *market*; without its event, markets of one event are taken to be independent."""
+    return Instrument(
+        venue="kalshi",
+        ticker=market.ticker,
+        event=market.event_ticker,
+        event_exclusive=event is not None and event.mutually_exclusive,
+        price_ranges=market.price_ranges,
+        qty_step=market.qty_step,
+        taker_fee_ppm=fees.taker_fee_ppm,
+        maker_fee_ppm=fees.maker_fee_ppm,
+        is_open=market.status == "active",
+        close_ns=market.close_ns,
+        status=market.status,
+        result=market.result,
+    )

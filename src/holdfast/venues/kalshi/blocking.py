@@ -34,10 +34,9 @@ from holdfast.core.errors import (
 from holdfast.core.orders import Fill
 from holdfast.core.reasons import Code, RejectReason
 from holdfast.execution.venue import Book, CancelAnswer, PublicTrade, VenueOrder
-from holdfast.venues.kalshi import wire
 from holdfast.venues.kalshi.adapter import KalshiVenue
 from holdfast.venues.kalshi.client import DEFAULT_TIMEOUT_SECS, HOSTS, AsyncKalshiClient, env_options
-from holdfast.venues.kalshi.wire import Page
+from holdfast.venues.kalshi.values import Balance, ExchangeStatus, Market, Page, Position, Settlement
 
 CLOSE_SECS: Final = 5.0
 """How long `close` waits for the thread to end."""
@@ -131,7 +130,7 @@ class KalshiClient:
 
     # --- the five methods of the contract -------------------------------------------------------------------
 
-    def get_market_data(self, ticker: str) -> wire.Market:
+    def get_market_data(self, ticker: str) -> Market:
         """One market with its best prices and sizes."""
         return self.run(self.client.get_market_data(ticker))
 
@@ -174,7 +173,7 @@ class KalshiClient:
             return result.response
         raise _refusal(outcome, self.client.breaker, refusal_of(result))
 
-    def get_balance(self) -> wire.Balance:
+    def get_balance(self) -> Balance:
         """Cash available."""
         return self.run(self.client.get_balance())
 
@@ -187,7 +186,7 @@ class KalshiClient:
         tickers: str | None = None,
         limit: int = 100,
         cursor: str | None = None,
-    ) -> Page[wire.Market]:
+    ) -> Page[Market]:
         """A page of markets; filters as `AsyncKalshiClient.get_markets`."""
         return self.run(
             self.client.get_markets(
@@ -200,17 +199,17 @@ class KalshiClient:
             )
         )
 
-    def get_market(self, ticker: str) -> wire.Market:
+    def get_market(self, ticker: str) -> Market:
         """One market."""
         return self.run(self.client.get_market(ticker))
 
     # --- the rest -------------------------------------------------------------------------------------------
 
-    def list_markets(self, *, status: str | None = "open") -> list[wire.Market]:
+    def list_markets(self, *, status: str | None = "open") -> list[Market]:
         """Every market, all pages."""
         return self.run(self.client.list_markets(status=status))
 
-    def get_exchange_status(self) -> wire.ExchangeStatus:
+    def get_exchange_status(self) -> ExchangeStatus:
         """Whether the venue is up and trades."""
         return self.run(self.client.get_exchange_status())
 
@@ -222,7 +221,7 @@ class KalshiClient:
         """A page of public trades; filters as `AsyncKalshiClient.get_trades`."""
         return self.run(self.client.get_trades(**filters))
 
-    def get_positions(self, **filters: Any) -> Page[wire.Position]:
+    def get_positions(self, **filters: Any) -> Page[Position]:
         """A page of positions."""
         return self.run(self.client.get_positions(**filters))
 
@@ -238,7 +237,7 @@ class KalshiClient:
         """One order by the venue's id."""
         return self.run(self.client.get_order(order_id))
 
-    def get_settlements(self, **filters: Any) -> Page[wire.Settlement]:
+    def get_settlements(self, **filters: Any) -> Page[Settlement]:
         """A page of settlements."""
         return self.run(self.client.get_settlements(**filters))
 

@@ -49,7 +49,7 @@ from holdfast.execution.venue import (
     VenueOrder,
 )
 from holdfast.risk.gate import Admission
-from holdfast.venues.kalshi import wire
+from holdfast.venues.kalshi import requests, wire
 from holdfast.venues.kalshi.adapter import KalshiVenue
 from holdfast.venues.kalshi.paging import all_pages
 from holdfast.venues.kalshi.signing import Signer
@@ -62,7 +62,16 @@ from holdfast.venues.kalshi.transport import (
     Transport,
     split_base_url,
 )
-from holdfast.venues.kalshi.wire import ORDERS_PATH, Page
+from holdfast.venues.kalshi.values import (
+    Balance,
+    EventFacts,
+    ExchangeStatus,
+    Market,
+    Page,
+    Position,
+    SeriesFees,
+    Settlement,
+)
 
 HOSTS: Final[Mapping[str, tuple[str, str]]] = {
     "demo": (
@@ -191,21 +200,21 @@ class AsyncKalshiClient:
     # --- public reads ---------------------------------------------------------------------------------------
     # `regardless`: asked although the breaker is open; the outcome still counts. For reconciliation and exits.
 
-    async def get_exchange_status(self) -> wire.ExchangeStatus:
+    async def get_exchange_status(self) -> ExchangeStatus:
         """Whether the venue is up and trades."""
         return await self._read("status", "exchange/status", wire.parse_status, is_private=False)
 
-    async def get_market_data(self, ticker: str) -> wire.Market:
+    async def get_market_data(self, ticker: str) -> Market:
         """One market with its best prices and sizes, as one answer of the venue."""
         return await self.get_market(ticker)
 
-    async def get_market(self, ticker: str, *, regardless: bool = False) -> wire.Market:
+    async def get_market(self, ticker: str, *, regardless: bool = False) -> Market:
         """One market.
 
         Raises:
             VenueRejected: No such market, code "not_found".
         """
-        endpoint = f"markets/{wire.segment(ticker, 'ticker')}"
+        endpoint = f"markets/{requests.segment(ticker, 'ticker')}"
         return await self._read(
             "markets", endpoint, wire.parse_market, is_private=False, regardless=regardless
         )
@@ -219,7 +228,7 @@ class AsyncKalshiClient:
         tickers: str | None = None,
         limit: int = 100,
         cursor: str | None = None,
-    ) -> Page[wire.Market]:
+    ) -> Page[Market]:
         """A page of markets.
 
         Args:
@@ -230,7 +239,7 @@ class AsyncKalshiClient:
             limit: 1 to 1,000.
             cursor: Of the page before.
         """
-        query = wire.query(
+        query = requests.query(
             limit=limit,
             cursor=cursor or None,
             status=status,
@@ -240,20 +249,20 @@ class AsyncKalshiClient:
         )
         return await self._read("markets", "markets", wire.parse_markets, query=query, is_private=False)
 
-    async def list_markets(self, *, status: str | None = "open") -> list[wire.Market]:
+    async def list_markets(self, *, status: str | None = "open") -> list[Market]:
         """Every market, all pages."""
         return await all_pages(
-            lambda cursor: self.get_markets(status=status, limit=wire.MAX_PAGE, cursor=cursor)
+            lambda cursor: self.get_markets(status=status, limit=requests.MAX_PAGE, cursor=cursor)
         )
 
-    async def get_event(self, event_ticker: str, *, regardless: bool = False) -> wire.EventFacts:
+    async def get_event(self, event_ticker: str, *, regardless: bool = False) -> EventFacts:
         """What an event says about its markets together."""
-        endpoint = f"events/{wire.segment(event_ticker, 'event')}"
+        endpoint = f"events/{requests.segment(event_ticker, 'event')}"
         return await self._read("events", endpoint, wire.parse_event, is_private=False, regardless=regardless)
 
-    async def get_series_fees(self, series_ticker: str, *, regardless: bool = False) -> wire.SeriesFees:
+    async def get_series_fees(self, series_ticker: str, *, regardless: bool = False) -> SeriesFees:
         """What a series charges."""
-        endpoint = f"series/{wire.segment(series_ticker, 'series')}"
+        endpoint = f"series/{requests.segment(series_ticker, 'series')}"
         return await self._read(
             "series", endpoint, wire.parse_series, is_private=False, regardless=regardless
         )
@@ -263,9 +272,9 @@ class AsyncKalshiClient:
         alive_ns = self.clock.monotonic_ns()
         return await self._read(
             "orderbook",
-            f"markets/{wire.segment(ticker, 'ticker')}/orderbook",
+            f"markets/{requests.segment(ticker, 'ticker')}/orderbook",
             lambda body: wire.parse_book(body, ticker, alive_ns),
-            query=wire.query(depth=depth),
+            query=requests.query(depth=depth),
             is_private=False,
         )
 
@@ -279,20 +288,22 @@ class AsyncKalshiClient:
         cursor: str | None = None,
     ) -> Page[PublicTrade]:
         """A page of public trades, newest first; `min_ts` and `max_ts` are Unix seconds."""
-        query = wire.query(ticker=ticker, min_ts=min_ts, max_ts=max_ts, limit=limit, cursor=cursor or None)
+        query = requests.query(
+            ticker=ticker, min_ts=min_ts, max_ts=max_ts, limit=limit, cursor=cursor or None
+        )
         return await self._read("trades", "markets/trades", wire.parse_trades, query=query, is_private=False)
 
     # --- private reads --------------------------------------------------------------------------------------
 
-    async def get_balance(self, *, regardless: bool = False) -> wire.Balance:
+    async def get_balance(self, *, regardless: bool = False) -> Balance:
         """Cash available."""
         return await self._read("balance", "portfolio/balance", wire.parse_balance, regardless=regardless)
 
     async def get_positions(
-        self, *, limit: int = wire.MAX_PAGE, cursor: str | None = None, regardless: bool = False
-    ) -> Page[wire.Position]:
+        self, *, limit: int = requests.MAX_PAGE, cursor: str | None = None, regardless: bool = False
+    ) -> Page[Position]:
         """A page of positions."""
-        query = wire.query(limit=limit, cursor=cursor or None)
+        query = requests.query(limit=limit, cursor=cursor or None)
         return await self._read(
             "positions", "portfolio/positions", wire.parse_positions, query=query, regardless=regardless
         )
@@ -304,7 +315,7 @@ class AsyncKalshiClient:
         order_id: str | None = None,
         min_ts: int | None = None,
         max_ts: int | None = None,
-        limit: int = wire.MAX_PAGE,
+        limit: int = requests.MAX_PAGE,
         cursor: str | None = None,
         is_historical: bool = False,
         regardless: bool = False,
@@ -313,7 +324,7 @@ class AsyncKalshiClient:
 
         *is_historical* asks the archive, where fills go after the venue's cutoff.
         """
-        query = wire.query(
+        query = requests.query(
             ticker=ticker,
             order_id=order_id,
             min_ts=min_ts,
@@ -336,7 +347,7 @@ class AsyncKalshiClient:
         status: str | None = None,
         min_ts: int | None = None,
         max_ts: int | None = None,
-        limit: int = wire.MAX_PAGE,
+        limit: int = requests.MAX_PAGE,
         cursor: str | None = None,
         is_historical: bool = False,
         regardless: bool = False,
@@ -346,7 +357,7 @@ class AsyncKalshiClient:
         *is_historical* asks the archive, where closed orders go after the venue's cutoff; it knows no *status*
         and no *min_ts*.
         """
-        query = wire.query(
+        query = requests.query(
             ticker=ticker,
             status=None if is_historical else status,
             min_ts=None if is_historical else min_ts,
@@ -368,7 +379,7 @@ class AsyncKalshiClient:
         Raises:
             VenueRejected: The venue does not know it, status 404.
         """
-        endpoint = f"portfolio/orders/{wire.segment(order_id, 'order id')}"
+        endpoint = f"portfolio/orders/{requests.segment(order_id, 'order id')}"
         return await self._read("orders", endpoint, wire.parse_order, regardless=regardless)
 
     async def get_settlements(
@@ -379,9 +390,9 @@ class AsyncKalshiClient:
         limit: int = 100,
         cursor: str | None = None,
         regardless: bool = False,
-    ) -> Page[wire.Settlement]:
+    ) -> Page[Settlement]:
         """A page of settlements, newest first; *min_ts* in Unix seconds."""
-        query = wire.query(ticker=ticker, min_ts=min_ts, limit=limit, cursor=cursor or None)
+        query = requests.query(ticker=ticker, min_ts=min_ts, limit=limit, cursor=cursor or None)
         return await self._read(
             "settlements", "portfolio/settlements", wire.parse_settlements, query=query, regardless=regardless
         )
@@ -423,7 +434,7 @@ class AsyncKalshiClient:
             permit.ignored()
         self._require_key()
         try:
-            body = wire.create_body(intent)
+            body = requests.create_body(intent)
         except BadInput as error:
             permit.ignored()
             return NotSent(reason=str(error))
@@ -440,7 +451,7 @@ class AsyncKalshiClient:
             raise
         call = Call(
             method="POST",
-            endpoint=ORDERS_PATH,
+            endpoint=requests.ORDERS_PATH,
             group="place",
             body=body,
             is_held=False,
@@ -454,9 +465,9 @@ class AsyncKalshiClient:
         self._require_key()
         call = Call(
             method="DELETE",
-            endpoint=f"{ORDERS_PATH}/{wire.segment(order_id, 'order id')}",
+            endpoint=f"{requests.ORDERS_PATH}/{requests.segment(order_id, 'order id')}",
             group="cancel",
-            query=wire.query(ticker=ticker or None),
+            query=requests.query(ticker=ticker or None),
             is_held=False,
             facts={"order_id": order_id},
         )
@@ -602,7 +613,7 @@ class AsyncKalshiClient:
         permit = child.try_acquire()
         if permit is None:
             return False
-        endpoint = f"markets/{wire.segment(ticker, 'ticker')}"
+        endpoint = f"markets/{requests.segment(ticker, 'ticker')}"
         await self._asked(
             Call(method="GET", endpoint=endpoint, group="probe", most_attempts=1), permit, wire.parse_market
         )

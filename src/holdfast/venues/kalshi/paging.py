@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final, TypeVar
 
 from holdfast.core.errors import VenueAnswerUnknown
-from holdfast.venues.kalshi.wire import Page
+from holdfast.venues.kalshi.values import Page
 
 MAX_PAGES: Final = 1_000
 

@@ -50,7 +50,7 @@ from holdfast.core.errors import (
     VenueRejected,
     VenueUnreachable,
 )
-from holdfast.venues.kalshi import wire
+from holdfast.venues.kalshi import requests, wire
 from holdfast.venues.kalshi.signing import Signer
 
 API: Final = "kalshi"
@@ -442,7 +442,7 @@ def split_base_url(base_url: str) -> tuple[str, str]:
             "the venue's base_url is not a plain http or https address",
             hint="for example https://external-api.kalshi.com/trade-api/v2",
         )
-    return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/") or wire.REST_PREFIX
+    return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/") or requests.REST_PREFIX
 
 
 async def _mark_leaving(session: aiohttp.ClientSession, context: Any, params: object) -> None:  # noqa: ARG001  the shape aiohttp calls

@@ -1,4 +1,4 @@
-"""Kalshi's wire, as pure functions: requests out of values, values out of answers.
+"""Kalshi's answers and messages, read into values: pure functions.
 
 Promise: a parser returns a complete value or raises `VenueAnswerUnknown`, never anything else and never a
 half-filled value. Fields this code does not know are tolerated; those it needs must be there, in today's
@@ -6,6 +6,8 @@ fixed-point form ("10.00" contracts, "0.5600" dollars). The older integer cents 
 answer that carries an `error` is no answer, whatever its status code.
 
 All prices leave here on the YES leg, all numbers as integers in a named unit, all times as UTC nanoseconds.
+
+Limits: shapes and texts are checked, not what they say together; whether an answer fits our books is execution's.
 
 Source: research 05, sections 1 and 2; docs.kalshi.com (OpenAPI 3.26, AsyncAPI 2.0).
 """
@@ -15,13 +17,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Generic, NamedTuple, TypeVar, cast
-from urllib.parse import quote, urlencode
 
 import msgspec
 
 from holdfast.core.errors import BadInput, VenueAnswerUnknown
 from holdfast.core.fees import MAKER_RATES_E4, TAKER_RATE_E4, KalshiFees
-from holdfast.core.instruments import Instrument, PriceRange
+from holdfast.core.instruments import PriceRange
 from holdfast.core.money import (
     ONE_CONTRACT_E2,
     ONE_DOLLAR_E4,
@@ -29,50 +30,35 @@ from holdfast.core.money import (
     PriceE4,
     QtyE2,
     complement,
-    format_price,
-    format_qty,
     parse_money,
     parse_price,
     parse_qty,
 )
 from holdfast.core.orders import Fill, OrderStatus
-from holdfast.core.signals import BookSide, Intent, TimeInForce
+from holdfast.core.signals import BookSide
 from holdfast.execution.venue import Ack, Book, Canceled, Level, MarketChanged, PublicTrade, VenueOrder
-
-REST_PREFIX = "/trade-api/v2"
-ORDERS_PATH = "portfolio/events/orders"
-MAX_PAGE = 1000
+from holdfast.venues.kalshi.values import (
+    Balance,
+    EventFacts,
+    ExchangeStatus,
+    Market,
+    Page,
+    Position,
+    SeriesFees,
+    Settlement,
+)
 
 T = TypeVar("T")
 W = TypeVar("W")
 
-_TIME_IN_FORCE: Mapping[TimeInForce, str] = {
-    TimeInForce.GTC: "good_till_canceled",
-    TimeInForce.IOC: "immediate_or_cancel",
-    TimeInForce.FOK: "fill_or_kill",
-}
 _ORDER_STATUS: Mapping[str, OrderStatus] = {
     "resting": OrderStatus.WORKING,
     "canceled": OrderStatus.CANCELED,
     "executed": OrderStatus.FILLED,
 }
-_OPEN_STATUS = "active"
 _HUNDREDTH = QtyE2(1)
 _NANOS_PER_SEC = 1_000_000_000
 _NANOS_PER_MS = 1_000_000
-
-
-# --- values -----------------------------------------------------------------------------------------------
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What the venue said, as one value; fields can be read by name or, as older callers do, by index."""
-
-    def __getitem__(self, name: str) -> Any:
-        try:
-            return getattr(self, name)
-        except AttributeError:
-            raise KeyError(name) from None
 
 
 class ErrorBody(NamedTuple):
@@ -80,194 +66,6 @@ class ErrorBody(NamedTuple):
 
     code: str
     message: str
-
-
-class Page(NamedTuple, Generic[T]):
-    """One page of a list; an empty *cursor* means that it was the last."""
-
-    items: list[T]
-    cursor: str
-
-
-class Balance(Answer, frozen=True, kw_only=True):
-    """Cash available for trading.
-
-    Attributes:
-        balance: Dollars.
-        updated_ns: When the venue last changed it, UTC ns, or 0.
-    """
-
-    balance: MoneyE6
-    updated_ns: int = 0
-
-
-class ExchangeStatus(Answer, frozen=True, kw_only=True):
-    """Whether the venue is up, and whether it trades."""
-
-    exchange_active: bool
-    trading_active: bool
-
-
-class Market(Answer, frozen=True, kw_only=True):
-    """One market with its best prices.
-
-    Attributes:
-        ticker, event_ticker: Its names.
-        status: The venue's word: initialized, inactive, active, closed, determined, disputed, amended, finalized.
-        result: "yes", "no", or "" while undetermined.
-        title, yes_title: For people.
-        yes_bid, yes_ask: Best prices on the YES leg; None for an empty side.
-        yes_bid_qty, yes_ask_qty: Quantity there; 0 where the venue does not say.
-        last_price: Of the last trade; None before the first.
-        volume, open_interest: In contracts.
-        price_ranges: The tick grid.
-        qty_step: 1 where fractions of a contract trade, else 100.
-        open_ns, close_ns: When trading begins and ends; 0 where the venue does not say.
-    """
-
-    ticker: str
-    event_ticker: str
-    status: str
-    result: str
-    price_ranges: tuple[PriceRange, ...]
-    title: str = ""
-    yes_title: str = ""
-    yes_bid: PriceE4 | None = None
-    yes_ask: PriceE4 | None = None
-    yes_bid_qty: QtyE2 = QtyE2(0)
-    yes_ask_qty: QtyE2 = QtyE2(0)
-    last_price: PriceE4 | None = None
-    volume: QtyE2 = QtyE2(0)
-    open_interest: QtyE2 = QtyE2(0)
-    qty_step: QtyE2 = ONE_CONTRACT_E2
-    open_ns: int = 0
-    close_ns: int = 0
-
-
-class EventFacts(Answer, frozen=True, kw_only=True):
-    """What an event says about its markets together."""
-
-    event_ticker: str
-    series_ticker: str
-    mutually_exclusive: bool
-
-
-class SeriesFees(Answer, frozen=True, kw_only=True):
-    """What a series charges, in parts per million of price x (1 - price)."""
-
-    taker_fee_ppm: int
-    maker_fee_ppm: int
-
-
-DEAREST_FEES = SeriesFees(taker_fee_ppm=TAKER_RATE_E4 * 100, maker_fee_ppm=max(MAKER_RATES_E4.values()) * 100)
-"""The dearest published model at multiplier 1, for a series the venue does not describe."""
-
-
-class Position(Answer, frozen=True, kw_only=True):
-    """One market's position.
-
-    Attributes:
-        ticker: The market.
-        quantity: Signed YES contracts; negative is long NO.
-        exposure, realized_pnl, fees_paid: As the venue counts them, dollars; None where it does not say.
-    """
-
-    ticker: str
-    quantity: QtyE2
-    exposure: MoneyE6 | None = None
-    realized_pnl: MoneyE6 | None = None
-    fees_paid: MoneyE6 | None = None
-
-
-class Settlement(Answer, frozen=True, kw_only=True):
-    """How one market ended for us.
-
-    Attributes:
-        result: "yes", "no", "scalar" or "void".
-        yes_count, no_count: Contracts of each leg held then.
-        fee: Paid for them in all.
-        settled_ns: When, UTC ns.
-    """
-
-    ticker: str
-    event_ticker: str
-    result: str
-    yes_count: QtyE2
-    no_count: QtyE2
-    fee: MoneyE6
-    settled_ns: int
-
-
-# --- requests ---------------------------------------------------------------------------------------------
-
-
-class CreateOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The body of POST /portfolio/events/orders."""
-
-    ticker: str
-    client_order_id: str
-    side: BookSide
-    count: str
-    price: str
-    time_in_force: str
-    self_trade_prevention_type: str
-    expiration_time: int = 0
-    post_only: bool = False
-    reduce_only: bool = False
-
-
-def create_request(intent: Intent) -> CreateOrder:
-    """The placement of *intent*.
-
-    `expiration_time` (whole seconds, rounded down) goes only with a resting order, `reduce_only` only with an
-    immediate one: the venue refuses them elsewhere.
-
-    Raises:
-        BadInput: Count not positive or price outside (0, 1): nothing that the gate lets through.
-    """
-    signal = intent.signal
-    if intent.count <= 0 or not 0 < intent.yes_price < ONE_DOLLAR_E4:
-        raise BadInput(
-            f"order {intent.client_order_id!r} with count {intent.count} (1/100) and YES price"
-            f" {intent.yes_price} (1/10,000 dollar) cannot be written for the venue"
-        )
-    rests = signal.tif is TimeInForce.GTC
-    return CreateOrder(
-        ticker=intent.ticker,
-        client_order_id=intent.client_order_id,
-        side=intent.book_side,
-        count=format_qty(intent.count),
-        price=format_price(intent.yes_price),
-        time_in_force=_TIME_IN_FORCE[signal.tif],
-        self_trade_prevention_type="taker_at_cross",
-        expiration_time=signal.expiration_ns // _NANOS_PER_SEC if rests else 0,
-        post_only=signal.post_only,
-        reduce_only=signal.reduce_only and not rests,
-    )
-
-
-def create_body(intent: Intent) -> bytes:
-    """`create_request` as JSON."""
-    return msgspec.json.encode(create_request(intent))
-
-
-def segment(name: str, what: str) -> str:
-    """*name* as one segment of a path.
-
-    Raises:
-        BadInput: Empty, longer than 200 characters, or one that would climb out of its place.
-    """
-    if not name or len(name) > 200 or name in {".", ".."}:
-        raise BadInput(f"{what} {name[:40]!r} cannot be asked for")
-    return quote(name, safe="")
-
-
-def query(**fields: str | int | None) -> str:
-    """The query string of the fields that are not None; "" when none is left."""
-    return urlencode({name: value for name, value in fields.items() if value is not None})
-
-
-# --- reading ----------------------------------------------------------------------------------------------
 
 
 class _Wire(msgspec.Struct, kw_only=True):
@@ -860,24 +658,6 @@ def parse_series(body: bytes) -> SeriesFees:
 def _ppm(rate_e4: int, multiplier_e4: int) -> int:
     """Rate x multiplier in parts per million, rounded up."""
     return -(-rate_e4 * multiplier_e4 // 100)
-
-
-def instrument(market: Market, event: EventFacts | None, fees: SeriesFees) -> Instrument:
-    """The rules of *market*; without its event, markets of one event are taken to be independent."""
-    return Instrument(
-        venue="kalshi",
-        ticker=market.ticker,
-        event=market.event_ticker,
-        event_exclusive=event is not None and event.mutually_exclusive,
-        price_ranges=market.price_ranges,
-        qty_step=market.qty_step,
-        taker_fee_ppm=fees.taker_fee_ppm,
-        maker_fee_ppm=fees.maker_fee_ppm,
-        is_open=market.status == _OPEN_STATUS,
-        close_ns=market.close_ns,
-        status=market.status,
-        result=market.result,
-    )
 
 
 _Pairs = list[tuple[str, str]]
