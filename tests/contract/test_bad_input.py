@@ -641,6 +641,188 @@ def without_rights(folder: Path) -> dict[str, Any]:
     if shutil.which("setpriv") is None:
         pytest.skip("root ignores modes, and setpriv is missing: no unwritable directory can be made")
     nobody = 65_534
+    before = ("setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups")
+    if subprocess.run([*before, sys.executable, "-c", ""], capture_output=True, check=False).returncode:
+        pytest.skip(f"root ignores modes, and another user cannot start {sys.executable}")
+    return {"before": before, "env": os.environ | {"HOME": str(folder)}}
+
+
+@pytest.mark.parametrize("verb", ["audit append", "submit", "exchange"])
+def test_a_closed_standard_stream_is_an_empty_one(market, tmp_path, verb, closed):
+    """A verb that is started without stdin, stdout or stderr neither hangs nor fails, nor writes into its own log."""
+    log = tmp_path / "log"
+    words: dict[str, list[object]] = {
+        "audit append": ["audit", "append", log],
+        "submit": account(market.endpoints, log),
+        "exchange": ["exchange", "--exit-with-stdin"],
+    }
+    said = child(*words[verb], before=("sh", "-c", f'exec "$@" {closed}', "sh"))
+    assert said.code == EXIT_OK, said
+    assert not said.err
+    if verb == "submit":
+        intact(log)
+
+
+def test_limits_can_be_shown_to_people_and_programs(command, tmp_path, monkeypatch):
+    """`submit --show-limits` prints the limits in force, with --json as one object, and trades nothing."""
+    monkeypatch.chdir(tmp_path)
+    assert "max_order_value    $500.00" in command("submit", "--show-limits").out
+    (shown,) = command("submit", "--show-limits", "--json").answers
+    assert (shown["max_position_size"], shown["max_daily_loss"], shown["source"]) == ("100.00", "1000.00", "")
+
+
+# -- the recording -------------------------------------------------------------------------------------------
+
+
+def write_tape(path: Path, **changes: Any) -> Path:
+    """Two hundred prints of one market."""
+    rows = [
+        {
+            "ts_s": 1_772_461_800 + n,
+            "ticker": "KXINXU-26MAR02H1600-T6899.9999",
+            "taker_side": "yes" if n % 2 else "no",
+            "yes_price_e4": 5_000 + 100 * (n % 7),
+            "qty": 10 + n % 5,
+            "spx_e2": 690_000 + n,
+        }
+        for n in range(200)
+    ]
+    rows[100] |= changes
+    pl.DataFrame(rows).write_parquet(path)
+    return path
+
+
+BAD_TAPES = {
+    "missing": "does not exist",
+    "empty folder": "holds no parquet file",
+    "text": "damaged or no parquet file",
+    "cut off": "damaged or no parquet file",
+    "footer flipped": "damaged or no parquet file",
+    "another table": "of no known schema",
+    "price of 12,000": "damaged at row 100",
+    "no rows": "holds no rows",
+}
+
+
+def bad_tape(folder: Path, kind: str) -> Path:
+    tape = folder / "tape.parquet"
+    match kind:
+        case "missing":
+            pass
+        case "empty folder":
+            tape.mkdir()
+        case "text":
+            tape.write_text("time,price\n", encoding="ascii")
+        case "cut off":
+            whole = write_tape(tape).read_bytes()
+            tape.write_bytes(whole[: len(whole) * 2 // 3])
+        case "footer flipped":
+            data = bytearray(write_tape(tape).read_bytes())
+            for place in (40, 60, 100, 200):
+                data[-place] ^= 0xFF
+            tape.write_bytes(data)
+        case "another table":
+            pl.DataFrame({"a": [1], "b": [2]}).write_parquet(tape)
+        case "price of 12,000":
+            write_tape(tape, yes_price_e4=12_000)
+        case "no rows":
+            pl.read_parquet(write_tape(tape)).clear().write_parquet(tape)
+    return tape
+
+
+@pytest.mark.parametrize("kind", BAD_TAPES)
+def test_a_bad_tape_is_named_with_its_place(command, tmp_path, kind):
+    """`exchange --tape` ends with exit code 1, the file's name, what is wrong with it and a hint; nothing listens."""
+    tape = bad_tape(tmp_path, kind)
+    said = command("exchange", "--json", "--tape", tape)
+    explains(said, EXIT_USER_ERROR, repr(str(tape)), BAD_TAPES[kind])
+    assert not said.out
+
+
+@pytest.mark.parametrize("kind", ["missing", "footer flipped"])
+def test_paper_passes_on_what_is_wrong_with_the_tape(tmp_path, kind):
+    """`paper --tape` says what the exchange said, with its exit code and without the Rust code's own complaints."""
+    tape = bad_tape(tmp_path, kind)
+    said = child("paper", "--json", "--tape", tape, cwd=tmp_path)
+    explains(said, EXIT_USER_ERROR, repr(str(tape)), BAD_TAPES[kind])
+    assert not said.out
+
+
+def test_a_flipped_byte_anywhere_is_refused_or_plays_to_the_end(tmp_path, capfd):
+    """Whatever byte of a tape is flipped, it is refused as BadInput or every event can be played."""
+    good = write_tape(tmp_path / "good.parquet").read_bytes()
+    whole = sum(1 for _ in open_feed(tmp_path / "good.parquet"))
+    flipped, refused = tmp_path / "flipped.parquet", 0
+    for place in range(0, len(good), max(1, len(good) // 60)):
+        data = bytearray(good)
+        data[place] ^= 0xFF
+        flipped.write_bytes(data)
+        try:
+            assert abs(sum(1 for _ in open_feed(flipped)) - whole) <= 200
+        except BadInput:
+            refused += 1
+    assert refused > 10
+    capfd.readouterr()  # the Rust code's own words
+
+
+# -- the machine ---------------------------------------------------------------------------------------------
+
+
+def test_a_taken_port_is_named(command):
+    """`exchange --port` of another listener ends with exit code 1 and the way out."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = command("exchange", "--port", port)
+        explains(said, EXIT_USER_ERROR, f"port {port} on 127.0.0.1", "address already in use", "--port")
+    assert not said.out
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--port", "70000"), EXIT_USER_ERROR),
+        (("--port", "http"), EXIT_USAGE),
+        (("--seconds", "nan"), EXIT_USAGE),
+        (("--seconds", "inf"), EXIT_USAGE),
+        (("--seconds", "-3"), EXIT_USAGE),
+        (("--market-seconds", "0"), EXIT_USAGE),
+        (("--speed", "nan"), EXIT_USAGE),
+        (("--start", "yesterday"), EXIT_USAGE),
+        (("--host", "0.0.0.0"), EXIT_USER_ERROR),  # noqa: S104  it is refused
+        (("--faults", "nope=1"), EXIT_USER_ERROR),
+        (("--faults", "drop=2"), EXIT_USER_ERROR),
+        (("--tier", "gold"), EXIT_USER_ERROR),
+    ],
+    ids=lambda value: "=".join(value) if isinstance(value, tuple) else "",
+)
+def test_an_option_that_cannot_be_used_is_named(command, words, code):
+    """A bad option of `exchange` ends with 1 or 2 and names the value; it is never an internal error."""
+    said = command("exchange", *words)
+    assert said.code == code, said
+    assert words[1] in said.err or words[1].partition("=")[0] in said.err
+    assert "internal error" not in said.err
+    assert not said.out
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can enter, which pytest's own is not."""
+    folder = Path(tempfile.mkdtemp(prefix="holdfast-bad-input-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def without_rights(folder: Path) -> dict[str, Any]:
+    """Options under which a child has no right to write in *folder*."""
+    folder.chmod(0o555)
+    if os.geteuid() != 0:
+        return {}
+    if shutil.which("setpriv") is None:
+        pytest.skip("root ignores modes, and setpriv is missing: no unwritable directory can be made")
+    nobody = 65_534
     return {
         "before": ("setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups"),
         "env": os.environ | {"HOME": str(folder)},
