@@ -5,11 +5,13 @@ opening the session, looking for UNKNOWN orders, reading claimed fills, pricing 
 Whatever cannot be read now stays unknown, and unknown refuses; it is read again later, at growing intervals.
 
 Cancelling is here too: what a cancel answers is advice, the venue's books say how the order ended.
+
+Limits: what the venue says of orders and fills is believed; there is no second source to hold it against.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
@@ -91,58 +93,121 @@ class Books:
         self._reconciled_ns = 0
         self._drifted = False
 
-    # Cancelling ---------------------------------------------------------------------------------------
+    # Starting, and opening the day --------------------------------------------------------------------
 
-    async def cancel(self, name: str) -> CancelAnswer:
-        """Cancel one of the account's orders by its client order id; always tried.
+    async def explain(self, *, phase: str) -> bool:
+        """Read everything, book what was missed; True when nothing stays unexplained.
 
         Raises:
-            BadInput: No such order.
+            VenueError: Something could not be read.
+            CircuitBreakerOpenError: The venue is failing.
         """
-        order = self._account.orders.get(name)
-        if order is None:
-            raise BadInput(f"no order {name!r} in this journal")
-        if not order.order_id:
-            await self.look_up(order)
-        answer = await self._cancel(order)
-        await self._ledger.write()
-        return answer
-
-    async def _cancel(self, order: Order) -> CancelAnswer:
-        if not order.is_open:
-            return AlreadyClosed()
-        if not order.order_id:
-            return Unknown(reason="not found at the venue yet")
-        answer = await self._venue.cancel(order_id=order.order_id, ticker=order.ticker)
-        await self._canceled(order, answer)
-        return answer
-
-    async def _canceled(self, order: Order, answer: CancelAnswer) -> None:
-        if isinstance(answer, NotSent):
-            return
-        if isinstance(answer, Unknown):
-            self._ledger.happened(order, OrderEvent.ANSWER_LOST, reason=answer.reason, evidence="cancel")
-            return
-        # What a cancel answers is advice; the venue's books say how the order ended.
-        try:
-            listed = await self._venue.order(order.order_id)
-        except (VenueError, CircuitBreakerOpenError):
-            listed = None
-        if listed is not None:
-            self._ledger.saw_order(listed, evidence="read after cancel")
-        elif isinstance(answer, Canceled) and answer.released >= order.leaves:
-            self._ledger.happened(order, OrderEvent.CANCELED, evidence="cancel answer")
-        elif order.is_open:
-            self._ledger.happened(
-                order, OrderEvent.ANSWER_LOST, reason="canceled or closed", evidence="cancel"
-            )
-
-    async def cancel_all_own(self) -> list[Order]:
-        """Cancel every open order of this journal, oldest first; returns those still open afterwards."""
+        if self._account.session is None:
+            return await self._take_over()
         for order in self._account.open_orders():
-            if not order.external:
-                await self.cancel(order.client_order_id)
-        return [order for order in self._account.open_orders() if not order.external]
+            if not order.external and order.status is OrderStatus.UNKNOWN:
+                await self.look_up(order)
+        await self._read_fills()
+        await self._read_orders()
+        theirs = await self._venue.positions()
+        await self._read_fills()
+        differences = position_differences(self._account.portfolio.positions, theirs)
+        if differences:
+            await self._settle_missing(differences)
+            theirs = await self._venue.positions()
+            differences = position_differences(self._account.portfolio.positions, theirs)
+        cash = await self._venue.balance()
+        self.reconciled(
+            phase,
+            "positions",
+            explained=not differences,
+            ours=_quantities(self._account.portfolio.positions),
+            theirs=_quantities(theirs),
+            differences=_texts(differences),
+            balance=format_money(cash),
+        )
+        if differences:
+            return False
+        await self.learn_rules()
+        if self._session_is_over():
+            await self._open_session()
+        return True
+
+    async def _take_over(self) -> bool:
+        """A journal's first start: what the venue holds now is the opening position, earlier fills are in it."""
+        before = await self._venue.fills(since_ns=0)
+        positions = await self._venue.positions()
+        cash = await self._venue.balance()
+        after = [self._believed(fill) for fill in await self._venue.fills(since_ns=0)]
+        if len(after) != len(before):
+            return False
+        newest_ns = max((fill.ts_ns for fill in after), default=0)
+        for listed in await self._venue.open_orders():
+            self._ledger.saw_order(listed, evidence="working at the first start")
+        self.reconciled(
+            "start",
+            "opening",
+            explained=True,
+            theirs=_quantities(positions),
+            balance=format_money(cash),
+        )
+        await self._open_session(
+            positions=positions,
+            cash=MoneyE6(cash + collateral(positions)),
+            counted=[fill.trade_id for fill in after if fill.ts_ns >= newest_ns - _FILLS_MARGIN_NS],
+            newest_fill_ns=newest_ns,
+        )
+        return True
+
+    async def _open_session(
+        self, *, positions: dict[str, QtyE2] | None = None, cash: MoneyE6 | None = None, **opening: Any
+    ) -> None:
+        """Record the day's opening value; the first one also says what the account held before.
+
+        Raises:
+            VenueError: The price of something held cannot be read.
+            CircuitBreakerOpenError: The venue is failing.
+        """
+        held = self._account.portfolio.positions if positions is None else positions
+        money = self._account.portfolio.cash if cash is None else cash
+        marks: dict[str, Mark] = {}
+        for ticker in sorted(held):
+            mark = await self._read_mark(ticker)
+            if mark is not None:
+                marks[ticker] = mark
+        value = liquidation_value(held, marks)
+        if isinstance(value, str):
+            raise VenueRejected(f"market {value!r} has no price to open the session with", code="no_price")
+        now_ns = self._clock.now_ns()
+        self._ledger.note(
+            "SESSION_OPEN",
+            {
+                "session": session_name(now_ns),
+                "opened_ns": now_ns,
+                "cash": format_money(money),
+                "liquidation": format_money(MoneyE6(money + value)),
+                "positions": _quantities(held),
+                "marks": {
+                    ticker: {
+                        "bid": None if mark.bid is None else format_price(mark.bid),
+                        "ask": None if mark.ask is None else format_price(mark.ask),
+                    }
+                    for ticker, mark in marks.items()
+                },
+                **opening,
+            },
+        )
+
+    async def _roll_session(self) -> None:
+        """Open the day's session when midnight has passed; until its value is known the old one stands."""
+        if self._session_is_over() and self.is_due("session"):
+            await self._quietly(self._open_session())
+
+    def _session_is_over(self) -> bool:
+        session = self._account.session
+        return session is None or session.name < session_name(self._clock.now_ns())
+
+    # What the stream tells ----------------------------------------------------------------------------
 
     def saw_book(self, book: Book, *, streamed: bool) -> None:
         """A book, from the stream or read."""
@@ -322,36 +387,27 @@ class Books:
 
     async def refresh_marks(self) -> None:
         """Read the books of held markets whose price is missing or grows old."""
-        now_ns = self._clock.monotonic_ns()
-        half_ns = self._gate.limits.max_mark_age_ns // 2
         for ticker in list(self._account.portfolio.positions):
             mark = self._market.mark(ticker)
-            if (mark is None or now_ns - mark.as_of_ns > half_ns) and self.is_due(f"mark {ticker}"):
+            if self._grows_old(mark) and self.is_due(f"mark {ticker}"):
                 await self._quietly(self._read_mark(ticker))
             elif mark is not None:
                 self._lookups.pop(f"mark {ticker}", None)
 
+    def _grows_old(self, mark: Mark | None) -> bool:
+        """Whether a price is missing or past half the age at which it stops counting."""
+        half_ns = self._gate.limits.max_mark_age_ns // 2
+        return mark is None or self._clock.monotonic_ns() - mark.as_of_ns > half_ns
+
     async def _read_mark(self, ticker: str) -> Mark | None:
-        mark = self._market.mark(ticker)
-        if (
-            mark is None
-            or self._clock.monotonic_ns() - mark.as_of_ns > self._gate.limits.max_mark_age_ns // 2
-        ):
+        """The price of one market, read where it is missing or grows old; None where nobody quotes it."""
+        if self._grows_old(self._market.mark(ticker)):
             instrument = await self.instrument(ticker)
             if instrument.result in {"yes", "no"}:
                 self._market.saw_result(ticker, instrument.result)
             else:
                 self.saw_book(await self._venue.book(ticker), streamed=False)
         return self._market.mark(ticker)
-
-    async def _roll_session(self) -> None:
-        """Open the day's session when midnight has passed; until its value is known the old one stands."""
-        if self._session_is_over() and self.is_due("session"):
-            await self._quietly(self._open_session())
-
-    def _session_is_over(self) -> bool:
-        session = self._account.session
-        return session is None or session.name < session_name(self._clock.now_ns())
 
     async def _compare_positions(self) -> None:
         """Hold our positions against the venue's; a difference that two comparisons show bars increases."""
@@ -378,6 +434,79 @@ class Books:
             return
         self.reconciled("periodic", "positions", explained=False, differences=_texts(differences))
         self._ledger.hold(DRIFT, TradingState.CANCEL_ONLY, reason="positions differ from the venue's")
+
+    async def _settle_missing(self, differences: Sequence[tuple[str, QtyE2, QtyE2]]) -> None:
+        """A position that the venue no longer has was perhaps paid out."""
+        for ticker, _ours, theirs in differences:
+            if theirs:
+                continue
+            instrument = await self._quietly(self.instrument(ticker, refresh=True))
+            if instrument is not None and instrument.result in {"yes", "no"}:
+                self._market.saw_result(ticker, instrument.result)
+                self._ledger.settle(ticker, instrument.result, self._clock.now_ns())
+
+    # Cancelling ---------------------------------------------------------------------------------------
+
+    async def cancel(self, name: str) -> CancelAnswer:
+        """Cancel one of the account's orders by its client order id; always tried.
+
+        Raises:
+            BadInput: No such order.
+        """
+        order = self._account.orders.get(name)
+        if order is None:
+            raise BadInput(f"no order {name!r} in this journal")
+        if not order.order_id:
+            await self.look_up(order)
+        answer = await self._cancel(order)
+        await self._ledger.write()
+        return answer
+
+    async def _cancel(self, order: Order) -> CancelAnswer:
+        if not order.is_open:
+            return AlreadyClosed()
+        if not order.order_id:
+            return Unknown(reason="not found at the venue yet")
+        answer = await self._venue.cancel(order_id=order.order_id, ticker=order.ticker)
+        await self._canceled(order, answer)
+        return answer
+
+    async def _canceled(self, order: Order, answer: CancelAnswer) -> None:
+        if isinstance(answer, NotSent):
+            return
+        if isinstance(answer, Unknown):
+            self._ledger.happened(order, OrderEvent.ANSWER_LOST, reason=answer.reason, evidence="cancel")
+            return
+        # What a cancel answers is advice; the venue's books say how the order ended.
+        try:
+            listed = await self._venue.order(order.order_id)
+        except (VenueError, CircuitBreakerOpenError):
+            listed = None
+        if listed is not None:
+            self._ledger.saw_order(listed, evidence="read after cancel")
+        elif isinstance(answer, Canceled) and answer.released >= order.leaves:
+            self._ledger.happened(order, OrderEvent.CANCELED, evidence="cancel answer")
+        elif order.is_open:
+            self._ledger.happened(
+                order, OrderEvent.ANSWER_LOST, reason="canceled or closed", evidence="cancel"
+            )
+
+    async def cancel_all_own(self) -> list[Order]:
+        """Cancel every open order of this journal, oldest first; returns those still open afterwards."""
+        for order in self._account.open_orders():
+            if not order.external:
+                await self.cancel(order.client_order_id)
+        return [order for order in self._account.open_orders() if not order.external]
+
+    async def hunt_zombies(self) -> None:
+        """Cancel every order that was declared gone and lives, again and again until it has ended."""
+        for name in list(self._ledger.zombies):
+            order, what = self._account.orders[name], f"zombie {name}"
+            if order.is_open and self.is_due(what):
+                await self.cancel(name)
+            if not order.is_open:
+                self._ledger.zombies.pop(name, None)
+                self._lookups.pop(what, None)
 
     # Reading the venue --------------------------------------------------------------------------------
 
@@ -416,111 +545,6 @@ class Books:
         if self.lacks_marks():
             await self.refresh_marks()
         return await self.instrument(ticker)
-
-    async def explain(self, *, phase: str) -> bool:
-        """Read everything, book what was missed; True when nothing stays unexplained.
-
-        Raises:
-            VenueError: Something could not be read.
-            CircuitBreakerOpenError: The venue is failing.
-        """
-        if self._account.session is None:
-            return await self._take_over()
-        for order in self._account.open_orders():
-            if not order.external and order.status is OrderStatus.UNKNOWN:
-                await self.look_up(order)
-        await self._read_fills()
-        await self._read_orders()
-        theirs = await self._venue.positions()
-        await self._read_fills()
-        differences = position_differences(self._account.portfolio.positions, theirs)
-        if differences:
-            await self._settle_missing(differences)
-            theirs = await self._venue.positions()
-            differences = position_differences(self._account.portfolio.positions, theirs)
-        cash = await self._venue.balance()
-        self.reconciled(
-            phase,
-            "positions",
-            explained=not differences,
-            ours={
-                ticker: format_qty(qty) for ticker, qty in sorted(self._account.portfolio.positions.items())
-            },
-            theirs={ticker: format_qty(qty) for ticker, qty in sorted(theirs.items())},
-            differences=_texts(differences),
-            balance=format_money(cash),
-        )
-        if differences:
-            return False
-        await self.learn_rules()
-        if self._session_is_over():
-            await self._open_session()
-        return True
-
-    async def _take_over(self) -> bool:
-        """A journal's first start: what the venue holds now is the opening position, earlier fills are in it."""
-        before = await self._venue.fills(since_ns=0)
-        positions = await self._venue.positions()
-        cash = await self._venue.balance()
-        after = [self._believed(fill) for fill in await self._venue.fills(since_ns=0)]
-        if len(after) != len(before):
-            return False
-        newest_ns = max((fill.ts_ns for fill in after), default=0)
-        for listed in await self._venue.open_orders():
-            self._ledger.saw_order(listed, evidence="working at the first start")
-        self.reconciled(
-            "start",
-            "opening",
-            explained=True,
-            theirs={ticker: format_qty(qty) for ticker, qty in sorted(positions.items())},
-            balance=format_money(cash),
-        )
-        await self._open_session(
-            positions=positions,
-            cash=MoneyE6(cash + collateral(positions)),
-            counted=[fill.trade_id for fill in after if fill.ts_ns >= newest_ns - _FILLS_MARGIN_NS],
-            newest_fill_ns=newest_ns,
-        )
-        return True
-
-    async def _open_session(
-        self, *, positions: dict[str, QtyE2] | None = None, cash: MoneyE6 | None = None, **opening: Any
-    ) -> None:
-        """Record the day's opening value; the first one also says what the account held before.
-
-        Raises:
-            VenueError: The price of something held cannot be read.
-            CircuitBreakerOpenError: The venue is failing.
-        """
-        held = self._account.portfolio.positions if positions is None else positions
-        money = self._account.portfolio.cash if cash is None else cash
-        marks: dict[str, Mark] = {}
-        for ticker in sorted(held):
-            mark = await self._read_mark(ticker)
-            if mark is not None:
-                marks[ticker] = mark
-        value = liquidation_value(held, marks)
-        if isinstance(value, str):
-            raise VenueRejected(f"market {value!r} has no price to open the session with", code="no_price")
-        now_ns = self._clock.now_ns()
-        self._ledger.note(
-            "SESSION_OPEN",
-            {
-                "session": session_name(now_ns),
-                "opened_ns": now_ns,
-                "cash": format_money(money),
-                "liquidation": format_money(MoneyE6(money + value)),
-                "positions": {ticker: format_qty(qty) for ticker, qty in sorted(held.items())},
-                "marks": {
-                    ticker: {
-                        "bid": None if mark.bid is None else format_price(mark.bid),
-                        "ask": None if mark.ask is None else format_price(mark.ask),
-                    }
-                    for ticker, mark in marks.items()
-                },
-                **opening,
-            },
-        )
 
     async def _read_fills(self) -> None:
         since_ns = max(0, self._account.last_fill_ns - _FILLS_MARGIN_NS)
@@ -570,26 +594,6 @@ class Books:
         except (VenueError, CircuitBreakerOpenError):
             return None
 
-    async def _settle_missing(self, differences: Sequence[tuple[str, QtyE2, QtyE2]]) -> None:
-        """A position that the venue no longer has was perhaps paid out."""
-        for ticker, _ours, theirs in differences:
-            if theirs:
-                continue
-            instrument = await self._quietly(self.instrument(ticker, refresh=True))
-            if instrument is not None and instrument.result in {"yes", "no"}:
-                self._market.saw_result(ticker, instrument.result)
-                self._ledger.settle(ticker, instrument.result, self._clock.now_ns())
-
-    async def hunt_zombies(self) -> None:
-        """Cancel every order that was declared gone and lives, again and again until it has ended."""
-        for name in list(self._ledger.zombies):
-            order, what = self._account.orders[name], f"zombie {name}"
-            if order.is_open and self.is_due(what):
-                await self.cancel(name)
-            if not order.is_open:
-                self._ledger.zombies.pop(name, None)
-                self._lookups.pop(what, None)
-
     def reconciled(
         self,
         phase: str,
@@ -632,3 +636,7 @@ def session_name(now_ns: int) -> str:
 
 def _texts(differences: Sequence[tuple[str, QtyE2, QtyE2]]) -> list[list[str]]:
     return [[ticker, format_qty(ours), format_qty(theirs)] for ticker, ours, theirs in differences]
+
+
+def _quantities(positions: Mapping[str, QtyE2]) -> dict[str, str]:
+    return {ticker: format_qty(qty) for ticker, qty in sorted(positions.items())}
