@@ -47,8 +47,8 @@ class CreateOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     reduce_only: bool = False
 
 
-def create_request(intent: Intent) -> CreateOrder:
-    """The placement of *intent*.
+def create_body(intent: Intent) -> bytes:
+    """The placement of *intent*, as JSON.
 
     `expiration_time` (whole seconds, rounded down) goes only with a resting order, `reduce_only` only with an
     immediate one: the venue refuses them elsewhere.
@@ -63,7 +63,7 @@ def create_request(intent: Intent) -> CreateOrder:
             f" {intent.yes_price} (1/10,000 dollar) cannot be written for the venue"
         )
     rests = signal.tif is TimeInForce.GTC
-    return CreateOrder(
+    order = CreateOrder(
         ticker=intent.ticker,
         client_order_id=intent.client_order_id,
         side=intent.book_side,
@@ -75,11 +75,7 @@ def create_request(intent: Intent) -> CreateOrder:
         post_only=signal.post_only,
         reduce_only=signal.reduce_only and not rests,
     )
-
-
-def create_body(intent: Intent) -> bytes:
-    """`create_request` as JSON."""
-    return msgspec.json.encode(create_request(intent))
+    return msgspec.json.encode(order)
 
 
 def segment(name: str, what: str) -> str:
