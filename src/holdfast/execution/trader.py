@@ -7,11 +7,19 @@ The order of work never varies. If the append fails, leave and reservation go ba
 answer is UNKNOWN: its reservation stays, it is never sent again, the venue's books tell. `NotSent` alone is
 tried again, under the same id, a bounded number of times. An order whose caller is cancelled goes on to its end.
 
+| an order is … | here | by |
+| --- | --- | --- |
+| refused | `Trader._route` asks, `Trader._deny` writes it | `Gate.admit` in risk/gate.py, one function |
+| written | `Trader._write`, before any byte leaves | `WriteAheadLog`, the bytes in audit/format.py |
+| sent | `Trader._place`, the only call of `Venue.place` | the venue's adapter |
+| answered | `Trader._take` | `Ledger.answered` in execution/ledger.py |
+| looked for after a lost answer | `Books.look_up` in execution/books.py | the decisions of execution/reconcile.py |
+
 `start` replays the journal, reads the venue's positions, orders and fills, books what was missed and leaves
 CANCEL_ONLY only when everything is explained. `run` deals with the venue's events one after the other, routes
 each strategy's signals in turn, and does what is due whenever time moves.
 
-Everything here runs on one event loop; the gate may be asked from any thread.
+Limits: everything here runs on one event loop; the gate may be asked from any thread.
 """
 
 from __future__ import annotations
@@ -134,6 +142,7 @@ class Trader:
         tick_secs: Wall time between ticks of `run` where the venue does not own the clock.
 
     Attributes:
+        venue, log, user: As given.
         account: The fold over the journal.
         gate: Decides and reserves.
         market: Prices and rules.
@@ -178,9 +187,6 @@ class Trader:
         self._retry_secs = retry_secs
         self._resting_ns = resting_secs * NANOS
         self._tick_secs = tick_secs
-        self._log_id = ""
-        self._numbered = 0
-        self._routing: dict[str, tuple[str, asyncio.Task[RouteResult]]] = {}
         self.books = Books(
             venue,
             self.ledger,
@@ -191,9 +197,12 @@ class Trader:
             reconcile_secs=reconcile_secs,
             alarm_secs=alarm_secs,
         )
-        self._stopped = False
+        self._log_id = ""
+        self._numbered = 0
+        self._routing: dict[str, tuple[str, asyncio.Task[RouteResult]]] = {}
         self._asked_ns = -1
         self._follows = False
+        self._stopped = False
         self._starting = asyncio.Lock()
         log.wal.on_poison(self.ledger.journal_failed)
 
@@ -227,18 +236,7 @@ class Trader:
                     self.ledger.zombies[record.details["client_order_id"]] = None
 
     async def _begin_run(self) -> None:
-        run = self.account.runs + 1
-        self.ledger.note(
-            "RECONCILE",
-            {
-                "phase": "start",
-                "what": "run",
-                "explained": True,
-                "ours": run,
-                "theirs": None,
-                "differences": [],
-            },
-        )
+        self.books.reconciled("start", "run", explained=True, ours=self.account.runs + 1)
         self.ledger.hold(DRIFT, TradingState.ACTIVE, reason="compared anew at start")
         self.ledger.hold("journal", TradingState.ACTIVE, reason="journal reopened")
         for holder in (_RUN, _ADAPTER):
@@ -415,7 +413,34 @@ class Trader:
     async def _send(
         self, intent: Intent, decision: Decision, admission: Admission, permit: PlacementPermit
     ) -> RouteResult:
+        """Write first, then act: nothing is placed that is not durable."""
         order = self.account.orders[intent.client_order_id]
+        try:
+            await self._write(intent, order, decision, permit)
+        except (AuditError, BadInput) as error:
+            permit.ignored()
+            self.gate.give_back(admission)
+            self.ledger.journal_failed(str(error))
+            return RouteResult(
+                status=RouteStatus.DENIED,
+                client_order_id=intent.client_order_id,
+                reason=Code.AUDIT_UNAVAILABLE,
+                refusal=RejectReason(code=Code.AUDIT_UNAVAILABLE, keys={"error": str(error)[:200]}),
+            )
+        try:
+            answer = await self._place(intent, order, admission, permit)
+        finally:
+            self.gate.retire(intent.client_order_id)
+        await self._take(order, answer)
+        return self._result_of(order)
+
+    async def _write(self, intent: Intent, order: Order, decision: Decision, permit: PlacementPermit) -> None:
+        """Make the decision and the intent durable, in one batch.
+
+        Raises:
+            AuditError: They are not, and the journal takes nothing more.
+            BadInput: The records cannot be written as they are.
+        """
         user = self.user or ""
         records = [
             Entry("DECISION", decision.details(), user, GATE_COMPONENT),
@@ -429,30 +454,6 @@ class Trader:
             self.ledger.happened(order, OrderEvent.NOT_SENT, reason="cancelled", evidence="before sending")
             self.ledger.write_now()
             raise
-        except (AuditError, BadInput) as error:
-            permit.ignored()
-            self.gate.give_back(admission)
-            self.ledger.journal_failed(str(error))
-            reason = RejectReason(code=Code.AUDIT_UNAVAILABLE, keys={"error": str(error)[:200]})
-            return RouteResult(
-                status=RouteStatus.DENIED,
-                client_order_id=intent.client_order_id,
-                reason=Code.AUDIT_UNAVAILABLE,
-                refusal=reason,
-            )
-        try:
-            answer = await self._place(intent, order, admission, permit)
-        finally:
-            self.gate.retire(intent.client_order_id)
-        self.ledger.answered(order, answer)
-        is_conflict = isinstance(answer, Unknown) and answer.status == _CONFLICT
-        if is_conflict or (isinstance(answer, Ack) and order.status is OrderStatus.UNKNOWN):
-            await self.books.look_up(order)
-        await self.ledger.write()
-        await self.books.hunt_zombies()
-        if not self._follows and intent.client_order_id in self.ledger.claims:
-            await self.books.read_fills_quietly()
-        return self._result_of(order)
 
     async def _place(
         self, intent: Intent, order: Order, admission: Admission, permit: PlacementPermit
@@ -487,6 +488,17 @@ class Trader:
                 return answer
             admission = self.gate.readmit(admission)
         raise AssertionError("the last attempt returns")
+
+    async def _take(self, order: Order, answer: PlaceAnswer) -> None:
+        """Write what the venue answered, and look at once for what the answer leaves open."""
+        self.ledger.answered(order, answer)
+        is_conflict = isinstance(answer, Unknown) and answer.status == _CONFLICT
+        if is_conflict or (isinstance(answer, Ack) and order.status is OrderStatus.UNKNOWN):
+            await self.books.look_up(order)
+        await self.ledger.write()
+        await self.books.hunt_zombies()
+        if not self._follows and order.client_order_id in self.ledger.claims:
+            await self.books.read_fills_quietly()
 
     def _result_of(self, order: Order, *, repeated: bool = False) -> RouteResult:
         """What the caller is told of an order as it stands; `fill_count` is the venue's word until fills come."""

@@ -2,7 +2,10 @@
 
 Placing has four answers and no exception: `Ack` (the venue took it), `Reject` (the venue said no), `NotSent`
 (provably nothing left: the only answer that may be tried again), `Unknown` (a byte may have left and no
-trustworthy answer came). Whatever an adapter cannot interpret is `Unknown`. Reads raise `VenueError`.
+trustworthy answer came). Whatever an adapter cannot interpret is `Unknown`.
+
+Reads raise `VenueError`. What reconciliation reads (orders, fills, positions, balance) is asked although a breaker
+is open, and counted; `instrument` and `book` fail fast with `CircuitBreakerOpenError`.
 
 An adapter sends an order only with an `Admission`, which only the gate creates and which is spent by the
 send. It never repeats a placement. It normalises to the YES leg and to integers, counts every call at its
@@ -230,7 +233,11 @@ class Venue(Protocol):
         ...
 
     async def place(self, intent: Intent, admission: Admission, permit: PlacementPermit) -> PlaceAnswer:
-        """Send once. Spends *admission*, settles *permit*, raises nothing but cancellation."""
+        """Send once. Spends *admission*, settles *permit* or gives it back.
+
+        Whatever the venue does is one of the four answers. Only cancellation and misuse raise: no gate's
+        admission, one spent before or another order's, another venue's permit, no key. Misuse sends nothing.
+        """
         ...
 
     async def cancel(self, *, order_id: str, ticker: str) -> CancelAnswer:
@@ -242,7 +249,11 @@ class Venue(Protocol):
         ...
 
     async def find_order(self, *, client_order_id: str, ticker: str, since_ns: int) -> VenueOrder | None:
-        """Search working and closed orders for a client order id, matched locally; None if not listed."""
+        """Search working and closed orders for a client order id, matched locally.
+
+        *since_ns* (UTC) bounds the search and may be generous, 0 searches everything. None means not listed, which
+        is not yet a proof of absence.
+        """
         ...
 
     async def order(self, order_id: str) -> VenueOrder | None:
@@ -250,7 +261,7 @@ class Venue(Protocol):
         ...
 
     async def fills(self, *, since_ns: int) -> Sequence[Fill]:
-        """Our fills since *since_ns* (inclusive), oldest first."""
+        """Our fills since *since_ns* (UTC, inclusive; those without a time too), oldest first."""
         ...
 
     async def positions(self) -> dict[str, QtyE2]:
@@ -262,15 +273,27 @@ class Venue(Protocol):
         ...
 
     async def instrument(self, ticker: str, *, regardless: bool = False) -> Instrument:
-        """One market's rules; *regardless* of an open breaker where an exit depends on them.
+        """One market's rules as they stand now.
+
+        Args:
+            ticker: The market.
+            regardless: Ask although a breaker is open; the outcome still counts. For the rules of what is held or
+                worked in, on which an exit depends.
 
         Raises:
-            VenueRejected: No such market (code "not_found").
+            VenueRejected: No such market, status 404, code "not_found".
+            VenueError: They could not be read.
+            CircuitBreakerOpenError: A breaker is open; never with *regardless*.
         """
         ...
 
     async def book(self, ticker: str) -> Book:
-        """A fresh snapshot of one book."""
+        """A fresh snapshot of one book; `alive_ns` is from before it was asked for.
+
+        Raises:
+            VenueError: It could not be read.
+            CircuitBreakerOpenError: A breaker is open.
+        """
         ...
 
     async def probe(self) -> None:
@@ -278,11 +301,22 @@ class Venue(Protocol):
         ...
 
     async def tick_probe(self) -> bool:
-        """Time moved: probe if a breaker waits for one; whether it did. Raises nothing but cancellation."""
+        """Time moved: send the probe that a breaker waits for, if one is due; True when something was asked.
+
+        Whoever drives time calls this at every tick, so that a breaker closes again where no reads flow. What the
+        probe found goes to the breaker alone; only cancellation is raised.
+        """
         ...
 
     def events(self, tickers: Collection[str]) -> AsyncIterator[VenueEvent]:
-        """Follow books and trades of *tickers* and everything of ours, reconnecting until closed."""
+        """Follow books and trades of *tickers* and everything of ours, reconnecting until closed.
+
+        A stream asked for before ends.
+
+        Raises (while iterated):
+            VenueRejected: The venue refuses the key or a channel.
+            ConfigError: There is no key.
+        """
         ...
 
     async def follow(self, ticker: str) -> None:
