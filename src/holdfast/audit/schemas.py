@@ -44,6 +44,7 @@ class RecordType(StrEnum):
     RECONCILE = "RECONCILE"
     SETTLEMENT = "SETTLEMENT"
     DEPOSIT = "DEPOSIT"
+    VALUATION = "VALUATION"
     STREAM = "STREAM"
 
 
@@ -422,6 +423,18 @@ class DepositDetails(msgspec.Struct, kw_only=True):
     reason: str = ""
 
 
+class ValuationDetails(msgspec.Struct, kw_only=True):
+    """VALUATION: what the account was worth at one moment; the rolling 24 h P&L counts from these.
+
+    Attributes:
+        valued_ns: When.
+        liquidation: Cash plus every position at the executable side, dollars, deposits included.
+    """
+
+    valued_ns: int
+    liquidation: str
+
+
 class StreamDetails(msgspec.Struct, kw_only=True):
     """STREAM: a market data subscription changed.
 
@@ -458,6 +471,7 @@ SCHEMAS: Mapping[str, type[msgspec.Struct]] = {
     RecordType.RECONCILE: ReconcileDetails,
     RecordType.SETTLEMENT: SettlementDetails,
     RecordType.DEPOSIT: DepositDetails,
+    RecordType.VALUATION: ValuationDetails,
     RecordType.STREAM: StreamDetails,
 }
 

@@ -39,6 +39,7 @@ from holdfast.execution.venue import (
 from holdfast.risk.account import Order, collateral
 from holdfast.risk.gate import Gate
 from holdfast.risk.halt import TradingState
+from holdfast.risk.rolling import VALUATION_SECS
 
 _T = TypeVar("_T")
 
@@ -269,10 +270,20 @@ class Books:
     async def do_due(self) -> None:
         """Everything that time alone makes due."""
         await self._roll_session()
+        self._value_account()
         await self._resolve_lost()
         await self._collect_claims()
         await self.refresh_marks()
         await self._compare_positions()
+
+    def _value_account(self) -> None:
+        """Note what the account is worth, four times an hour, for the P&L over 24 hours."""
+        now_ns = self._clock.now_ns()
+        if now_ns - self._account.rolling.newest_ns < VALUATION_SECS * NANOS:
+            return
+        value = self._gate.value()
+        if value is not None:
+            self._ledger.note("VALUATION", {"valued_ns": now_ns, "liquidation": format_money(value)})
 
     def is_due(self, what: str) -> bool:
         """Whether *what* should be tried again now; each try doubles the wait, 1 s to 32 s."""

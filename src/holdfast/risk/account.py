@@ -42,6 +42,7 @@ from holdfast.core.orders import Fill, OrderEvent, OrderStatus, next_status
 from holdfast.core.positions import Portfolio
 from holdfast.core.signals import BookSide, TimeInForce
 from holdfast.risk.halt import Holds
+from holdfast.risk.rolling import RollingValue
 
 _NOTHING = QtyE2(0)
 _FREE = MoneyE6(0)
@@ -133,6 +134,7 @@ class Account:
         holds: The trading state.
         session: None until the day's opening value is recorded.
         deposits: Net, since the session opened.
+        rolling: What the account was worth over the last day.
         open_value: What the day's P&L counts from: the session's value plus deposits; None before a session.
         moves: How often positions changed.
         results: Settled markets and what they paid on.
@@ -151,6 +153,8 @@ class Account:
         self.deposits = _FREE
         self.open_value: MoneyE6 | None = None
         self.moves = 0
+        self.rolling = RollingValue()
+        self._deposited = _FREE
         self.results: dict[str, str] = {}
         self.decisions = 0
         self.runs = 0
@@ -167,6 +171,7 @@ class Account:
             "TRADE": self._apply_trade,
             "SETTLEMENT": self._apply_settlement,
             "DEPOSIT": self._apply_deposit,
+            "VALUATION": self._apply_valuation,
             "SESSION_OPEN": self._apply_session,
             "STATE": self.holds.apply,
             "DECISION": self._apply_decision,
@@ -210,11 +215,17 @@ class Account:
                 "holds": self.holds.snapshot(),
                 "session": self.session,
                 "deposits": self.deposits,
+                "rolling": self.rolling.snapshot(),
                 "results": dict(sorted(self.results.items())),
                 "decisions": self.decisions,
                 "runs": self.runs,
                 "denials": dict(sorted(self._denials.items())),
             }
+
+    def gain_over_a_day(self, worth: MoneyE6, now_ns: int) -> MoneyE6 | None:
+        """What an account now worth *worth* gained in 24 hours, deposits taken out; None before any valuation."""
+        base = self.rolling.base(now_ns)
+        return None if base is None else MoneyE6(worth - self._deposited - base)
 
     # What changes it ----------------------------------------------------------------------------------
 
@@ -393,8 +404,14 @@ class Account:
         amount = parse_money(details["amount"])
         self.portfolio.deposit(amount)
         self.deposits = MoneyE6(self.deposits + amount)
+        self._deposited = MoneyE6(self._deposited + amount)
         if self.open_value is not None:
             self.open_value = MoneyE6(self.open_value + amount)
+
+    def _apply_valuation(self, details: Mapping[str, Any]) -> None:
+        self.rolling.note(
+            details["valued_ns"], MoneyE6(parse_money(details["liquidation"]) - self._deposited)
+        )
 
     def _apply_session(self, details: Mapping[str, Any]) -> None:
         if self.session is None:
@@ -408,6 +425,7 @@ class Account:
         self.session = Session(details["session"], details["opened_ns"], parse_money(details["liquidation"]))
         self.deposits = _FREE
         self.open_value = self.session.value
+        self.rolling.note(self.session.opened_ns, MoneyE6(self.session.value - self._deposited))
 
     def _apply_decision(self, details: Mapping[str, Any]) -> None:
         self.decisions = max(self.decisions, details["n"])

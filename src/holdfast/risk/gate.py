@@ -368,6 +368,20 @@ class Gate:
             worth = self._valued().worth
         return None if opened is None or worth is None else MoneyE6(cash + worth - opened)
 
+    def value(self) -> MoneyE6 | None:
+        """Cash and every position at the executable side; None while a held market has no price."""
+        with self.account.lock:
+            worth = self._valued().worth
+            return None if worth is None else MoneyE6(self.account.portfolio.cash + worth)
+
+    def rolling_pnl(self) -> MoneyE6 | None:
+        """Gain over the last 24 hours, fees and deposits taken into account; None while it cannot be known."""
+        value = self.value()
+        if value is None:
+            return None
+        with self.account.lock:
+            return self.account.gain_over_a_day(value, self._clock.now_ns())
+
     def _decide(self, intent: Intent, content: str, *, reserve: bool) -> Decision:
         account, signal, name = self.account, intent.signal, intent.client_order_id
         refused: Row | None = None
