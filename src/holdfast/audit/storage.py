@@ -14,13 +14,14 @@ they did not make.
 from __future__ import annotations
 
 import fcntl
+import grp
 import mmap
 import os
 import stat
 from pathlib import Path
 from typing import Protocol, cast
 
-from holdfast.core.errors import LogUnwritable
+from holdfast.core.errors import BadInput, LogUnwritable
 
 PAGE_BYTES = 4096
 
@@ -95,7 +96,7 @@ class Directory(Protocol):
         ...
 
     def create(self, name: str) -> File:
-        """Create a file of mode 0600 that does not exist yet, open for reading and writing."""
+        """Create a file of mode 0600 (0640 in a shared directory) that does not exist yet, open for both ways."""
         ...
 
     def open(self, name: str, *, writable: bool = False) -> File:
@@ -206,6 +207,9 @@ class LocalDirectory:
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self._fd = fd
+        # A directory that its group may read (`share_with_group`) holds files that its group may read.
+        shared = os.fstat(fd).st_mode & 0o050 == 0o050
+        self._file_mode, self._directory_mode = (0o640, 0o2750) if shared else (0o600, 0o700)
 
     def names(self) -> list[str]:
         return os.listdir(self._fd)  # noqa: PTH208  a descriptor has no Path
@@ -213,7 +217,7 @@ class LocalDirectory:
     def create(self, name: str) -> LocalFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(_component(name), flags, 0o600, dir_fd=self._fd)
-        os.fchmod(fd, 0o600)
+        os.fchmod(fd, self._file_mode)
         return LocalFile(name, fd)
 
     def open(self, name: str, *, writable: bool = False) -> LocalFile:
@@ -239,6 +243,7 @@ class LocalDirectory:
     def subdirectory(self, name: str) -> LocalDirectory:
         try:
             os.mkdir(_component(name), 0o700, dir_fd=self._fd)
+            os.chmod(name, self._directory_mode, dir_fd=self._fd)
             self.sync()
         except FileExistsError:
             pass
@@ -259,6 +264,34 @@ class LocalDirectory:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def share_with_group(path: Path, group: str) -> None:
+    """Let *group* read the log *path*, which is made where it is missing; later files inherit the right.
+
+    Raises:
+        BadInput: There is no such group.
+        LogUnwritable: The directory or a file in it belongs to another user, or we are not of that group.
+    """
+    try:
+        gid = grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise BadInput(
+            f"group {group!r} does not exist", hint="`getent group` lists the groups here"
+        ) from None
+    LocalStorage().directory(path, create=True).close()
+    try:
+        for folder, _, files in os.walk(path):
+            os.chown(folder, -1, gid, follow_symlinks=False)
+            os.chmod(folder, 0o2750)  # noqa: PTH101, S103  the walk gives text; reading is what was asked for
+            for name in files:
+                os.chown(Path(folder, name), -1, gid, follow_symlinks=False)
+                os.chmod(Path(folder, name), 0o640)  # noqa: PTH101  beside its chown
+    except PermissionError as why:
+        raise LogUnwritable(
+            f"log {str(path)!r} cannot be given to group {group!r}: {why.strerror}",
+            hint="its owner, a member of that group, can",
+        ) from why
 
 
 class LocalStorage:

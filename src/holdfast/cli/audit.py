@@ -88,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "append", "write JSON Lines from standard input, acknowledging each once durable", _APPEND_EXAMPLES
     )
     append.add_argument("dir", metavar="DIR", type=Path, help="the log; made when it does not exist")
+    append.add_argument("--group", metavar="NAME", help="let this group read the log, from now on")
 
     cat = sub("cat", "print the stored lines as they are, in order, up to the head", _CAT_EXAMPLES)
     cat.add_argument("dir", metavar="DIR", type=Path)
@@ -129,9 +130,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _append(args: argparse.Namespace) -> int:
+    from holdfast.audit.storage import share_with_group
     from holdfast.audit.wal import WriteAheadLog
     from holdfast.core.clock import SystemClock
 
+    if args.group is not None:
+        share_with_group(args.dir, args.group)
     log = WriteAheadLog(args.dir, clock=SystemClock())
     bad = 0
     try:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import grp
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 
@@ -315,3 +317,21 @@ def test_a_missing_log_is_a_user_error_and_is_not_made(tmp_path, capsys, verb):
     assert main(["audit", verb, str(tmp_path / "nothing")]) == 1
     assert "no audit log" in capsys.readouterr().err
     assert not (tmp_path / "nothing").exists()
+
+
+def test_append_lets_a_group_read_the_log_and_nobody_else(home):
+    """`--group` gives files 0640 and directories 2750 of that group, those made later too; without it 0600 and 0700."""
+    append(home, note(1))
+    assert {stat.S_IMODE(path.stat().st_mode) for path in home.iterdir() if path.is_file()} == {0o600}
+    group = grp.getgrgid(os.getgid())
+    assert append(home, note(2), args=["--group", group.gr_name]).returncode == 0
+    assert append(home, note(3)).returncode == 0
+    assert stat.S_IMODE(home.stat().st_mode) == 0o2750
+    for path in home.rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o2750 if path.is_dir() else 0o640), path
+        assert path.stat().st_gid == group.gr_gid
+    assert verify(home).ok
+
+    refused = append(home, note(4), args=["--group", "no-such-group"])
+    assert refused.returncode == 1
+    assert b"no-such-group" in refused.stderr
