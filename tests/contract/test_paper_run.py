@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -320,3 +322,29 @@ def test_an_order_at_the_last_tick_is_booked_before_the_books_are_compared(tmp_p
     assert summary["exchange_matches"], summary["differences"]
     assert code == 0
     assert summary["orders"]["filled"] == summary["orders"]["submitted"] > 0
+
+
+def test_a_killed_exchange_is_taken_up_again_with_the_run(tmp_path):
+    """kill -9 of the exchange ends the run by name; `--dir` brings both back, books equal, nothing sent twice."""
+    process = started(tmp_path, "--dir", "run", "--speed", "60")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split()
+    exchange = next(
+        int(child) for child in children if b"exchange" in Path(f"/proc/{child}/cmdline").read_bytes()
+    )
+    os.kill(exchange, signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 5, out + err
+    again = subprocess.run(
+        [sys.executable, "-m", "holdfast", "paper", "--dir", "run", "--speed", "max", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    summary = json.loads(again.stdout.splitlines()[-1])
+    assert summary["exchange_matches"], summary["differences"]
+    assert summary["journal"]["verify_ok"]
+    records = list(read_records(tmp_path / "run" / "audit"))
+    names = [record.details["client_order_id"] for record in records if record.type == "ORDER"]
+    assert len(names) == len(set(names))
