@@ -1,3 +1,5 @@
+import inspect
+
 import msgspec
 import pytest
 
@@ -11,7 +13,7 @@ def test_every_record_type_has_a_schema_with_a_version_and_documented_keys(type_
     schema = SCHEMAS[type_]
     assert VERSIONS[type_] >= 1
     for field in msgspec.structs.fields(schema):
-        assert f"\n        {field.name}: " in schema.__doc__, f"{type_}: {field.name} is not documented"
+        assert f"\n    {field.name}: " in inspect.getdoc(schema), f"{type_}: {field.name} is not documented"
 
 
 def test_record_without_a_required_key_is_refused():
