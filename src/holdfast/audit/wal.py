@@ -167,6 +167,7 @@ class WriteAheadLog:
         self._flusher_idle = False
         self._wanted = False  # somebody waits for the flusher
         self._poison_callbacks: list[Callable[[str], None]] = []  # those not called yet
+        self.listener_failures: list[str] = []
 
         # Under _io.
         self._wake = threading.Event()
@@ -231,7 +232,8 @@ class WriteAheadLog:
     def on_poison(self, callback: Callable[[str], None]) -> None:
         """Call *callback* with the reason once the log is poisoned, on a thread that holds none of the log's locks.
 
-        It should return soon and must not close the log. Its appends are refused, and what it raises is dropped.
+        It should return soon and must not close the log. Its appends are refused, and what it raises is kept in
+        `listener_failures`, not raised into whoever happened to find the log poisoned.
         Called immediately if it already happened.
         """
         self._poison_callbacks.append(callback)
@@ -705,10 +707,14 @@ class WriteAheadLog:
     def _tell_poisoned(self) -> None:
         """Call those who asked to be told, each once; call without any lock."""
         while self._poison_callbacks:
-            with contextlib.suppress(IndexError):  # another thread was quicker
+            try:
                 callback = self._poison_callbacks.pop(0)
-                with contextlib.suppress(Exception):  # theirs; the log has nobody to tell, and others wait
-                    callback(self._failure)
+            except IndexError:  # another thread was quicker
+                return
+            try:
+                callback(self._failure)
+            except Exception as why:  # noqa: BLE001  the log stays poisoned and others wait; `listener_failures` tells
+                self.listener_failures.append(f"{type(why).__name__}: {why}")
 
     def _let_go(self) -> None:
         """Close the segment's descriptor after a failure, when nobody is inside a call on it."""

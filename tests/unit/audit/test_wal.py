@@ -473,6 +473,7 @@ def test_poison_callbacks_can_neither_harm_nor_hang_anybody(tmp_path):
         log.append("NOTE", {})
     reason = "OSError: [Errno 5] Input/output error"
     assert told == [reason, reason, [False] * 5, reason]
+    assert log.listener_failures  # what a listener raised is kept, not swallowed
     log.close()
 
 

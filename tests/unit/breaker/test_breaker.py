@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from holdfast.audit import schemas
 from holdfast.breaker.breaker import TradingCircuitBreaker
 from holdfast.breaker.config import CircuitBreakerConfig
 from holdfast.breaker.events import BreakerEventKind, BreakerSnapshot
@@ -658,7 +659,6 @@ def test_audit_gets_every_state_change_and_nothing_else():
 
 def test_records_keep_to_the_published_schema():
     """The details of a BREAKER record pass the log's own schema."""
-    schemas = pytest.importorskip("holdfast.audit.schemas")
     audit = _Sink()
     breaker = TradingCircuitBreaker(CircuitBreakerConfig(1), audit=audit, clock=ManualClock())
     breaker.record_failure()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -28,7 +29,16 @@ from holdfast.execution.venue import (
     VenueTime,
 )
 from holdfast.venues.kalshi.adapter import KalshiVenue
-from holdfast.venues.kalshi.stream import BOOKS, CLOCK, FILLS, LIFECYCLE, ORDERS, TRADES, StreamMachine
+from holdfast.venues.kalshi.stream import (
+    BOOKS,
+    CLOCK,
+    FILLS,
+    LIFECYCLE,
+    ORDERS,
+    TRADES,
+    KalshiStream,
+    StreamMachine,
+)
 from holdfast.venues.paper.events import MarketStatus
 from holdfast.venues.paper.faults import FaultScript, read_script
 
@@ -474,5 +484,24 @@ def test_closing_ends_the_events(tmp_path: Path):
             async for event in desk.venue.events([TICKER]):
                 if isinstance(event, BookChanged):
                     await desk.venue.close_stream()
+
+    asyncio.run(run())
+
+
+def test_a_stream_closed_under_a_full_queue_still_ends():
+    """The end mark finds a place however many frames wait unread: a reader never waits for ever."""
+
+    async def run():
+        stream = KalshiStream(SimpleNamespace(signer=object()), ())
+        while not stream._queue.full():
+            stream._queue.put_nowait([])
+        await stream.close()
+        last = None
+        while not stream._queue.empty():
+            last = stream._queue.get_nowait()
+            if last is None:
+                break
+        assert last is None
+        assert stream._queue.empty()
 
     asyncio.run(run())

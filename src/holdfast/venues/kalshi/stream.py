@@ -493,8 +493,10 @@ class KalshiStream:
     async def close(self) -> None:
         """End `events`."""
         await self._stop()
-        with contextlib.suppress(asyncio.QueueFull):
-            self._queue.put_nowait(None)
+        if self._queue.full():
+            # Nobody may still be reading, and whoever is must learn of the end rather than of the last frame.
+            self._queue.get_nowait()
+        self._queue.put_nowait(None)
 
     # --- inside ---------------------------------------------------------------------------------------------
 
