@@ -1,0 +1,57 @@
+"""How a module of this folder describes its subcommands."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from holdfast.cli.output import add_json_argument
+from holdfast.core.errors import BadInput
+
+Handler = Callable[[argparse.Namespace], int]
+"""Runs a subcommand; returns its exit code."""
+
+
+class _Subparsers(Protocol):
+    def add_parser(self, name: str, **kwargs: Any) -> argparse.ArgumentParser: ...
+
+
+class Verbs:
+    """The subcommands of `holdfast audit`."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._subparsers: _Subparsers = parser.add_subparsers(
+            dest="audit_verb", metavar="VERB", required=True
+        )
+
+    def add(self, name: str, line: str, examples: str, handler: Handler) -> argparse.ArgumentParser:
+        """A subcommand's parser, `--json` and `--debug` in it; *line* is its help, *handler* runs it."""
+        child = self._subparsers.add_parser(
+            name,
+            help=line,
+            description=line[0].upper() + line[1:] + ".",
+            epilog=examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        child.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        add_json_argument(child)
+        child.set_defaults(handler=handler)
+        return child
+
+
+def refuse_folder_of_logs(directory: Path) -> None:
+    """Name the log where somebody gave the folder around it.
+
+    Raises:
+        BadInput: *directory* is no log, but holds one.
+    """
+    from holdfast.audit.head import HEAD_NAME
+
+    if (directory / HEAD_NAME).exists() or any(directory.glob("audit_*")):
+        return
+    inside = min((path.parent for path in directory.glob(f"*/{HEAD_NAME}")), default=None)
+    if inside is not None:
+        raise BadInput(f"{str(directory)!r} is not a log itself", hint=f"it holds one: {inside}")
