@@ -61,7 +61,7 @@ bench: setup-bench  ## measure, as ratios beside the peers; writes build/bench.j
 UV_COMPILE = uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 lock:  ## resolve the lock files anew (needs uv)
 	$(UV_COMPILE) --group build -o requirements.lock
-	$(UV_COMPILE) --group dev -c requirements.lock -o requirements-dev.lock
+	$(UV_COMPILE) --all-extras --group dev -c requirements.lock -o requirements-dev.lock
 	$(UV_COMPILE) --group bench -c requirements.lock -c requirements-dev.lock -o requirements-bench.lock
 
 clean:
