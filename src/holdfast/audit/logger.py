@@ -20,6 +20,7 @@ import msgspec
 
 from holdfast.audit import schemas
 from holdfast.audit.format import encode_details
+from holdfast.audit.people import PersonalData
 from holdfast.audit.redact import REDACTOR, Redactor
 from holdfast.audit.schemas import RecordType
 from holdfast.audit.wal import Entry, Level, WriteAheadLog
@@ -49,14 +50,21 @@ class AuditLogger:
         wal: An open or not yet opened log.
         user: The default user id.
         redactor: Which secrets to hide; by default those registered in this process.
+        personal: Which fields are recorded under the key of the record's user; by default none.
     """
 
     def __init__(
-        self, wal: WriteAheadLog, *, user: str = "unknown", redactor: Redactor | None = None
+        self,
+        wal: WriteAheadLog,
+        *,
+        user: str = "unknown",
+        redactor: Redactor | None = None,
+        personal: PersonalData | None = None,
     ) -> None:
         self.wal = wal
         self.user = user
         self._redactor = redactor if redactor is not None else REDACTOR
+        self._personal = personal
 
     def record(
         self,
@@ -294,7 +302,10 @@ class AuditLogger:
             encoded = encode_details(details)  # says in the log's words what cannot be written
         plain = hide.details(details, encoded)
         schemas.check(type_, plain)
-        return Entry(type_, plain, hide.text(self.user if user is None else user), hide.text(component))
+        who = hide.text(self.user if user is None else user)
+        if self._personal is not None:
+            plain = self._personal.hide(who, plain)
+        return Entry(type_, plain, who, hide.text(component))
 
     def _batch(self, entries: Sequence[Entry]) -> list[Entry]:
         return [

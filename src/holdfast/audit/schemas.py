@@ -46,6 +46,7 @@ class RecordType(StrEnum):
     DEPOSIT = "DEPOSIT"
     VALUATION = "VALUATION"
     STREAM = "STREAM"
+    ERASURE = "ERASURE"
 
 
 class SegmentDetails(msgspec.Struct, kw_only=True, rename={"format_": "format"}):
@@ -453,6 +454,20 @@ class StreamDetails(msgspec.Struct, kw_only=True):
     tickers: list[str] = []
 
 
+class ErasureDetails(msgspec.Struct, kw_only=True):
+    """ERASURE: a person's key was destroyed, so that the fields hidden under it cannot be read again.
+
+    Attributes:
+        subject: Whose fields; the `user` of the records that hold them.
+        key: The id of the key, 8 hexadecimal digits.
+        reason: Why, in the words of whoever asked for it.
+    """
+
+    subject: str
+    key: str
+    reason: str
+
+
 SCHEMAS: Mapping[str, type[msgspec.Struct]] = {
     RecordType.SEGMENT: SegmentDetails,
     RecordType.RECOVERY: RecoveryDetails,
@@ -473,6 +488,7 @@ SCHEMAS: Mapping[str, type[msgspec.Struct]] = {
     RecordType.DEPOSIT: DepositDetails,
     RecordType.VALUATION: ValuationDetails,
     RecordType.STREAM: StreamDetails,
+    RecordType.ERASURE: ErasureDetails,
 }
 
 VERSIONS: Mapping[str, int] = dict.fromkeys(SCHEMAS, 1)
