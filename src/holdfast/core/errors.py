@@ -15,6 +15,8 @@
     │   ├── AuditWriteError        a write or sync failed; the log is poisoned until reopened
     │   │   └── DiskFull           there is no room for another record; free space, start again
     │   ├── AuditCorruption        the log is damaged at a named place; nothing was changed
+    │   ├── ArchiveRefused         the archive's store said no, or cannot be trusted; the message says what to change
+    │   │   └── ArchiveUnreachable the store gave no usable answer; what it holds is kept, run the same command again
     │   ├── LogHeld                another process writes this log; stop it or choose another directory
     │   └── LogUnwritable          the directory cannot hold a log (rights, no directory); choose another
     └── ConfigError                configuration or environment; lists every problem at once
@@ -176,6 +178,18 @@ class AuditCorruption(AuditError):
         self.sequence = sequence
         self.file = file
         self.offset = offset
+
+
+class ArchiveRefused(AuditError):
+    """The store of the archive refused, or does not keep what an archive needs; a person changes something."""
+
+    exit_code = EXIT_USER_ERROR
+
+
+class ArchiveUnreachable(ArchiveRefused):
+    """The store could not be reached or did not answer in order; repeating the command goes on where it ended."""
+
+    exit_code = EXIT_UNREACHABLE
 
 
 class LogHeld(AuditError):
