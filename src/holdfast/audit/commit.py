@@ -1,0 +1,505 @@
+"""Group commit: how records get from the queue to the disk, and how everybody who waits is told.
+
+Promise: the order of work is write -> fdatasync -> head -> acknowledge, and no caller is told otherwise. A failed
+write or sync poisons: nothing more is acknowledged, and a failed sync is never tried again, because after one
+the kernel drops the data and reports success.
+
+How a commit goes. A record waits in a queue under the `_mutex`. Whoever holds `_io` takes the whole queue and
+writes it; whoever holds `_sync` serves one batch of waiters: it writes the queue, syncs, moves the head and
+wakes. The segment's `filling` guards the growth of the file. The locks are always taken in the order `_sync`, `_io`,
+`filling`, `_mutex`. A synchronous caller that finds its
+batch without a leader leads it; the next batch gathers meanwhile. Asynchronous callers are served by one
+flusher thread, which also writes and syncs what nobody waits for, and takes over a batch whose leader was
+interrupted before it began.
+
+Limits: nothing here opens, recovers or closes (`lifecycle.py`), and no thread is started (`flusher.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from zlib import crc32
+
+from holdfast.audit.backlog import Backlog, Item
+from holdfast.audit.format import (
+    FILLER,
+    FORMAT_VERSION,
+    LINE_OVERHEAD,
+    assemble_line,
+    encode_details,
+    line_middle,
+    segment_name,
+)
+from holdfast.audit.head import Head, HeadState
+from holdfast.audit.schemas import SCHEMA_VERSION, RecordType
+from holdfast.audit.segment import NO_SPACE, SegmentFile
+from holdfast.audit.storage import Directory, File
+from holdfast.audit.tree import Frontier
+from holdfast.audit.waiting import Batch
+from holdfast.core.clock import Clock
+from holdfast.core.errors import AuditError, AuditWriteError, BadInput, DiskFull
+
+if TYPE_CHECKING:
+    import asyncio
+
+IDLE_SECS = 1.0
+
+
+class Level(IntEnum):
+    """How safe a record is before its append returns."""
+
+    BUFFERED = 0
+    WRITTEN = 1
+    DURABLE = 2
+
+
+# The members by their own names: looking one up in its class costs as much as a lock.
+_BUFFERED, _WRITTEN, _DURABLE = Level
+
+
+# The members by their own names: looking one up in its class costs as much as a lock.
+_BUFFERED, _WRITTEN, _DURABLE = Level
+
+
+class Committer:
+    """The queue, the segment and the head of one log, and the locks around them; see `wal.WriteAheadLog`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        clock: Clock,
+        origin: str,
+        rotate_bytes: int,
+        buffer_bytes: int,
+        overflow: Literal["wait", "gap"],
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self.directory = directory
+        self._clock = clock
+        self._origin = origin
+        self._buffer_bytes = buffer_bytes
+        self._overflow = overflow
+        self._random_bytes = random_bytes
+
+        self._sync = threading.Lock()
+        self._io = threading.Lock()
+        self._mutex = threading.Lock()
+
+        # Under _mutex.
+        self._state: Literal["closed", "open", "poisoned"] = "closed"
+        self._ended = False
+        self._failure = ""
+        self._queue = Backlog(rotate_bytes)
+        self._durable = 0
+        self._batch = Batch()
+        self._written_batch = Batch()
+        self._serving = self._writing = self._batch  # those being served just now
+        self._flusher_idle = False
+        self._wanted = False  # somebody waits for the flusher
+        self._poison_callbacks: list[Callable[[str], None]] = []  # those not called yet
+        self.listener_failures: list[str] = []
+
+        # Under _io.
+        self._wake = threading.Event()
+        self._segment = SegmentFile(self._wake.set)
+        self._written = 0
+        self._frontier = Frontier()
+        self._log_id = ""
+        self._spare = ""  # an empty segment found at start, whose first sequence is the next
+        self._is_full = False
+        self._rotated: list[str] = []
+
+        self._home: Directory | None = None
+        self._head: Head | None = None
+        self._pid = 0
+        self._middles: dict[tuple[str, str, str], bytes] = {}
+
+    # ------------------------------------------------------------------ what others ask
+
+    @property
+    def state(self) -> Literal["closed", "open", "poisoned"]:
+        """One of "closed" (before the first append and after `close`), "open" and "poisoned"."""
+        return self._state
+
+    @property
+    def failure(self) -> str:
+        """Why the log is poisoned, or ""."""
+        return self._failure
+
+    @property
+    def last_seq(self) -> int:
+        """The highest sequence assigned by this log object; 0 before its first append."""
+        with self._mutex:
+            return self._queue.last_seq if self._state != "closed" or self._ended else 0
+
+    @property
+    def durable_seq(self) -> int:
+        """The highest sequence known to be synced; 0 before the first append."""
+        return self._durable
+
+    @property
+    def space_low(self) -> bool:
+        """Whether the next step of filler could not be had.
+
+        Appends still work in what is allocated, but the gate must refuse new risk. It ends by itself when the
+        disk has room again.
+        """
+        return self._segment.space_low
+
+    @property
+    def log_id(self) -> str:
+        """The log's id, 32 hexadecimal digits; "" before the first append."""
+        return self._log_id
+
+    def root(self) -> tuple[int, bytes]:
+        """Size and RFC 9162 root over every record written so far; (0, ...) before the first append."""
+        with self._io:
+            return self._frontier.size, self._frontier.root()
+
+    def on_poison(self, callback: Callable[[str], None]) -> None:
+        """Call *callback* with the reason once the log is poisoned, on a thread that holds none of the log's locks.
+
+        It should return soon and must not close the log. Its appends are refused, and what it raises is kept in
+        `listener_failures`, not raised into whoever happened to find the log poisoned.
+        Called immediately if it already happened.
+        """
+        self._poison_callbacks.append(callback)
+        if self._state == "poisoned":
+            self._tell_poisoned()
+
+    def _refusal(self) -> AuditError:
+        if self._state == "poisoned":
+            return self._failed_write()
+        if self._is_forked():
+            return AuditWriteError(
+                f"audit log refused: process {os.getpid()} is a fork of the writer {self._pid}",
+                hint="start children by exec, or open the log after the fork",
+            )
+        return AuditError("audit log refused: it was closed")
+
+    def _is_forked(self) -> bool:
+        return self._pid not in {0, os.getpid()}
+
+    def _failed_write(self) -> AuditWriteError:
+        """What everybody is told of a poisoned log."""
+        if self._is_full:
+            return DiskFull(
+                f"audit log poisoned: {self._failure} (directory={str(self.directory)!r})",
+                hint="free space on that volume, then start again: nothing acknowledged is lost, recovery runs then",
+            )
+        return AuditWriteError(
+            f"audit log poisoned: {self._failure}",
+            hint="stop, repair the disk, start again: recovery runs then",
+        )
+
+    # ------------------------------------------------------------------ waiting
+
+    def _join(self, level: Level, batch: Batch) -> threading.Lock | None:
+        """The lock to wait on as a follower, or None for the batch's leader; call under the mutex."""
+        if level != _DURABLE:
+            if self._flusher_idle:
+                self._kick()
+            return None
+        if batch.led:
+            return batch.join()
+        batch.led = True
+        return None
+
+    def _wait_durable(self, batch: Batch, turnstile: threading.Lock | None) -> None:
+        if turnstile is None:
+            try:
+                self._commit(batch)
+            except BaseException:
+                # Interrupted before it began: the flusher serves the batch.
+                self._wanted = True
+                self._wake.set()
+                raise
+        else:
+            while not batch.finished and self._state != "poisoned":
+                if turnstile.acquire(timeout=IDLE_SECS):
+                    turnstile.release()
+                    break
+        if batch.error is not None or not batch.finished:
+            raise self._refusal()
+
+    def _wait_written(self, level: Level, seq: int) -> None:
+        if level == _WRITTEN or (self._overflow == "wait" and self._queue.bytes > self._buffer_bytes):
+            self._write_out(seq)
+
+    def _join_async(self, level: Level) -> asyncio.Future[None] | None:
+        """A future that ends with the record's batch; call under the mutex, on the event loop."""
+        if level == _BUFFERED and self._queue.bytes <= self._buffer_bytes:
+            if self._flusher_idle:
+                self._kick()
+            return None
+        batch = self._batch if level == _DURABLE else self._written_batch
+        import asyncio  # noqa: PLC0415  costs 30 ms of start-up to those who never use it
+
+        future = batch.join_loop(asyncio.get_running_loop())
+        if not batch.led:
+            batch.led = True
+            self._wanted = True
+            self._wake.set()
+        return future
+
+    def _kick(self) -> None:
+        """End the flusher's long sleep; call under the mutex."""
+        self._flusher_idle = False
+        self._wake.set()
+
+    def _middle(self, type_: str, user: str, component: str) -> bytes:
+        if type_ == RecordType.SEGMENT:
+            raise BadInput("record refused: SEGMENT begins a file, and only the log writes it")
+        middle = line_middle(type_, user, component)
+        if len(self._middles) >= 4096:
+            self._middles.clear()
+        self._middles[type_, user, component] = middle
+        return middle
+
+    # ------------------------------------------------------------------ write, sync, acknowledge
+
+    def _commit(self, batch: Batch | None = None) -> None:
+        """One group commit, unless *batch* has been served meanwhile."""
+        try:
+            with self._sync:
+                if batch is None or not batch.finished:
+                    self._serve()
+        finally:
+            if self._state == "poisoned":
+                self._tell_poisoned()
+
+    def _serve(self) -> None:
+        """One group commit, for everybody who waits now; call with `_sync` held.
+
+        Whatever ends it before the last waiter is told, be it a signal, poisons.
+        """
+        try:
+            batch = self._take_batch()
+            with self._io:
+                self._drain()
+                file, target, end = self._segment.file, self._written, self._segment.end
+            if file is not None and target > self._durable:
+                self._acknowledge(file, target, end)
+            batch.finish(None)
+        except Exception as why:
+            self._poison(why)
+            raise self._refusal() from why
+        except BaseException as why:
+            self._poison(why)
+            raise
+
+    def _take_batch(self) -> Batch:
+        """Those who wait now; whoever comes later waits for the next commit."""
+        with self._mutex:
+            if self._state == "poisoned":
+                raise self._refusal()
+            batch = self._serving = self._batch
+            batch.led = True
+            self._batch = Batch()
+        return batch
+
+    def _acknowledge(self, file: File, target: int, end: int) -> None:
+        """Sync what is written up to *target*, then say so in the head."""
+        file.fdatasync()
+        with self._mutex:
+            if self._state == "poisoned":
+                raise self._refusal()
+            if self._head is not None:
+                self._head.write(target, file.name, end)
+            self._durable = target
+
+    def _write_out(self, seq: int) -> None:
+        """Hand the queue to the kernel, unless somebody already did so up to *seq*."""
+        try:
+            while self._written < seq:
+                if self._queue.markers:
+                    with self._sync, self._io:
+                        self._drain()
+                else:
+                    with self._io:
+                        self._drain(may_rotate=False)
+        except Exception as why:
+            self._poison(why)
+            raise self._refusal() from why
+        except BaseException as why:
+            self._poison(why)
+            raise
+        finally:
+            if self._state == "poisoned":
+                self._tell_poisoned()
+
+    def _drain(self, *, may_rotate: bool = True) -> None:
+        """Write the whole queue; call with `_io` held, and with `_sync` where it may rotate."""
+        with self._mutex:
+            if self._state == "poisoned":
+                raise self._refusal()
+            queue = self._queue
+            if queue.markers and not may_rotate:
+                return
+            if queue.has_dropped:
+                self._enqueue_gap()
+            if not queue.items:
+                return
+            taken = queue.take()
+            # Whoever joins from here on waits for the next write.
+            waiting = self._written_batch if self._written_batch.led else None
+            if waiting is not None:
+                self._writing, self._written_batch = waiting, Batch()
+        if taken.begins_segments:
+            self._write_segments(taken.items, taken.first)
+            written = 0
+        else:
+            written = self._write_lines(taken.items, taken.first)
+        if waiting is not None:
+            waiting.finish(None)
+        with self._mutex:
+            queue.give_back(taken, written)
+
+    def _write_segments(self, items: Sequence[Item], first: int) -> None:
+        """Write *items*, beginning a segment wherever one was planned."""
+        start = 0
+        for index, item in enumerate(items):
+            if not item[1]:
+                self._write_lines(items[start:index], first + start)
+                self._begin_segment(item[0], first + index)
+                start = index + 1
+        self._write_lines(items[start:], first + start)
+
+    def _enqueue_gap(self) -> None:
+        """Count the dropped records in a record of their own; call under the mutex."""
+        middle = self._middle(RecordType.GAP, "", "journal")
+        body = encode_details(self._queue.gap_details())
+        self._queue.add_gap(self._clock.now_ns(), middle, body, len(middle) + len(body) + LINE_OVERHEAD)
+
+    def _write_lines(self, items: Sequence[Item], first: int) -> int:
+        """Write *items* as lines from sequence *first* into the current segment; return their bytes."""
+        if not items:
+            return 0
+        if first != self._written + 1:
+            raise AuditWriteError(f"sequence {first} would follow {self._written}")
+        synced = self._durable
+        if len(items) == 1:
+            ts, middle, details, sink = items[0]
+            line = assemble_line(first, synced, ts, middle, details)
+            self._segment.put(line + FILLER)
+            self._written = first
+            leaf = sha256(b"\0" + line).digest()
+            self._frontier.append(leaf)
+            if sink is not None:
+                sink.append(leaf)
+            return len(line) + 1
+        crc = crc32
+        lines: list[bytes] = []
+        add = lines.append
+        seq = first
+        sinks = False
+        for ts, middle, details, sink in items:
+            body = b'"seq":%d,"synced":%d,"ts":%d%b%b}' % (seq, synced, ts, middle, details)
+            add(b'{"crc":"%08x",%b' % (crc(body), body))
+            seq += 1
+            if sink is not None:
+                sinks = True
+        add(b"")
+        data = FILLER.join(lines)
+        lines.pop()
+        self._segment.put(data)
+        self._written = seq - 1
+        hasher = sha256
+        leaves = [hasher(b"\0" + line).digest() for line in lines]
+        self._frontier.extend(leaves)
+        if sinks:
+            for leaf, item in zip(leaves, items, strict=True):
+                if item[3] is not None:
+                    item[3].append(leaf)
+        return len(data)
+
+    # ------------------------------------------------------------------ segments
+
+    def _begin_segment(self, ts: int, seq: int) -> None:
+        """Close the current segment and begin the next; call with `_sync` and `_io` held."""
+        if self._home is None:
+            raise AuditWriteError("audit log is not open")
+        segment = self._segment
+        with segment.filling:
+            old = segment.file
+            if old is not None:
+                if self._written > self._durable:
+                    self._acknowledge(old, self._written, segment.end)
+                segment.cut()
+                self._rotated.append(old.name)
+                old.close()
+            name = self._spare or segment_name(ts, seq)
+            file = self._home.open(name, writable=True) if self._spare else self._home.create(name)
+            self._spare = ""
+            segment.begin(file)
+            self._home.sync()
+        if not self._log_id:
+            self._log_id = self._random_bytes(16).hex()
+        details = {
+            "format": FORMAT_VERSION,
+            "schema": SCHEMA_VERSION,
+            "log_id": self._log_id,
+            "origin": self._origin,
+            "first_seq": seq,
+            "root": self._frontier.root().hex(),
+            "clock": self._clock.source,
+        }
+        middle = line_middle(RecordType.SEGMENT, "", "journal")
+        line = assemble_line(seq, self._durable, ts, middle, encode_details(details))
+        segment.put(line + FILLER)
+        self._written = seq
+        self._frontier.append(sha256(b"\0" + line).digest())
+        # Durable before any other line of the segment.
+        self._acknowledge(file, seq, segment.end)
+
+    # ------------------------------------------------------------------ poison
+
+    def _poison(self, why: BaseException) -> None:
+        """Stop for good: nothing more is acknowledged, and everybody who waits is told.
+
+        Doing it again does what an interruption left undone.
+        """
+        with self._mutex:
+            head, file = self._head, self._segment.file
+            if self._state != "poisoned":
+                self._failure = f"{type(why).__name__}: {why}" if str(why) else type(why).__name__
+                self._is_full = isinstance(why, OSError) and why.errno in NO_SPACE
+                self._state = "poisoned"
+                if head is not None:
+                    name = file.name if file else ""
+                    with contextlib.suppress(OSError, ValueError):
+                        head.write(self._durable, name, head.end_offset, HeadState.POISONED)
+            batches = (self._serving, self._writing, self._batch, self._written_batch)
+        error = self._failed_write()
+        for batch in batches:
+            batch.finish(error)
+        if head is not None:
+            # The disk may refuse this too; readers on this machine see the mapped page.
+            with contextlib.suppress(OSError, ValueError):
+                head.flush()
+        self._wake.set()
+
+    def _tell_poisoned(self) -> None:
+        """Call those who asked to be told, each once; call without any lock."""
+        while self._poison_callbacks:
+            try:
+                callback = self._poison_callbacks.pop(0)
+            except IndexError:  # another thread was quicker
+                return
+            try:
+                callback(self._failure)
+            except Exception as why:  # noqa: BLE001  the log stays poisoned and others wait; `listener_failures` tells
+                self.listener_failures.append(f"{type(why).__name__}: {why}")
+
+    def _let_go(self) -> None:
+        """Close the segment's descriptor after a failure, when nobody is inside a call on it."""
+        with self._sync, self._io, self._segment.filling:
+            self._segment.close()
