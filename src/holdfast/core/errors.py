@@ -17,6 +17,7 @@
     │   ├── AuditCorruption        the log is damaged at a named place; nothing was changed
     │   ├── ArchiveRefused         the archive's store said no, or cannot be trusted; the message says what to change
     │   │   └── ArchiveUnreachable the store gave no usable answer; what it holds is kept, run the same command again
+    │   ├── AnchorUnreachable      what remembers the log elsewhere cannot be asked; mend it or take it out
     │   ├── LogHeld                another process writes this log; stop it or choose another directory
     │   └── LogUnwritable          the directory cannot hold a log (rights, no directory); choose another
     └── ConfigError                configuration or environment; lists every problem at once
@@ -188,6 +189,12 @@ class ArchiveRefused(AuditError):
 
 class ArchiveUnreachable(ArchiveRefused):
     """The store could not be reached or did not answer in order; repeating the command goes on where it ended."""
+
+    exit_code = EXIT_UNREACHABLE
+
+
+class AnchorUnreachable(AuditError):
+    """What remembers the log elsewhere cannot be asked; whether the log went back is unknown, which is no yes."""
 
     exit_code = EXIT_UNREACHABLE
 
