@@ -5,9 +5,9 @@ Three rules, applied to every string at any depth, to keys as well as values:
 * by name: the value under a key that names a secret (`api_secret`, `Authorization`, `private-key`, …) goes,
   whatever it is; a key that names where a secret lies (`private_key_path`, `token_count`) keeps its value;
 * by shape: PEM blocks (also cut off or with `\n` spelled out), `Authorization`-like headers and assignments,
-  bearer and basic credentials, JSON web tokens, passwords in URLs;
+  bearer and basic credentials, JSON web tokens, AWS access keys, passwords in URLs;
 * by value: every secret that this process was given, registered with `register_secret`, also where it stands
-  escaped or line by line.
+  escaped, percent-encoded, as hex or base64, or line by line.
 
 Limits: a secret that was never registered, under an innocent name and without a known shape, is not seen; a
 secret shorter than `MIN_SECRET_LENGTH` is not registered, since it would blot out ordinary text. A record
@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, cast
@@ -80,6 +81,7 @@ _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE), rf"\1 {REDACTED}"),
     (re.compile(r"\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)?"), REDACTED),
+    (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"), REDACTED),
     (re.compile(r"(://[^/\s:@]*):[^/\s@]+@"), rf"\1:{REDACTED}@"),
     # A header or an assignment, in text, in JSON, in a query string or in the repr of a dict: the value goes.
     (
@@ -94,7 +96,7 @@ _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 _MARKERS = (
     *(b"-----begin", b"bearer", b"basic ", b"eyj", b"://", b"pass", b"pwd", b"secret", b"token", b"auth"),
-    *(b"cookie", b"credential", b"signature", b"key"),
+    *(b"cookie", b"credential", b"signature", b"key", b"akia", b"asia"),
 )
 
 
@@ -113,7 +115,7 @@ class Redactor:
             self.register(secret)
 
     def register(self, secret: str) -> None:
-        """Never let *secret* pass again, as it is, escaped as in JSON, or line by line.
+        """Never let *secret* pass again: as it is, escaped, percent-encoded, as hex or base64, or line by line.
 
         Raises:
             BadInput: It is shorter than `MIN_SECRET_LENGTH`; it is not repeated in the message.
@@ -121,7 +123,7 @@ class Redactor:
         text = secret.strip()
         if len(text) < MIN_SECRET_LENGTH:
             raise BadInput(f"secret refused: {len(text)} characters < {MIN_SECRET_LENGTH} characters")
-        forms = {text, _escaped(text), text.replace("\n", "\\n"), text.replace("\n", "")}
+        forms = {text, _escaped(text), text.replace("\n", "\\n"), text.replace("\n", ""), *_encodings(text)}
         if "\n" in text:
             lines = (line.strip() for line in text.splitlines())
             forms.update(line for line in lines if len(line) >= 16 and not line.startswith("-----"))
@@ -189,6 +191,19 @@ class Redactor:
 def _hidden(value: Any) -> Any:
     """Nothing and truth values say whether a secret is set, which is no secret; all else goes."""
     return value if value is None or isinstance(value, bool) or value == "" else REDACTED
+
+
+def _encodings(text: str) -> Iterator[str]:
+    """*text* as encoders write it whole; inside something longer its base64 looks otherwise."""
+    from urllib.parse import quote, quote_plus  # noqa: PLC0415  costs more than the rest of this file
+
+    content = text.encode("utf-8", "surrogatepass")
+    yield content.hex()
+    yield content.hex().upper()
+    yield b64encode(content).decode().rstrip("=")
+    yield urlsafe_b64encode(content).decode().rstrip("=")
+    yield quote(content, safe="")
+    yield quote_plus(content)
 
 
 def _escaped(text: str) -> str:
