@@ -5,6 +5,7 @@ At the end: how many tests needed recordings, and how many were skipped for want
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -16,6 +17,14 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("holdfast")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_key_home(tmp_path_factory):
+    """No test, and no process that a test starts, makes or reads keys in the home of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOLDFAST_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 def pytest_terminal_summary(terminalreporter):

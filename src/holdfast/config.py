@@ -2,8 +2,9 @@
 
 No file means the defaults of the contract. A file is read from the working directory, or from where
 `--config` points. Each problem names its line, what was found, what is expected, and the nearest known key.
-Environment variables for a venue win over the file, and $HOLDFAST_DATA
-names the folder of recordings; nothing else reads the environment.
+Environment variables for a venue win over the file, $HOLDFAST_DATA
+names the folder of recordings, and $HOLDFAST_HOME the folder of the keys that sign logs, which otherwise is
+`holdfast` in $XDG_CONFIG_HOME or ~/.config; nothing else reads the environment.
 
     [paths]    audit = "logs/audit"   state = "run"
     [limits]   max_position_size = "100"      contracts per market, worst case by side
@@ -197,6 +198,21 @@ def load_config(path: Path | None = None, *, environ: Mapping[str, str] | None =
             f"{source or 'the environment'} has {count} (nothing was started)\n\n" + "\n".join(problems)
         )
     return _build(values, source)
+
+
+def key_home(environ: Mapping[str, str]) -> Path:
+    """The folder of the keys that sign this user's logs; it need not exist yet.
+
+    Raises:
+        ConfigError: Neither $HOLDFAST_HOME, $XDG_CONFIG_HOME nor $HOME says where.
+    """
+    if environ.get("HOLDFAST_HOME"):
+        return Path(environ["HOLDFAST_HOME"])
+    if environ.get("XDG_CONFIG_HOME"):
+        return Path(environ["XDG_CONFIG_HOME"], "holdfast")
+    if environ.get("HOME"):
+        return Path(environ["HOME"], ".config", "holdfast")
+    raise ConfigError("no folder for the keys that sign logs: set HOLDFAST_HOME")
 
 
 def find_recording(path: Path, *, environ: Mapping[str, str] | None = None) -> Path:

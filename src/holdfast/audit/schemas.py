@@ -31,6 +31,7 @@ class RecordType(StrEnum):
     RECOVERY = "RECOVERY"
     SEALED = "SEALED"
     GAP = "GAP"
+    KEY = "KEY"
     CONFIG = "CONFIG"
     SESSION_OPEN = "SESSION_OPEN"
     DECISION = "DECISION"
@@ -131,6 +132,23 @@ class GapDetails(msgspec.Struct, kw_only=True):
     first_ts_ns: int
     last_ts_ns: int
     types: dict[str, int]
+
+
+class KeyDetails(msgspec.Struct, kw_only=True):
+    """KEY: the second record of every signed segment; from here on this key signs the checkpoints.
+
+    Attributes:
+        epoch: 1, 2, 3 … without gap over the log's life.
+        vkey: The public key, a C2SP verifier key.
+        reason: "first", "rotation", or "replacement" where the private key before it was lost.
+        note: A signed note that names origin, log id, epoch and key; signed by the epoch before, by this key itself
+            where the reason is "first" or "replacement".
+    """
+
+    epoch: int
+    vkey: str
+    reason: str
+    note: str
 
 
 class ConfigDetails(msgspec.Struct, kw_only=True):
@@ -473,6 +491,7 @@ SCHEMAS: Mapping[str, type[msgspec.Struct]] = {
     RecordType.RECOVERY: RecoveryDetails,
     RecordType.SEALED: SealedDetails,
     RecordType.GAP: GapDetails,
+    RecordType.KEY: KeyDetails,
     RecordType.CONFIG: ConfigDetails,
     RecordType.SESSION_OPEN: SessionOpenDetails,
     RecordType.DECISION: DecisionDetails,
@@ -510,7 +529,9 @@ _MONEY: Mapping[str, tuple[str, ...]] = {
 }
 
 
-JOURNALS_OWN = frozenset({RecordType.SEGMENT, RecordType.RECOVERY, RecordType.SEALED, RecordType.GAP})
+JOURNALS_OWN = frozenset(
+    {RecordType.SEGMENT, RecordType.RECOVERY, RecordType.SEALED, RecordType.GAP, RecordType.KEY}
+)
 """Types that the log writes about itself; recovery and verification believe them."""
 
 

@@ -19,6 +19,7 @@
     │   │   └── ArchiveUnreachable the store gave no usable answer; what it holds is kept, run the same command again
     │   ├── AnchorUnreachable      what remembers the log elsewhere cannot be asked; mend it or take it out
     │   ├── LogHeld                another process writes this log; stop it or choose another directory
+    │   ├── KeyMissing             the log is signed and its private key is not here; bring it, or replace it
     │   └── LogUnwritable          the directory cannot hold a log (rights, no directory); choose another
     └── ConfigError                configuration or environment; lists every problem at once
 
@@ -201,6 +202,10 @@ class AnchorUnreachable(AuditError):
 
 class LogHeld(AuditError):
     """Another process writes this log."""
+
+
+class KeyMissing(AuditError):
+    """The log is signed and the private key in force is not here, or another one; nothing was changed."""
 
 
 class LogUnwritable(AuditError):
