@@ -1,0 +1,1 @@
+"""What leaves the log: exports, and the archive that keeps it."""
