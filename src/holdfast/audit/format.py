@@ -8,7 +8,8 @@ A record is one line of UTF-8, its keys always in this order, without spaces bet
   its comma up to and including the closing brace.
 * `seq`: the sequence, 1, 2, 3 ... over all files and restarts.
 * `synced`: the highest sequence covered by a completed fdatasync when the line was written; always < `seq`.
-* `ts`: UTC, nanoseconds since 1970, as the clock named in the segment's first record told it.
+* `ts`: UTC, nanoseconds since 1970, as the clock named in the segment's first record told it; fits in a signed
+  64-bit integer, as the indexes hold it.
 * `type`, `user`, `component`: strings; `type` is one of `schemas.RecordType` or of a later version.
 * `details`: an object; `schemas` publishes one schema per type. No money as float, no NaN, no infinity; written
   with at most `MAX_NESTING` objects and lists inside one another.
@@ -34,7 +35,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from math import isfinite
-from typing import Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, cast
 from zlib import crc32
 
 import msgspec
@@ -54,6 +55,9 @@ LINE_OVERHEAD = CRC_END + len('"seq":,"synced":,"ts":') + 3 * 20 + len("}\n")
 """What a line takes, at most, besides its middle and its details, its newline included."""
 
 
+_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One record as read back.
 
@@ -69,7 +73,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     seq: int
     synced: int
-    ts: int
+    ts: _Int64
     type: str
     user: str
     component: str
@@ -81,7 +85,7 @@ class LineFacts(msgspec.Struct, frozen=True, gc=False):
 
     seq: int
     synced: int
-    ts: int
+    ts: _Int64
     type: str
     user: str
     component: str

@@ -112,6 +112,8 @@ def signed(body: bytes) -> bytes:
         b'"seq":1,"synced":0,"ts":1,"type":"A","user":"","component":"","details":[]}',
         b'"seq":1,"synced":0,"ts":1,"type":"A","user":"","component":""}',
         b'"seq":1,"synced":0,"ts":"1","type":"A","user":"","component":"","details":{}}',
+        b'"seq":1,"synced":0,"ts":9223372036854775808,"type":"A","user":"","component":"","details":{}}',
+        b'"seq":1,"synced":0,"ts":-9223372036854775809,"type":"A","user":"","component":"","details":{}}',
         b'"synced":0,"seq":1,"ts":1,"type":"A","user":"","component":"","details":{}}',
         b'"seq":1,"synced":0,"ts":1,"type":"\xff","user":"","component":"","details":{}}',
         b'"seq":1,"synced":0,"ts":1,"type":"A","user":"","component":"","details":{}} }',
