@@ -84,7 +84,9 @@ def parse_add_checkpoint(body: bytes) -> AddCheckpoint:
     first, *lines = head.split(b"\n")
     old = _OLD.fullmatch(first)
     if not gap or old is None:
-        raise BadInput("request refused: it does not begin with a line 'old <size>' and end with a checkpoint")
+        raise BadInput(
+            "request refused: it does not begin with a line 'old <size>' and end with a checkpoint"
+        )
     size = int(old[1])
     if size >= 2**64:
         raise BadInput("request refused: old size is no count of records")
