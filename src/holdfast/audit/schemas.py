@@ -31,7 +31,11 @@ class RecordType(StrEnum):
     RECOVERY = "RECOVERY"
     SEALED = "SEALED"
     GAP = "GAP"
+    CLOCK_STEP = "CLOCK_STEP"
+    LATE = "LATE"
     KEY = "KEY"
+    PRUNED = "PRUNED"
+    LEGAL_HOLD = "LEGAL_HOLD"
     CONFIG = "CONFIG"
     SESSION_OPEN = "SESSION_OPEN"
     DECISION = "DECISION"
@@ -106,6 +110,8 @@ class SealedDetails(msgspec.Struct, kw_only=True):
         gzip_sha256: SHA-256 of the compressed file, hexadecimal.
         gzip_bytes: Length of the compressed file.
         members: How many gzip members it has.
+        index_sha256: SHA-256 of its index, hexadecimal; "" where an older version sealed it without one.
+        index_bytes: Length of the index.
     """
 
     segment: str
@@ -116,6 +122,8 @@ class SealedDetails(msgspec.Struct, kw_only=True):
     gzip_sha256: str
     gzip_bytes: int
     members: int = 0
+    index_sha256: str = ""
+    index_bytes: int = 0
 
 
 class GapDetails(msgspec.Struct, kw_only=True):
@@ -149,6 +157,91 @@ class KeyDetails(msgspec.Struct, kw_only=True):
     vkey: str
     reason: str
     note: str
+
+
+class PrunedDetails(msgspec.Struct, kw_only=True):
+    """PRUNED: a sealed segment's copy in the archive was read back and found equal; the segment may go from here.
+
+    The same bytes stand in the segment's place as `<segment without .log>.pruned`. What verification needs of the
+    segment is here, so that the records after it can be verified without it.
+
+    Attributes:
+        segment: The raw file's name.
+        first_seq: Its first sequence.
+        last_seq: Its last sequence.
+        raw_sha256: SHA-256 of the raw file, hexadecimal.
+        raw_bytes: Length of the raw file.
+        gzip_sha256: SHA-256 of the compressed file, hexadecimal; the archive holds this file.
+        gzip_bytes: Length of the compressed file.
+        index_sha256: SHA-256 of its index, or "" where it had none.
+        archive: Where the copy is, s3://bucket/prefix.
+        peaks: The tree over records 1 to last_seq: the hashes of its perfect subtrees, largest first, hexadecimal.
+        key: What the segment's KEY record says, or null where it had none.
+        quarantine: Names under `quarantine/` that the segment's RECOVERY records give.
+    """
+
+    segment: str
+    first_seq: int
+    last_seq: int
+    raw_sha256: str
+    raw_bytes: int
+    gzip_sha256: str
+    gzip_bytes: int
+    index_sha256: str
+    archive: str
+    peaks: list[str]
+    key: KeyDetails | None
+    quarantine: list[str]
+
+
+class LegalHoldDetails(msgspec.Struct, kw_only=True):
+    """LEGAL_HOLD: the copies in an archive were put under a legal hold, or released from it.
+
+    Attributes:
+        archive: Which, s3://bucket/prefix.
+        hold: Whether they are held from now on.
+        objects: How many.
+        reason: Why, in the words of who asked for it.
+    """
+
+    archive: str
+    hold: bool
+    objects: int
+    reason: str = ""
+
+
+class ClockStepDetails(msgspec.Struct, kw_only=True):
+    """CLOCK_STEP: the wall clock was stepped, so from here on `ts` does not tell the order of records; `seq` does.
+
+    Attributes:
+        before_ns: What it should have shown by the clock that nobody sets, or by the last record at a start.
+        after_ns: What it showed.
+        step_ns: The difference; negative for a step back.
+    """
+
+    before_ns: int
+    after_ns: int
+    step_ns: int
+
+
+class LateDetails(msgspec.Struct, kw_only=True):
+    """LATE: what a poisoned log still had to say, taken up from its reserve by the start that wrote this record.
+
+    Attributes:
+        n: Its number in the reserve, from 1.
+        ts: When it was said, UTC nanoseconds.
+        type: The record type that it would have been.
+        user: Who caused it.
+        component: Which part said it.
+        details: As that type's schema says.
+    """
+
+    n: int
+    ts: int
+    type: str
+    user: str
+    component: str
+    details: dict[str, Any]
 
 
 class ConfigDetails(msgspec.Struct, kw_only=True):
@@ -491,7 +584,11 @@ SCHEMAS: Mapping[str, type[msgspec.Struct]] = {
     RecordType.RECOVERY: RecoveryDetails,
     RecordType.SEALED: SealedDetails,
     RecordType.GAP: GapDetails,
+    RecordType.CLOCK_STEP: ClockStepDetails,
+    RecordType.LATE: LateDetails,
     RecordType.KEY: KeyDetails,
+    RecordType.PRUNED: PrunedDetails,
+    RecordType.LEGAL_HOLD: LegalHoldDetails,
     RecordType.CONFIG: ConfigDetails,
     RecordType.SESSION_OPEN: SessionOpenDetails,
     RecordType.DECISION: DecisionDetails,
@@ -531,6 +628,7 @@ _MONEY: Mapping[str, tuple[str, ...]] = {
 
 JOURNALS_OWN = frozenset(
     {RecordType.SEGMENT, RecordType.RECOVERY, RecordType.SEALED, RecordType.GAP, RecordType.KEY}
+    | {RecordType.CLOCK_STEP, RecordType.LATE, RecordType.PRUNED}
 )
 """Types that the log writes about itself; recovery and verification believe them."""
 
