@@ -10,7 +10,10 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from holdfast.audit.clockwatch import ClockWatch, Reading
 from holdfast.audit.commit import IDLE_SECS, Committer
+from holdfast.audit.format import LINE_OVERHEAD, encode_details
+from holdfast.audit.schemas import RecordType
 from holdfast.core.errors import AuditError
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ class Flusher(Committer):
     _stopping = False
     _flusher: threading.Thread | None = None
     _sealer: Sealer | None = None
+    _clock_watch: ClockWatch
 
     def _run_flusher(self) -> None:
         rounds = 0
@@ -53,6 +57,7 @@ class Flusher(Committer):
 
     def _flush(self, rounds: int, *, wanted: bool) -> int:
         """One round of the flusher; returns for how many rounds something has been unsynced."""
+        self._watch_clock()
         if wanted and self._batch.led:
             self._commit()
         elif self._queue.items:
@@ -69,6 +74,18 @@ class Flusher(Committer):
             return rounds + 1
         self.sync()
         return 0
+
+    def _watch_clock(self) -> None:
+        """Queue a CLOCK_STEP record where the wall clock was stepped since the last round."""
+        clock = self._clock
+        step = self._clock_watch.look(Reading(clock.monotonic_ns(), clock.now_ns(), clock.monotonic_ns()))
+        if step is not None:
+            with self._mutex:
+                if self._state == "open":
+                    middle = self._middle(RecordType.CLOCK_STEP, "", "journal")
+                    body = encode_details(step.details())
+                    bound = len(middle) + len(body) + LINE_OVERHEAD
+                    self._queue.add(clock.now_ns(), middle, body, bound, None)
 
     def _tell_sealer(self, sealer: Sealer) -> None:
         with self._io:

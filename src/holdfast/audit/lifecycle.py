@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from holdfast.audit import recovery
+from holdfast.audit.clockwatch import ClockWatch
 from holdfast.audit.commit import Level
 from holdfast.audit.flusher import Flusher
 from holdfast.audit.format import parse_segment_name
 from holdfast.audit.head import Head, HeadState, read_head
 from holdfast.audit.holder import NO_RIGHT, held, refused_open, write_pid
+from holdfast.audit.last_words import LastWords
 from holdfast.audit.recovery import Scan, Verdict
 from holdfast.audit.schemas import RecordType
 from holdfast.audit.storage import Directory, Storage
@@ -43,6 +45,7 @@ class Lifecycle(Flusher, ABC):
         buffer_bytes: int,
         overflow: Literal["wait", "gap"],
         random_bytes: Callable[[int], bytes],
+        last_words: LastWords,
     ) -> None:
         super().__init__(
             directory,
@@ -55,6 +58,9 @@ class Lifecycle(Flusher, ABC):
         )
         self._storage = storage
         self._seals = seal
+        self._last_words = last_words
+        self._last_ts = 0
+        self._clock_watch = ClockWatch()
         self._opening = threading.Lock()
 
     @abstractmethod
@@ -70,6 +76,10 @@ class Lifecycle(Flusher, ABC):
     ) -> int:
         """Append one record; see `wal.WriteAheadLog`."""
 
+    @abstractmethod
+    def _tell_of_the_past(self) -> None:
+        """Append what the time before this start left to say."""
+
     def open(self) -> None:
         """Take the lock and run recovery now instead of at the first append; an open log is left alone.
 
@@ -80,13 +90,16 @@ class Lifecycle(Flusher, ABC):
         try:
             with self._opening:
                 self._refuse_to_open()
-                details = self._open() if self._state == "closed" else None
+                opens = self._state == "closed"
+                details = self._open() if opens else None
         finally:
             if self._state == "poisoned":
                 self._tell_poisoned()
         # It is open now; what goes wrong from here on poisons.
         if details is not None:
             self.append(RecordType.RECOVERY, details, component="journal")
+        if opens:
+            self._tell_of_the_past()
 
     def _open(self) -> dict[str, Any] | None:
         """Take the lock and recover; returns the details of a RECOVERY record, or None."""
@@ -114,6 +127,9 @@ class Lifecycle(Flusher, ABC):
         found = recovery.scan(home)
         mark = read_head(home)
         verdict, known = recovery.judge(found, mark)
+        self._log_id = found.log_id or self._random_bytes(16).hex()
+        # Before anything is written: what goes wrong then has its reserve.
+        self._last_words.open(home, self._log_id)
         try:
             write_pid(home, self._pid)
             details = self._recover(home, found, known, torn=verdict is Verdict.TORN)
@@ -158,7 +174,7 @@ class Lifecycle(Flusher, ABC):
 
     def _take_up(self, home: Directory, found: Scan, head: Head) -> None:
         """Go on behind the last record found."""
-        self._log_id = found.log_id
+        self._last_ts = found.last_ts
         self._frontier = found.frontier
         self._queue.take_up(found.first_missing)
         self._written = self._durable = found.first_missing - 1
@@ -237,7 +253,7 @@ class Lifecycle(Flusher, ABC):
             if self._state == "open":
                 self._finish()
         finally:
-            for thing in (self._segment, self._head, home):
+            for thing in (self._segment, self._head, self._last_words, home):
                 if thing is not None:
                     thing.close()
 

@@ -125,6 +125,7 @@ class Scan:
     Attributes:
         first_missing: s, from 1.
         synced: The highest `synced` of any valid line, in its place or not; 0 without lines.
+        last_ts: `ts` of the last valid line in its place; 0 without lines.
         place: File name and offset where s should stand.
         only_filler: Whether nothing but filler stands from there on.
         reason: Why the line there is not valid, or "".
@@ -138,6 +139,7 @@ class Scan:
     def __init__(self) -> None:
         self.first_missing = 1
         self.synced = 0
+        self.last_ts = 0
         self.place: tuple[str, int] = ("", 0)
         self.only_filler = True
         self.reason = ""
@@ -248,7 +250,7 @@ def _line_pieces(file: File) -> Iterator[bytes]:
 def _take_lines(found: Scan, name: SegmentName, piece: bytes, offset: int) -> int:
     """Take the valid lines in their place at the start of *piece*, which stands at *offset*; return their bytes."""
     first = expected = found.first_missing
-    synced, size = found.synced, 0
+    synced, last_ts, size = found.synced, found.last_ts, 0
     leaves: list[bytes] = []
     for line in piece.split(FILLER):
         facts = facts_in_place(line, expected)
@@ -258,10 +260,11 @@ def _take_lines(found: Scan, name: SegmentName, piece: bytes, offset: int) -> in
             _note_own_record(found, name, facts, line, offset + size)
         if facts.synced > synced:  # noqa: PLR1730  a call of max() costs here
             synced = facts.synced
+        last_ts = facts.ts
         leaves.append(sha256(b"\0" + line).digest())
         size += len(line) + 1
         expected += 1
-    found.synced = synced
+    found.synced, found.last_ts = synced, last_ts
     found.first_missing = first + len(leaves)
     found.frontier.extend(leaves)
     return size

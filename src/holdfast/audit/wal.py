@@ -24,12 +24,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from holdfast.audit.clockwatch import step_at_start
 from holdfast.audit.commit import Level
 from holdfast.audit.format import LINE_OVERHEAD, MAX_RECORD_BYTES, Record, encode_details
+from holdfast.audit.last_words import LastWords
 from holdfast.audit.lifecycle import Lifecycle
+from holdfast.audit.schemas import RecordType
 from holdfast.audit.storage import LocalStorage, Storage
 from holdfast.core.clock import Clock
-from holdfast.core.errors import BadInput
+from holdfast.core.errors import AuditError, BadInput
 
 if TYPE_CHECKING:
     from holdfast.audit.query import AuditEntry, Moment
@@ -74,6 +77,8 @@ class WriteAheadLog(Lifecycle):
         overflow: What a BUFFERED append does when that bound is reached: "wait" writes the queue out first,
             "gap" drops the record, returns 0 and counts it in a GAP record.
         random_bytes: Where the log id comes from.
+        reserve_bytes: Room for last words to have ready, bytes; 0 for a log whose writer has none.
+        reserve: A directory on another volume to have it in; None for `run/` in the log's own.
 
     Attributes:
         directory: As given, as a Path.
@@ -91,19 +96,23 @@ class WriteAheadLog(Lifecycle):
         buffer_bytes: int = 8 << 20,
         overflow: Literal["wait", "gap"] = "wait",
         random_bytes: Callable[[int], bytes] = os.urandom,
+        reserve_bytes: int = 0,
+        reserve: Path | None = None,
     ) -> None:
         if rotate_bytes < 4096:
             raise BadInput(f"rotate_bytes {rotate_bytes} bytes < 4096 bytes")
+        storage = LocalStorage() if storage is None else storage
         super().__init__(
             Path(directory),
             clock=clock,
-            storage=LocalStorage() if storage is None else storage,
+            storage=storage,
             origin=origin,
             rotate_bytes=rotate_bytes,
             seal=seal,
             buffer_bytes=buffer_bytes,
             overflow=overflow,
             random_bytes=random_bytes,
+            last_words=LastWords(storage, size=reserve_bytes, place=reserve),
         )
 
     # ------------------------------------------------------------------ append
@@ -260,6 +269,52 @@ class WriteAheadLog(Lifecycle):
             raise self._refusal()
         self._queue.drop(self._clock.now_ns(), middles)
         return True
+
+    # ------------------------------------------------------------------ last words
+
+    def last_words(
+        self,
+        type: str,  # noqa: A002  the name of the field in the record
+        details: Mapping[str, Any],
+        *,
+        user: str = "",
+        component: str = "",
+    ) -> int:
+        """Write down what a poisoned log cannot take, in its reserve; durable when this returns its number there.
+
+        The next start appends it as a LATE record.
+
+        Raises:
+            BadInput: It cannot be written.
+            AuditWriteError: There is no reserve, it is full, or it failed too.
+            AuditError: The log is not poisoned: append it.
+        """
+        if self._state != "poisoned" or self._is_forked():
+            raise AuditError("last words refused: the log is not poisoned, append the record")
+        return self._last_words.say(self._clock.now_ns(), type, user, component, details)
+
+    def reserve_for(self, positions: int) -> bool:
+        """Have room for the last words about *positions* open positions; whether it is there.
+
+        True too for a log that was made without a reserve. It may write to the disk.
+        """
+        return self._state != "open" or self._last_words.grow(positions)
+
+    @property
+    def words_lost(self) -> int:
+        """Last words that could not be written down."""
+        return self._last_words.lost
+
+    def _tell_of_the_past(self) -> None:
+        step = step_at_start(self._last_ts, self._clock.now_ns())
+        if step is not None:
+            self.append(RecordType.CLOCK_STEP, step.details(), component="journal")
+        self._last_words.take_up(
+            lambda: [entry.details for entry in self.query(event_type=RecordType.LATE)],
+            lambda late: self.append_many(
+                [Entry(RecordType.LATE, details, component="journal") for details in late]
+            ),
+        )
 
     # ------------------------------------------------------------------ reading
 

@@ -187,7 +187,9 @@ class SimulatedStorage:
 
     def content(self, path: Path) -> dict[str, bytearray]:
         """The files of a directory as reads show them; the arrays are the disk's own, to damage it."""
-        folder = self._root.names[str(path)]
+        folder = self._root.names.get(str(path)) or self._root.names[str(path.parent)]
+        if isinstance(folder, _Folder) and str(path) not in self._root.names:
+            folder = folder.names[path.name]
         if not isinstance(folder, _Folder):
             raise NotADirectoryError(str(path))
         return {name: inode.cache for name, inode in folder.names.items() if isinstance(inode, _Inode)}
@@ -347,6 +349,7 @@ class FaultyStorage:
         fail_at: Which call, from 1; 0 lets everything pass.
         error: The errno, or "short" for a write that takes half; a call that writes nothing then fails with EIO.
         forever: Whether every later call fails too.
+        counts: Which calls are counted, by operation and name; all of them by default.
 
     Attributes:
         calls: What was called, in order: operation and name.
@@ -354,9 +357,16 @@ class FaultyStorage:
     """
 
     def __init__(
-        self, inner: Storage, *, fail_at: int = 0, error: int | str = errno.EIO, forever: bool = False
+        self,
+        inner: Storage,
+        *,
+        fail_at: int = 0,
+        error: int | str = errno.EIO,
+        forever: bool = False,
+        counts: Callable[[str, str], bool] = lambda _operation, _name: True,
     ) -> None:
         self._inner = inner
+        self._counts = counts
         self._fail_at = fail_at
         self._error = error
         self._forever = forever
@@ -368,6 +378,8 @@ class FaultyStorage:
 
     def take(self, operation: str, name: str, *, writes: bool = False) -> bool:
         """Count a call; raise where it is to fail, and return whether it is to write only half."""
+        if not self._counts(operation, name):
+            return False
         self.calls.append(f"{operation} {name}")
         number = len(self.calls)
         if not self._fail_at or number < self._fail_at or (number > self._fail_at and not self._forever):
