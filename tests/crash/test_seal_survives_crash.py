@@ -50,7 +50,8 @@ def judge(disk: SimulatedStorage, durable: list[bytes]) -> None:
     assert report.ok, report.problems
     assert list(read_lines(LOG, storage=disk))[: len(durable)] == durable
     names = sorted(name for name in disk.content(LOG) if name.startswith("audit_"))
-    assert all(name.endswith(".log.gz") for name in names[:-1]), names
+    assert all(name.endswith((".log.gz", ".idx")) for name in names[:-1]), names
+    assert sum(name.endswith(".idx") for name in names) == len(names) // 2
 
 
 def crash_everywhere(seed: int, power_cuts: int = 2) -> int:
@@ -113,8 +114,10 @@ def test_a_planted_bug_in_the_order_of_sealing_is_found(monkeypatch, bug):
     elif bug == "raw file removed first":
 
         def unlink_first(directory, name):
+            index = seal.index_name(name)
             directory.unlink(name)
             directory.sync()
+            directory.rename(index + seal.TEMPORARY_ENDING, index)
             directory.rename(name + seal.TEMPORARY_SUFFIX, name + ".gz")
             directory.sync()
 
@@ -164,7 +167,7 @@ def test_a_killed_writer_and_its_sealer_leave_a_log_that_the_next_one_finishes(t
         log.append("NOTE", {})
     # That close waited for the seals that its start had found undone.
     assert len(list(home.glob("*.log"))) == 1
-    assert list(home.glob("*.log.gz"))
+    assert len(list(home.glob("*.log.gz"))) == len(list(home.glob("*.idx"))) > 1
     assert not list(home.glob("*.tmp"))
     report = verify(home)
     assert report.ok, report.problems

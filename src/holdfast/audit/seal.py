@@ -1,11 +1,13 @@
-"""Sealing: a rotated segment is compressed, proved equal, and only then replaced.
+"""Sealing: a rotated segment is compressed and indexed, proved equal, and only then replaced.
 
 Who does what, so that there is one writer and no step that cannot be repeated:
 
-    child process      compress to `<segment>.log.gz.tmp` → fsync file and directory → read it back, decompress,
-                       compare with the raw file byte by byte → print the facts and end
-    writer's process   append SEALED with those facts (DURABLE) → rename to `.log.gz` → sync the directory →
-                       unlink the raw file → sync the directory
+    child process      compress to `….log.gz.tmp`, index to `….idx.tmp` → fsync files and directory → read both
+                       back, decompress, compare with the raw file byte by byte → print the facts and end
+    writer's process   append SEALED with those facts (DURABLE) → rename to `.idx` → sync the directory → rename
+                       to `.log.gz` → sync the directory → unlink the raw file → sync the directory
+
+So a `.log.gz` never stands without its index, and no index without a SEALED record that names its hash.
 
 The child (`python -m holdfast.audit.seal`, started by exec with descriptors closed) takes no lock and decides
 nothing; in a thread the same work would double the log's p99. A thread of the writer's process only waits for
@@ -29,7 +31,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from holdfast.audit.format import decode_facts, parse_segment_name
+from holdfast.audit.format import parse_segment_name
+from holdfast.audit.index import INDEX_SUFFIX, Index, index_name
 from holdfast.audit.storage import Directory, File, LocalDirectory, LocalStorage
 from holdfast.core.errors import AuditCorruption, AuditError, BadInput, TradingError
 
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 MEMBER_BYTES = 128 * 1024
 """Raw bytes in one gzip member, at most; a line is shorter."""
 TEMPORARY_SUFFIX = ".gz.tmp"
+TEMPORARY_ENDING = ".tmp"
+_INDEX_TEMPORARY = INDEX_SUFFIX + TEMPORARY_ENDING
 CLOSE_WAIT_SECS = 30.0
 """How long `Sealer.close` lets a running seal finish."""
 
@@ -61,6 +66,8 @@ class SealFacts(msgspec.Struct, frozen=True):
     gzip_sha256: str
     gzip_bytes: int
     members: int
+    index_sha256: str
+    index_bytes: int
 
 
 # -- reading and writing compressed segments ------------------------------------------------------------------
@@ -167,7 +174,7 @@ def _whole_line_pieces(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def compress_segment(directory: Directory, name: str) -> SealFacts:
-    """Compress segment *name* into its temporary file, sync it, prove it equal; the raw file is not touched.
+    """Compress and index segment *name* into temporary files, sync them, prove them; the raw file is not touched.
 
     Raises:
         AuditCorruption: The segment is not a closed, orderly series of records; nothing is sealed over damage.
@@ -176,43 +183,57 @@ def compress_segment(directory: Directory, name: str) -> SealFacts:
     parsed = parse_segment_name(name)
     if parsed is None or parsed.sealed:
         raise BadInput(f"not a raw segment: {name!r}")
+    index, digest, size = Index(parsed.first_seq), sha256(), 0
     raw = directory.open(name)
     try:
         packed = directory.create(name + TEMPORARY_SUFFIX)
         try:
-            members, expected = 0, parsed.first_seq
-            digest, size, offset = sha256(), 0, 0
-            try:
-                for piece in _whole_line_pieces(read_blocks(raw)):
-                    expected = _check_lines(piece, expected)
-                    members += 1
-                    digest.update(piece)
-                    size += len(piece)
-                    offset = _write(packed, zlib.compress(piece, _LEVEL, wbits=_GZIP), offset)
-            except BadInput as why:
-                raise AuditCorruption(
-                    f"audit log damaged: {name!r} cannot be sealed: {why}", sequence=expected, file=name
-                ) from why
+            offset = 0
+            for piece in _whole_line_pieces(read_blocks(raw)):
+                index.begin_block(size, offset)
+                index.take(piece[:-1].split(b"\n"))
+                digest.update(piece)
+                size += len(piece)
+                offset = _write(packed, zlib.compress(piece, _LEVEL, wbits=_GZIP), offset)
             packed.fsync()
+        except BadInput as why:
+            raise AuditCorruption(
+                f"audit log damaged: {name!r} cannot be sealed: {why}",
+                sequence=parsed.first_seq + index.records,
+                file=name,
+            ) from why
         finally:
             packed.close()
-        directory.sync()
-        gzip_sha256, gzip_bytes = _prove_equal(directory, name, name + TEMPORARY_SUFFIX)
     finally:
         raw.close()
+    content = index.encode(digest.digest())
+    _write_index(directory, index_name(name) + TEMPORARY_ENDING, content)
+    directory.sync()
+    gzip_sha256, gzip_bytes = _prove_equal(directory, name, name + TEMPORARY_SUFFIX)
+    last_seq = parsed.first_seq + index.records - 1
     return SealFacts(
-        name, parsed.first_seq, expected - 1, digest.hexdigest(), size, gzip_sha256, gzip_bytes, members
+        name,
+        parsed.first_seq,
+        last_seq,
+        digest.hexdigest(),
+        size,
+        gzip_sha256,
+        gzip_bytes,
+        len(index.blocks),
+        sha256(content).hexdigest(),
+        len(content),
     )
 
 
-def _check_lines(piece: bytes, expected: int) -> int:
-    """Hold each line of *piece* against the sequence that belongs there; the sequence that comes next."""
-    for line in piece[:-1].split(b"\n"):
-        sequence = decode_facts(line).seq
-        if sequence != expected:
-            raise BadInput(f"sequence {sequence} stands where {expected} belongs")
-        expected += 1
-    return expected
+def _write_index(directory: Directory, name: str, content: bytes) -> None:
+    file = directory.create(name)
+    try:
+        _write(file, content, 0)
+        file.fsync()
+        if b"".join(read_blocks(file)) != content:
+            raise OSError(f"{name!r} does not read back as it was written")
+    finally:
+        file.close()
 
 
 def _write(file: File, data: bytes, offset: int) -> int:
@@ -261,7 +282,10 @@ def _differ(raw_name: str, packed_name: str, offset: int) -> AuditCorruption:
 
 
 def replace_raw(directory: Directory, name: str) -> None:
-    """Put the proved temporary file in the place of segment *name*; SEALED must be durable before."""
+    """Put the proved temporary files in the place of segment *name*; SEALED must be durable before."""
+    index = index_name(name)
+    directory.rename(index + TEMPORARY_ENDING, index)
+    directory.sync()
     directory.rename(name + TEMPORARY_SUFFIX, name + ".gz")
     directory.sync()
     directory.unlink(name)
@@ -274,12 +298,8 @@ def finish_interrupted(directory: Directory, closed: Iterable[str]) -> list[str]
     Raises:
         AuditCorruption: A segment stands there twice, raw and compressed, with different content.
     """
+    remove_temporary(directory)
     present = set(directory.names())
-    stray = [name for name in present if name.endswith(TEMPORARY_SUFFIX)]
-    for name in stray:
-        directory.unlink(name)
-    if stray:
-        directory.sync()
     waiting: list[str] = []
     for name in closed:
         parsed = parse_segment_name(name)
@@ -292,6 +312,15 @@ def finish_interrupted(directory: Directory, closed: Iterable[str]) -> list[str]
         else:
             waiting.append(name)
     return waiting
+
+
+def remove_temporary(directory: Directory) -> None:
+    """Delete what a seal that did not end has left."""
+    stray = [name for name in directory.names() if name.endswith((TEMPORARY_SUFFIX, _INDEX_TEMPORARY))]
+    for name in stray:
+        directory.unlink(name)
+    if stray:
+        directory.sync()
 
 
 class Sealer:
@@ -349,16 +378,19 @@ class Sealer:
         with self._lock:
             self._closed = True
             thread = self._thread
-        if thread is None:
-            return
-        self._queue.put(None)
-        thread.join(wait_secs)
-        if thread.is_alive():
-            with self._lock:
-                child = self._child
-            if child is not None:
-                child.kill()
-            thread.join()
+        if thread is not None:
+            self._queue.put(None)
+            thread.join(wait_secs)
+            if thread.is_alive():
+                with self._lock:
+                    child = self._child
+                if child is not None:
+                    child.kill()
+                thread.join()
+        try:
+            remove_temporary(self._directory)
+        except OSError as why:
+            self.failures.append(f"temporary files stay: {why}")
 
     def _serve(self) -> None:
         while (names := self._next_names()) is not None:

@@ -45,6 +45,7 @@ from holdfast.audit.head import (
     decode_slot,
     read_head,
 )
+from holdfast.audit.index import INDEX_SUFFIX
 from holdfast.audit.query import open_segment, read_records
 from holdfast.audit.schemas import RecoveryDetails, SealedDetails, SegmentDetails
 from holdfast.audit.seal import TEMPORARY_SUFFIX, find_member, read_blocks, read_members, salvage_member
@@ -389,6 +390,9 @@ class _Verification:
             return
         if name == RUN:
             self._check_run()
+            return
+        beside = name.removesuffix(".tmp").removesuffix(INDEX_SUFFIX) + ".log"
+        if INDEX_SUFFIX in name and parse_segment_name(beside) is not None:
             return
         raw = name.removesuffix(TEMPORARY_SUFFIX)
         parsed = parse_segment_name(raw)

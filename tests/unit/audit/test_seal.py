@@ -7,6 +7,7 @@ import pytest
 from support.journal import HandmadeLog, rows
 
 from holdfast.audit import seal
+from holdfast.audit.query import query
 from holdfast.audit.seal import (
     MEMBER_BYTES,
     Sealer,
@@ -147,21 +148,25 @@ def test_the_sealer_compresses_in_a_child_and_vouches_before_it_renames(log, dir
     append = _append_to(log)
 
     def watched(type_, details):
-        appended.append(sorted(path.name for path in log.directory.glob(f"{name}*")))
+        appended.append(sorted(path.name for path in log.directory.glob(f"{name[:-4]}*")))
         return append(type_, details)
 
     sealer = Sealer(directory, watched)
     sealer.start([name])
     sealer.close()
     assert sealer.failures == []
-    assert appended == [[name, f"{name}.gz.tmp"]]
-    assert [path.name for path in log.directory.glob(f"{name}*")] == [f"{name}.gz"]
+    index = name.replace(".log", ".idx")
+    assert appended == [[f"{index}.tmp", name, f"{name}.gz.tmp"]]
+    assert sorted(path.name for path in log.directory.glob(f"{name[:-4]}*")) == [index, f"{name}.gz"]
+    claim = next(entry for entry in query(log.directory, event_type="SEALED")).details
+    content = (log.directory / index).read_bytes()
+    assert (claim["index_sha256"], claim["index_bytes"]) == (sha256(content).hexdigest(), len(content))
     report = verify(log.directory)
     assert report.ok, report.problems
 
 
 def test_a_poisoned_log_ends_sealing_and_keeps_the_raw_file(log, directory):
-    """Without a SEALED record nothing is renamed."""
+    """Without a SEALED record nothing is renamed, and no temporary file stays."""
     name = log.segment(rows(5))
 
     def refuse(type_, details):
@@ -171,8 +176,7 @@ def test_a_poisoned_log_ends_sealing_and_keeps_the_raw_file(log, directory):
     sealer.rotated(name)
     sealer.close()
     assert "poisoned" in sealer.failures[0]
-    assert (log.directory / name).exists()
-    assert not (log.directory / f"{name}.gz").exists()
+    assert [path.name for path in log.directory.glob("audit_*")] == [name]
 
 
 def test_a_damaged_segment_stays_raw_and_the_next_is_sealed(log, directory):
@@ -194,8 +198,9 @@ def test_a_stray_temporary_file_is_deleted_and_sealing_starts_over(log, director
     """What a crashed sealer left does not count."""
     name = log.segment(rows(5))
     (log.directory / f"{name}.gz.tmp").write_bytes(b"half")
+    (log.directory / name.replace(".log", ".idx.tmp")).write_bytes(b"half")
     assert finish_interrupted(directory, [name]) == [name]
-    assert not (log.directory / f"{name}.gz.tmp").exists()
+    assert [path.name for path in log.directory.glob("audit_*")] == [name]
 
 
 def test_equal_twins_lose_the_raw_file(log, directory):

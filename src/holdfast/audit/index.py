@@ -1,0 +1,448 @@
+"""The index of one segment: where each block of it begins and when, and which records are of whom.
+
+A search reads blocks, not segments: block times say where a window lies, posting lists which records have a
+type, user and component, id hashes in which blocks an order id occurs. The file `audit_….idx` beside a sealed
+segment, little-endian:
+
+    offset  bytes   what
+    0       8       magic "HFINDX1" and a NUL
+    8       32      SHA-256 of the raw segment
+    40      8       first sequence
+    48      4       n records
+    52      4       b blocks; a block is a gzip member of the sealed segment
+    56      4       k keys
+    60      4       i ids
+    64      b x 40  raw offset, gzip offset (8 each), first record, records (4 each), lowest and highest ts (8 each, signed)
+                    k keys in order of first appearance: lengths of type, user, component (2 each), records (4), the strings
+                    for each key its records, 4 bytes each, ascending; every record is in exactly one of these lists
+                    i x 4 bytes: the first 4 bytes of SHA-256 of an id; then i x 4 bytes: a block where it occurs
+                    4 bytes: CRC-32 of everything before
+
+A record is numbered from the segment's first sequence, which is 0. Ids are the texts, other than "", under
+`order_id` and `client_order_id` in the details; the pairs of hash and block are sorted, each once.
+
+Promise: the same lines cut into the same blocks give the same bytes, whether one process read them at once or
+many calls did. Limits: an index is derived and proves nothing; who uses a file checks first that the log vouches
+for its hash, and still checks every line that it leads to.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
+from itertools import chain
+from struct import Struct, error
+from typing import Annotated, Any, NamedTuple
+from zlib import crc32
+
+import msgspec
+
+from holdfast.audit.format import CRC_END, MAX_RECORD_BYTES, decode_facts
+from holdfast.core.errors import BadInput
+
+INDEX_SUFFIX = ".idx"
+
+_MAGIC = b"HFINDX1\0"
+_HEADER = Struct("<8s32sQIIII")
+_BLOCK = Struct("<QQIIqq")
+_KEY = Struct("<HHHI")
+_CRC = Struct("<I")
+_NUMBER_BYTES = 4
+_LITTLE = sys.byteorder == "little"
+_CLOSING_BRACE = ord("}")
+
+Key = tuple[str, str, str]
+"""Type, user and component of a record."""
+
+
+class Block(NamedTuple):
+    """A stretch of whole lines that is read at once.
+
+    Attributes:
+        raw_offset: Where it begins in the raw segment.
+        gzip_offset: Where its gzip member begins in the sealed one; 0 while there is none.
+        first: Number of its first record in the segment.
+        records: How many it holds.
+        min_ts: The lowest time in it; a clock may step back.
+        max_ts: The highest.
+    """
+
+    raw_offset: int
+    gzip_offset: int
+    first: int
+    records: int
+    min_ts: int
+    max_ts: int
+
+
+class Conditions(NamedTuple):
+    """What a search asks of a record; None asks nothing.
+
+    Attributes:
+        types: One of these types.
+        user: This user.
+        component: This component.
+        order_id: Under `order_id` or `client_order_id` in the details.
+        start_ns: Not before.
+        end_ns: Before.
+    """
+
+    types: frozenset[str] | None = None
+    user: str | None = None
+    component: str | None = None
+    order_id: str | None = None
+    start_ns: int | None = None
+    end_ns: int | None = None
+
+
+class Pick(NamedTuple):
+    """Records of one block that a search must look at.
+
+    Attributes:
+        block: Number of the block.
+        numbers: The records, ascending.
+    """
+
+    block: int
+    numbers: Sequence[int]
+
+
+class _Ids(msgspec.Struct, gc=False):
+    order_id: Any = None
+    client_order_id: Any = None
+
+
+class _Line(msgspec.Struct, gc=False):
+    seq: int
+    synced: int
+    ts: Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+    type: str
+    user: str
+    component: str
+    details: _Ids
+
+
+_decode_line = msgspec.json.Decoder(_Line).decode
+
+
+def index_name(segment: str) -> str:
+    """The name of the index beside *segment*, raw or sealed."""
+    return segment.removesuffix(".gz").removesuffix(".log") + INDEX_SUFFIX
+
+
+def id_hash(order_id: str) -> int:
+    """The four bytes that stand for an id."""
+    return int.from_bytes(
+        sha256(order_id.encode("utf-8", "surrogatepass")).digest()[:_NUMBER_BYTES], "little"
+    )
+
+
+class Index:
+    """The index of one segment, growing by lines or read from a file.
+
+    Attributes:
+        first_seq: The segment's first sequence.
+        raw_sha256: SHA-256 of the raw segment; empty while it grows.
+        records: How many records it knows.
+        blocks: In order.
+        postings: For each key its records, ascending.
+    """
+
+    def __init__(self, first_seq: int) -> None:
+        self.first_seq = first_seq
+        self.raw_sha256 = b""
+        self.records = 0
+        self.blocks: list[Block] = []
+        self.postings: dict[Key, Sequence[int]] = {}
+        self._firsts: list[int] = []
+        self._growing: dict[Key, array[int]] = {}
+        self._by_field: tuple[dict[str, list[Key]], ...] = ({}, {}, {})
+        self._new_ids: set[int] = set()  # hash << 32 | block
+        self._id_hashes: Sequence[int] = ()
+        self._id_blocks: Sequence[int] = ()
+        self._min_ts: int | None = None
+        self._max_ts = 0
+
+    # -- growing -----------------------------------------------------------------------------------------------
+
+    def begin_block(self, raw_offset: int, gzip_offset: int = 0) -> None:
+        """The next line stands at *raw_offset*, in the gzip member at *gzip_offset*, and begins a block."""
+        self.blocks.append(Block(raw_offset, gzip_offset, self.records, 0, 0, 0))
+        self._firsts.append(self.records)
+
+    def take(self, lines: Iterable[bytes]) -> None:
+        """Add the next *lines* of the segment, without newlines, to the newest block.
+
+        Raises:
+            BadInput: A line is not the valid one that belongs there; the index is of no use any more, and
+                `records` is the number of that line.
+        """
+        block = self.blocks[-1]
+        number, growing, ids = self.records, self._growing, self._new_ids
+        low, high = (block.min_ts, block.max_ts) if block.records else (None, 0)
+        for line in lines:
+            facts = self._read(line, number)
+            ts, ids_of = facts.ts, facts.details
+            if low is None:
+                low = high = ts
+            elif ts < low:
+                low = ts
+            elif ts > high:
+                high = ts
+            key = (facts.type, facts.user, facts.component)
+            records = growing.get(key)
+            if records is None:
+                records = self._add_key(key)
+            records.append(number)
+            order_id, client_order_id = ids_of.order_id, ids_of.client_order_id
+            if type(order_id) is str and order_id:
+                ids.add(id_hash(order_id) << 32 | len(self.blocks) - 1)
+            if type(client_order_id) is str and client_order_id and client_order_id != order_id:
+                ids.add(id_hash(client_order_id) << 32 | len(self.blocks) - 1)
+            number += 1
+            self.records = number
+        if low is not None:
+            self.blocks[-1] = block._replace(records=number - block.first, min_ts=low, max_ts=high)
+            self._note_times(low, high)
+
+    def _read(self, line: bytes, number: int) -> _Line:
+        """What the line with this *number* says.
+
+        Raises:
+            BadInput: It is not the valid line that belongs there.
+        """
+        sequence = self.first_seq + number
+        if line.startswith(b'{"crc":"%08x","seq":%d,' % (crc32(line[CRC_END:]), sequence)):
+            try:
+                facts = _decode_line(line)
+                if (
+                    facts.seq == sequence
+                    and 0 <= facts.synced < sequence
+                    and line[-1] == _CLOSING_BRACE
+                    and len(line) <= MAX_RECORD_BYTES
+                    and (line.isascii() or line.decode())
+                ):
+                    return facts
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as why:
+                raise BadInput(f"not a record: {why}") from why
+        found = decode_facts(line).seq
+        raise BadInput(f"sequence {found} stands where {sequence} belongs")
+
+    def _note_times(self, low: int, high: int) -> None:
+        first = self._min_ts is None
+        self._min_ts = low if self._min_ts is None else min(low, self._min_ts)
+        self._max_ts = high if first else max(high, self._max_ts)
+
+    def _add_key(self, key: Key) -> array[int]:
+        records = array("I")
+        self._growing[key] = self.postings[key] = records
+        self._note_key(key)
+        return records
+
+    def _note_key(self, key: Key) -> None:
+        for keys, value in zip(self._by_field, key, strict=True):
+            keys.setdefault(value, []).append(key)
+
+    # -- the file ----------------------------------------------------------------------------------------------
+
+    def encode(self, raw_sha256: bytes) -> bytes:
+        """The index as a file, for a segment whose raw bytes hash to *raw_sha256*."""
+        pairs = sorted(self._new_ids)
+        parts = [
+            _HEADER.pack(
+                _MAGIC,
+                raw_sha256,
+                self.first_seq,
+                self.records,
+                len(self.blocks),
+                len(self._growing),
+                len(pairs),
+            )
+        ]
+        parts += [_BLOCK.pack(*block) for block in self.blocks]
+        for key, records in self._growing.items():
+            names = [name.encode() for name in key]
+            parts += [_KEY.pack(*map(len, names), len(records)), *names]
+        parts += [_numbers_out(records) for records in self._growing.values()]
+        parts.append(_numbers_out(array("I", [pair >> 32 for pair in pairs])))
+        parts.append(_numbers_out(array("I", [pair & 0xFFFFFFFF for pair in pairs])))
+        content = b"".join(parts)
+        return content + _CRC.pack(crc32(content))
+
+    @classmethod
+    def decode(cls, content: bytes) -> Index:
+        """The index in a file; it answers, but does not grow.
+
+        Raises:
+            BadInput: The bytes are no index file.
+        """
+        try:
+            return cls._decode(content)
+        except (error, UnicodeDecodeError, IndexError) as why:
+            raise BadInput(f"not an index: {why}") from why
+
+    @classmethod
+    def _decode(cls, content: bytes) -> Index:
+        magic, raw_sha256, first_seq, records, blocks, keys, ids = _HEADER.unpack_from(content)
+        if magic != _MAGIC or crc32(content[: -_CRC.size]) != _CRC.unpack(content[-_CRC.size :])[0]:
+            raise BadInput("not an index: its magic or its CRC does not match")
+        index = cls(first_seq)
+        index.raw_sha256, index.records = raw_sha256, records
+        at = _HEADER.size
+        stop = at + blocks * _BLOCK.size
+        if stop > len(content):
+            raise BadInput("not an index: it ends inside its blocks")
+        index.blocks = list(map(Block._make, _BLOCK.iter_unpack(content[at:stop])))
+        index._firsts = [block.first for block in index.blocks]
+        at, counts = stop, list[tuple[Key, int]]()
+        for _ in range(keys):
+            type_bytes, user_bytes, component_bytes, count = _KEY.unpack_from(content, at)
+            at += _KEY.size
+            user = at + type_bytes
+            component = user + user_bytes
+            stop = component + component_bytes
+            key = (
+                content[at:user].decode(),
+                content[user:component].decode(),
+                content[component:stop].decode(),
+            )
+            counts.append((key, count))
+            index._note_key(key)
+            at = stop
+        view = memoryview(content)
+        if len(content) != at + _NUMBER_BYTES * (sum(count for _, count in counts) + 2 * ids) + _CRC.size:
+            raise BadInput("not an index: its length is not the one that its counts give")
+        for key, count in counts:
+            stop = at + _NUMBER_BYTES * count
+            index.postings[key] = _numbers_in(view[at:stop])
+            at = stop
+        stop = at + _NUMBER_BYTES * ids
+        index._id_hashes = _numbers_in(view[at:stop])
+        index._id_blocks = _numbers_in(view[stop : stop + _NUMBER_BYTES * ids])
+        index._min_ts = min((block.min_ts for block in index.blocks), default=None)
+        index._max_ts = max((block.max_ts for block in index.blocks), default=0)
+        return index
+
+    # -- searching ---------------------------------------------------------------------------------------------
+
+    def select(self, wanted: Conditions, end: int) -> list[Pick]:
+        """The records below number *end* that may match, by block: each one that does match is among them.
+
+        Type, user and component are exact; time and order id only leave out blocks.
+        """
+        if not self._may_lie_within(wanted):
+            return []
+        blocks = self._blocks_with(wanted)
+        keys = self._keys_with(wanted)
+        if keys is None:
+            every = range(len(self.blocks)) if blocks is None else blocks
+            picks = (Pick(at, range(self._firsts[at], min(end, self._end_of(at)))) for at in every)
+            return [pick for pick in picks if pick.numbers]
+        if blocks is None:
+            runs = [(0, end)]
+        else:
+            runs = [(first, min(last, end)) for first, last in self._runs(blocks)]
+        return list(self._by_block(_within([self.postings[key] for key in keys], runs)))
+
+    def _may_lie_within(self, wanted: Conditions) -> bool:
+        if self._min_ts is None:
+            return False
+        return (wanted.start_ns is None or self._max_ts >= wanted.start_ns) and (
+            wanted.end_ns is None or self._min_ts < wanted.end_ns
+        )
+
+    def _end_of(self, block: int) -> int:
+        return self._firsts[block] + self.blocks[block].records
+
+    def _blocks_with(self, wanted: Conditions) -> list[int] | None:
+        """The blocks that may hold a match, or None for all of them."""
+        found: list[int] | None = None
+        start, end = wanted.start_ns, wanted.end_ns
+        if wanted.order_id:  # "" is in no list
+            found = self._blocks_of(wanted.order_id)
+        if start is not None and self._min_ts is not None and self._min_ts < start:
+            found = [at for at in self._or_all(found) if self.blocks[at].max_ts >= start]
+        if end is not None and self._max_ts >= end:
+            found = [at for at in self._or_all(found) if self.blocks[at].min_ts < end]
+        return found
+
+    def _or_all(self, blocks: list[int] | None) -> Iterable[int]:
+        return range(len(self.blocks)) if blocks is None else blocks
+
+    def _blocks_of(self, order_id: str) -> list[int]:
+        wanted = id_hash(order_id)
+        if self._new_ids:
+            return [at for at in range(len(self.blocks)) if wanted << 32 | at in self._new_ids]
+        first = bisect_left(self._id_hashes, wanted)
+        return list(self._id_blocks[first : bisect_right(self._id_hashes, wanted, first)])
+
+    def _keys_with(self, wanted: Conditions) -> list[Key] | None:
+        """The keys that match, or None where none is asked for."""
+        by_type, by_user, by_component = self._by_field
+        groups: list[list[Key]] = []
+        if wanted.types is not None:
+            groups.append(list(chain.from_iterable(by_type.get(type_, ()) for type_ in wanted.types)))
+        if wanted.user is not None:
+            groups.append(by_user.get(wanted.user, []))
+        if wanted.component is not None:
+            groups.append(by_component.get(wanted.component, []))
+        if not groups:
+            return None
+        return [
+            key
+            for key in min(groups, key=len)
+            if (wanted.types is None or key[0] in wanted.types)
+            and wanted.user in {None, key[1]}
+            and wanted.component in {None, key[2]}
+        ]
+
+    def _runs(self, blocks: Iterable[int]) -> list[tuple[int, int]]:
+        """Blocks that follow one another, joined: first record and end of each run."""
+        runs: list[tuple[int, int]] = []
+        for at in blocks:
+            first, end = self._firsts[at], self._end_of(at)
+            if runs and runs[-1][1] == first:
+                runs[-1] = (runs[-1][0], end)
+            else:
+                runs.append((first, end))
+        return runs
+
+    def _by_block(self, numbers: Sequence[int]) -> Iterator[Pick]:
+        at, firsts = 0, self._firsts
+        while at < len(numbers):
+            block = bisect_right(firsts, numbers[at]) - 1
+            stop = bisect_left(numbers, self._end_of(block), at)
+            yield Pick(block, numbers[at:stop])
+            at = stop
+
+
+def _within(lists: Sequence[Sequence[int]], runs: Sequence[tuple[int, int]]) -> Sequence[int]:
+    """What *lists* hold within *runs*, ascending."""
+    found: list[Sequence[int]] = []
+    for first, end in runs:
+        parts: list[Sequence[int]] = []
+        for numbers in lists:
+            start = bisect_left(numbers, first)
+            part = numbers[start : bisect_left(numbers, end, start)]
+            if part:
+                parts.append(part)
+        found.append(parts[0] if len(parts) == 1 else sorted(chain.from_iterable(parts)))
+    return list(found[0]) if len(found) == 1 else list(chain.from_iterable(found))
+
+
+def _numbers_out(numbers: array[int]) -> bytes:
+    if not _LITTLE:
+        numbers = array("I", numbers)
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def _numbers_in(content: memoryview) -> Sequence[int]:
+    if _LITTLE:
+        return content.cast("I")
+    numbers = array("I", content.tobytes())
+    numbers.byteswap()
+    return numbers
