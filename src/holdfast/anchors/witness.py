@@ -37,6 +37,7 @@ import msgspec
 from holdfast.anchors import wire
 from holdfast.anchors.keep import read_file, replace_file
 from holdfast.anchors.wire import Answer
+from holdfast.audit.keys import log_name, parse_key_note
 from holdfast.audit.note import (
     COSIGNATURE_ED25519,
     ED25519,
@@ -54,7 +55,6 @@ from holdfast.core.clock import NANOS, Clock
 from holdfast.core.errors import BadInput, LogHeld
 
 _RECORD_BYTES = 256 << 10
-_KEY_TITLE = "holdfast key v1"
 
 
 class TrustedKey(NamedTuple):
@@ -166,59 +166,31 @@ def learn(states: Mapping[str, LogState], body: bytes) -> LogState | Answer:
 
 def _learn(states: Mapping[str, LogState], body: bytes) -> LogState | Answer:
     with _refusing(400):
-        notes = [(note, KeyNote.parse(parse_note(note).text)) for note in wire.split_notes(body)]
-    origins = {told.origin for _, told in notes}
+        notes = [(note, *_told(note)) for note in wire.split_notes(body)]
+    origins = {origin for _, origin, _ in notes}
     if len(origins) != 1:
         raise _Refused(400, f"request refused: notes of {len(origins)} logs, expected those of one")
     state = _known(states, origins.pop())
     keys = state.keys
-    for note, told in notes:
+    for note, _, told in notes:
         keys = tuple(dict.fromkeys(_step(key, note, told) for key in keys))
-    if keys != state.keys or any(key in {told.key for _, told in notes} for key in keys):
+    if keys != state.keys or not {told for _, _, told in notes}.isdisjoint(keys):
         return replace(state, keys=keys)
-    if not state.epoch or notes[0][1].epoch != state.epoch + 1:
+    if not state.epoch or notes[0][2].epoch != state.epoch + 1:
         return wire.encode_count(state.epoch, wire.EPOCH_TYPE, 409)
     raise _Refused(403, f"the key of epoch {state.epoch} did not sign that of epoch {state.epoch + 1}")
 
 
-class KeyNote(NamedTuple):
-    """What the note of a KEY record says.
-
-    Attributes:
-        origin: The log, as the first line of its checkpoints names it.
-        epoch: From 1.
-        vkey: The key of that epoch.
-    """
-
-    origin: str
-    epoch: int
-    vkey: VerifierKey
-
-    @property
-    def key(self) -> TrustedKey:
-        """The key, as it is trusted once the note is."""
-        return TrustedKey(self.vkey, self.epoch)
-
-    @classmethod
-    def parse(cls, text: bytes) -> KeyNote:
-        """What the text of the note says.
-
-        Raises:
-            BadInput: It is not the text of a KEY note.
-        """
-        lines = text.decode().split("\n")
-        if len(lines) != 6 or lines[0] != _KEY_TITLE or lines[5]:
-            raise BadInput("not the note of a KEY record")
-        origin = f"{lines[1]}/{lines[2]}"
-        if not lines[3].isascii() or not lines[3].isdigit() or lines[3][0] == "0" or len(lines[3]) > 9:
-            raise BadInput(f"epoch {lines[3][:20]!r} is no count from 1")
-        vkey = VerifierKey.parse(lines[4])
-        if vkey.name != origin or vkey.algorithm != ED25519:
-            raise BadInput(f"key {vkey.name!r} is not an Ed25519 key of log {origin!r}")
-        return cls(origin, int(lines[3]), vkey)
+def _told(note: bytes) -> tuple[str, TrustedKey]:
+    """The log that the note of a KEY record speaks of, and the key it names; nothing is verified."""
+    said = parse_key_note(note)
+    origin = log_name(said.origin, said.log_id)
+    if said.vkey.name != origin or said.vkey.algorithm != ED25519 or said.epoch < 1:
+        raise BadInput(f"key {said.vkey.name!r} of epoch {said.epoch} is no signing key of log {origin!r}")
+    return origin, TrustedKey(said.vkey, said.epoch)
 
 
-def _step(trusted: TrustedKey, note: bytes, told: KeyNote) -> TrustedKey:
+def _step(trusted: TrustedKey, note: bytes, told: TrustedKey) -> TrustedKey:
     """The key to trust once *note* is read: the one it names, where *trusted* signed it in its turn."""
     expected = told.epoch if told.vkey == trusted.vkey else told.epoch - 1
     if trusted.epoch not in {0, expected}:
@@ -227,7 +199,7 @@ def _step(trusted: TrustedKey, note: bytes, told: KeyNote) -> TrustedKey:
         open_note(note, [trusted.vkey])
     except BadInput:
         return trusted
-    return told.key
+    return told
 
 
 def _check_growth(state: LogState, checkpoint: Checkpoint, proof: tuple[bytes, ...]) -> None:
