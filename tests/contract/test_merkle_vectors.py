@@ -21,6 +21,15 @@ from holdfast.audit.note import (
     parse_checkpoint,
     sign_note,
 )
+from holdfast.audit.storage import LocalStorage
+from holdfast.audit.tiles import (
+    TileStore,
+    parse_tile_path,
+    partial_width,
+    tile_path,
+    tile_reader,
+    write_tiles,
+)
 from holdfast.audit.tree import (
     Frontier,
     check_consistency,
@@ -65,13 +74,14 @@ def refused(unless):
     return nullcontext() if unless else pytest.raises(BadInput)
 
 
-def test_every_file_of_vectors_is_used_or_named(record_testsuite_property):
+def test_every_file_of_vectors_is_used_or_named(capsys):
     """No file of vectors is passed over without a word."""
     files = {path.name for path in require("merkle").glob("*.json")} - {"INDEX.json"}
     assert files == USED | LEFT_OUT.keys()
     for name, count in LEFT_OUT.items():
         assert len(vectors(name)["vectors"]) == count
-        print(f"left out: {name}, {count} vectors: the log has no use for proofs about subtrees")
+        with capsys.disabled():
+            print(f"\nleft out: {name}, {count} vectors: the log has no use for proofs about subtrees")
 
 
 # -- proofs ------------------------------------------------------------------------------------------------
@@ -273,3 +283,86 @@ def test_checkpoints_of_a_tessera_log_verify_and_no_changed_byte_does():
         for at in range(len(note)) if size == 15 else ():
             with pytest.raises(BadInput):
                 open_note(note[:at] + bytes([note[at] ^ 1]) + note[at + 1 :], [key])
+
+
+# -- tiles -------------------------------------------------------------------------------------------------
+
+
+def test_tile_paths_are_the_published_ones(capsys):
+    """Tile numbers are spelled as C2SP and Go spell them; Go's bad paths are not taken for a tile."""
+    given = vectors("tiles_and_tree_notes.json")
+    for case in given["c2sp_tile_index_paths"]:
+        assert tile_path(0, case["index"]) == f"tile/0/{case['path']}"
+    for case in given["go_tile_paths"]:
+        without_height = "tile/" + case["path"].split("/", 2)[2]
+        if case.get("reject"):
+            assert parse_tile_path(without_height) is None
+            continue
+        width = case["W"] if ".p/" in case["path"] else 256
+        assert tile_path(case["L"], case["N"], width) == without_height
+        assert parse_tile_path(without_height) == (case["L"], case["N"], width)
+    with capsys.disabled():
+        print(f"\nleft out: {len(given['new_tiles_count_h10'])} counts of tiles of height 10; ours have 8")
+
+
+def test_a_size_has_the_published_tiles():
+    """A size implies as many full and unfinished tiles as C2SP says."""
+    for case in vectors("tiles_and_tree_notes.json")["c2sp_tiles_for_size"]:
+        found = [
+            {
+                "level": level,
+                "full": case["size"] >> 8 * (level + 1),
+                "partial": partial_width(level, case["size"]),
+            }
+            for level in range(len(case["tiles"]))
+        ]
+        assert found == case["tiles"]
+        assert case["size"] >> 8 * len(case["tiles"]) == 0
+
+
+@pytest.mark.contract("X2")
+def test_tiles_are_those_of_go(tmp_path):
+    """443 tiles of logs up to 70,000 records have the bytes that Go's tlog computes."""
+    cases = vectors("go_tlog_leaf_i.json")["tiles_height8"]
+    assert len(cases) == 443
+    leaves, before = go_levels()[0], 0
+    directory = LocalStorage().directory(tmp_path / "log", create=True)
+    with TileStore(directory) as store:
+        for size, case in sorted(
+            ((case["n"] * 256 + case["w"] << 8 * case["level"], case) for case in cases),
+            key=lambda pair: pair[0],
+        ):
+            assert size <= case["size"]  # the first size at which the log has this tile
+            write_tiles(store, size, lambda start, end: leaves[start:end], start=before, partial=True)
+            before = size
+            tile = store.read(case["level"], case["n"], case["w"])
+            assert sha256(b"\0" + tile).digest() == raw(case["sha256_of_tile"])
+            assert (tile[:32], tile[-32:]) == (raw(case["first_hash_b64"]), raw(case["last_hash_b64"]))
+            assert "tile/8" + tile_path(case["level"], case["n"], case["w"])[4:] == case["go_path"]
+    directory.close()
+
+
+def test_the_tiles_of_a_tessera_log_give_its_roots(tmp_path):
+    """The tiles of a foreign log, where they lie, lead to every root that it signed."""
+    log = vectors("tessera_log15.json")
+    files = {name: raw(text) for name, text in log["files_b64"].items()}
+    for name, content in files.items():
+        if parse_tile_path(name):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(content)
+    bundle = files["tile/entries/000.p/15"]
+    leaves = []
+    while bundle:
+        length = int.from_bytes(bundle[:2], "big")
+        leaves.append(sha256(b"\0" + bundle[2 : 2 + length]).digest())
+        bundle = bundle[2 + length :]
+    directory = LocalStorage().directory(tmp_path, create=False)
+    with TileStore(directory) as store:
+        assert store.read(0, 0, 15) == b"".join(leaves)
+        for size in range(16):
+            checkpoint = parse_checkpoint(
+                open_note(files[f"checkpoint.{size}"], [VerifierKey.parse(log["vkey"])]).text
+            )
+            read = tile_reader(store, size, lambda start, end: leaves[start:end])
+            assert tree_root(size, read) == checkpoint.root
+    directory.close()
