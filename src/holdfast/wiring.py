@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.audit.logger import AuditLogger
+from holdfast.audit.reserve import RESERVE_BYTES
 from holdfast.audit.wal import WriteAheadLog
 from holdfast.breaker.registry import BreakerRegistry, standard_registry
 from holdfast.config import Config
@@ -78,7 +79,9 @@ def open_desk(
     clock: Clock = market_clock if venue_clock else SystemClock()
     kalshi = config.kalshi
     user = kalshi.member_id or kalshi.key_id or "unknown"
-    audit = AuditLogger(WriteAheadLog(audit_dir, clock=clock), user=user)
+    reserve = Path(config.paths.reserve) if config.paths.reserve else None
+    log = WriteAheadLog(audit_dir, clock=clock, reserve_bytes=RESERVE_BYTES, reserve=reserve)
+    audit = AuditLogger(log, user=user)
     breakers = standard_registry(clock=clock, audit=audit)
     client = AsyncKalshiClient(
         kalshi.key_id or None,

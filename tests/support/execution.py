@@ -40,6 +40,7 @@ class MemoryLog:
             state="open",
             failure="scripted",
             space_low=False,
+            reserve_for=lambda _positions: True,
         )
         self._callbacks: list[Any] = []
 

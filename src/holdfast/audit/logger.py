@@ -1,6 +1,6 @@
 """The audit logger: what the trading code calls to write something down.
 
-Promise: nothing reaches the log but through `record` and its three siblings, and there every record loses its
+Promise: nothing reaches the log but through `record` and its siblings, and there every record loses its
 secrets (`redact`), is held against its published schema and gets the durability its type deserves. Each call
 returns the record's sequence once the record is as durable as its level says, or raises; it never drops.
 
@@ -134,6 +134,24 @@ class AuditLogger:
         """`record_many`, waiting without blocking the event loop."""
         batch = self._batch(entries)
         return await self.wal.append_many_async(batch, level=_highest(batch) if level is None else level)
+
+    def last_words(
+        self,
+        type: str,  # noqa: A002  the name of the field in the record
+        details: Mapping[str, Any],
+        *,
+        user: str | None = None,
+        component: str = "",
+    ) -> int:
+        """Write one record into the reserve of a poisoned log; its number there, once it is durable.
+
+        Raises:
+            BadInput: The details do not fit the type's schema or cannot be written.
+            AuditWriteError: The reserve took nothing: there is none, it is full, or it failed too.
+            AuditError: The log is not poisoned.
+        """
+        entry = self._entry(type, details, user, component)
+        return self.wal.last_words(entry.type, entry.details, user=entry.user, component=entry.component)
 
     def log_order(  # noqa: PLR0917  a fixed signature of the contract
         self,

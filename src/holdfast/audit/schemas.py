@@ -51,6 +51,7 @@ class RecordType(StrEnum):
     DEPOSIT = "DEPOSIT"
     VALUATION = "VALUATION"
     STREAM = "STREAM"
+    CANCEL = "CANCEL"
     ERASURE = "ERASURE"
 
 
@@ -565,6 +566,22 @@ class StreamDetails(msgspec.Struct, kw_only=True):
     tickers: list[str] = []
 
 
+class CancelDetails(msgspec.Struct, kw_only=True):
+    """CANCEL: a cancel that is about to be sent while the journal takes nothing; it only stands inside LATE.
+
+    Attributes:
+        client_order_id: Ours.
+        order_id: The venue's.
+        ticker: The market.
+        leaves: Contracts still open.
+    """
+
+    client_order_id: str
+    order_id: str
+    ticker: str
+    leaves: str
+
+
 class ErasureDetails(msgspec.Struct, kw_only=True):
     """ERASURE: a person's key was destroyed, so that the fields hidden under it cannot be read again.
 
@@ -604,6 +621,7 @@ SCHEMAS: Mapping[str, type[msgspec.Struct]] = {
     RecordType.DEPOSIT: DepositDetails,
     RecordType.VALUATION: ValuationDetails,
     RecordType.STREAM: StreamDetails,
+    RecordType.CANCEL: CancelDetails,
     RecordType.ERASURE: ErasureDetails,
 }
 

@@ -478,6 +478,7 @@ class Books:
             return AlreadyClosed()
         if not order.order_id:
             return Unknown(reason="not found at the venue yet")
+        await self._ledger.about_to_cancel(order)
         answer = await self._venue.cancel(order_id=order.order_id, ticker=order.ticker)
         await self._canceled(order, answer)
         return answer

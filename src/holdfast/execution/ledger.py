@@ -5,16 +5,20 @@ records. `note` applies a record to the account and queues it; `write` hands the
 batch. Between a note and its place in the journal's order nothing is awaited, so the journal tells the same
 story as memory. Facts from the venue hold whether or not they can be written: when the journal fails, trading
 is restricted to cancels, and the venue's books tell again at the next start.
+
+What is *about to be done* is another matter: with a poisoned journal it is written into the journal's reserve
+first. A cancel goes even where that fails, counted in `unrecorded` and told; an exit does not.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from holdfast.audit.logger import AuditLogger
-from holdfast.audit.wal import Entry
+from holdfast.audit.wal import Entry, Level
 from holdfast.core.errors import AuditError, BadInput, IllegalTransition
 from holdfast.core.money import QtyE2, format_money, format_price, format_qty
 from holdfast.core.orders import CLOSED_STATUSES, Fill, OrderEvent, OrderStatus
@@ -26,6 +30,9 @@ from holdfast.risk.halt import TradingState
 
 COMPONENT = "trader"
 JOURNAL = "journal"
+WORDS_WITHIN_SECS = 1.0
+"""A disk that hangs may hold up a cancel for this long, once."""
+_log = logging.getLogger("holdfast.execution")
 _TOMBSTONES = frozenset({OrderStatus.NEVER_ARRIVED, OrderStatus.NOT_SENT, OrderStatus.REJECTED})
 
 
@@ -36,6 +43,7 @@ class Ledger:
         account: The fold.
         log: Where its records go.
         user: Stands in every record; None for the log's own.
+        unrecorded: Cancels and halts that neither journal nor reserve could take; they went all the same.
     """
 
     def __init__(self, account: Account, log: AuditLogger, *, user: str | None = None) -> None:
@@ -46,6 +54,8 @@ class Ledger:
         self._changed = asyncio.Event()
         self.claims: dict[str, QtyE2] = {}
         self.zombies: dict[str, None] = {}
+        self.unrecorded = 0
+        self._reserve_hangs = False
 
     # Writing ------------------------------------------------------------------------------------------
 
@@ -69,6 +79,9 @@ class Ledger:
             await self.log.record_many_async(batch)
         except (AuditError, BadInput) as error:
             self.journal_failed(str(error))
+            for entry in batch:
+                if entry.type == "STATE":  # a halt among them
+                    await self._say_or_count(entry)
             return False
         return True
 
@@ -83,6 +96,69 @@ class Ledger:
             self.journal_failed(str(error))
             return False
         return True
+
+    async def write_intent(self, entries: Sequence[Entry], *, demanded: bool = False) -> None:
+        """Make an intent durable before a byte of it leaves.
+
+        Args:
+            entries: The decision and the order.
+            demanded: A person or a stop demands this exit: where the journal is poisoned, its reserve takes it.
+
+        Raises:
+            AuditError: It is not durable anywhere; nothing may be sent.
+            BadInput: The records cannot be written as they are.
+        """
+        try:
+            await self.log.record_many_async(entries, level=Level.DURABLE)
+        except AuditError:
+            if not demanded or self.log.wal.state != "poisoned":
+                raise
+            for entry in entries:
+                await self._say(entry)
+
+    async def about_to_cancel(self, order: Order) -> None:
+        """With a poisoned journal, write into its reserve that a cancel of *order* goes out; it goes anyway."""
+        if self.log.wal.state == "poisoned":
+            details = {
+                "client_order_id": order.client_order_id,
+                "order_id": order.order_id,
+                "ticker": order.ticker,
+                "leaves": format_qty(order.leaves),
+            }
+            await self._say_or_count(Entry("CANCEL", details, self.user or "", COMPONENT))
+
+    async def _say_or_count(self, entry: Entry) -> None:
+        try:
+            await self._say(entry)
+        except (AuditError, BadInput) as error:
+            self.unrecorded += 1
+            _log.critical(
+                "unrecorded type=%s details=%s unrecorded=%d reason=%s",
+                entry.type,
+                dict(entry.details),
+                self.unrecorded,
+                error,
+            )
+
+    async def _say(self, entry: Entry) -> None:
+        """Write *entry* into the reserve of the poisoned journal, without ever blocking the event loop.
+
+        Raises:
+            AuditError: It is not durable there.
+            BadInput: It cannot be written.
+        """
+        if self._reserve_hangs:
+            raise AuditError("last words refused: the reserve's disk hangs")
+        saying = asyncio.to_thread(
+            self.log.last_words, entry.type, entry.details, user=entry.user or None, component=entry.component
+        )
+        try:
+            await asyncio.wait_for(saying, WORDS_WITHIN_SECS)
+        except TimeoutError:
+            self._reserve_hangs = True
+            raise AuditError(
+                f"last words refused: the reserve's disk did not answer within {WORDS_WITHIN_SECS} s"
+            ) from None
 
     def journal_failed(self, why: str) -> None:
         """Let only cancels through from now on; called from any thread. The state cannot be recorded."""

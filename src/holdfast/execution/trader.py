@@ -25,14 +25,14 @@ Limits: everything here runs on one event loop; the gate may be asked from any t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
 from holdfast.audit.logger import AuditLogger
-from holdfast.audit.wal import Entry, Level
+from holdfast.audit.wal import Entry
 from holdfast.core.clock import NANOS, Clock
 from holdfast.core.errors import (
     AuditError,
@@ -201,6 +201,8 @@ class Trader:
         self._numbered = 0
         self._routing: dict[str, tuple[str, asyncio.Task[RouteResult]]] = {}
         self._asked_ns = -1
+        self._exits_fit = False
+        self._exits_reserved = 0
         self._follows = False
         self._stopped = False
         self._starting = asyncio.Lock()
@@ -230,10 +232,17 @@ class Trader:
 
     def _replay(self) -> None:
         for record in self.log.wal.records():
-            if record.component in {COMPONENT, GATE_COMPONENT}:
+            if record.type == "LATE":
+                self._replay_late(record.details)
+            elif record.component in {COMPONENT, GATE_COMPONENT}:
                 self.account.apply(record.type, record.details)
                 if record.type == "ORDER_UPDATE" and record.details["event"] == OrderEvent.ZOMBIE:
                     self.ledger.zombies[record.details["client_order_id"]] = None
+
+    def _replay_late(self, words: Mapping[str, Any]) -> None:
+        """What the journal's reserve held: an exit counts as the order that it is, nobody knows how far it got."""
+        if words["component"] in {COMPONENT, GATE_COMPONENT} and words["type"] != "CANCEL":
+            self.account.apply(words["type"], words["details"])
 
     async def _begin_run(self) -> None:
         self.books.reconciled("start", "run", explained=True, ours=self.account.runs + 1)
@@ -241,6 +250,7 @@ class Trader:
         self.ledger.hold("journal", TradingState.ACTIVE, reason="journal reopened")
         for holder in (_RUN, _ADAPTER):
             self.ledger.hold(holder, TradingState.ACTIVE, reason="started anew")
+        await self._reserve_exits()
         self._watch_space()
         self.ledger.hold(_START, TradingState.CANCEL_ONLY, reason="not reconciled with the venue yet")
         for order in self.account.open_orders():
@@ -255,13 +265,22 @@ class Trader:
             )
         self._log_id = self.log.wal.log_id
 
+    async def _reserve_exits(self) -> None:
+        """Have room for the last words about everything held or worked in, before the journal needs it."""
+        tickers = {*self.account.portfolio.positions, *(order.ticker for order in self.account.open_orders())}
+        if len(tickers) > self._exits_reserved or not self._exits_fit:
+            self._exits_fit = await asyncio.to_thread(self.log.wal.reserve_for, len(tickers))
+            self._exits_reserved = len(tickers)
+
     def _watch_space(self) -> None:
         """While the journal can get no more room, what it still has is for cancels, fills and exits."""
         is_low = self.log.wal.space_low
+        full = "the journal's disk is full" if is_low else "no room for the journal's last words"
+        is_low = is_low or not self._exits_fit
         self.ledger.hold(
             _SPACE,
             TradingState.REDUCING if is_low else TradingState.ACTIVE,
-            reason="the journal's disk is full" if is_low else "the journal has room again",
+            reason=full if is_low else "the journal has room again",
         )
 
     async def _reconcile_start(self) -> None:
@@ -447,7 +466,7 @@ class Trader:
             Entry("ORDER", order_details(intent, order), user, COMPONENT),
         ]
         try:
-            await self.log.record_many_async(records, level=Level.DURABLE)
+            await self.ledger.write_intent(records)
         except asyncio.CancelledError:
             # The record may yet become durable, so the order exists; but no byte has left.
             permit.ignored()
@@ -690,6 +709,7 @@ class Trader:
 
     async def tick(self, now_ns: int) -> None:
         """Time moved to *now_ns*: do what is due, then ask the strategies."""
+        await self._reserve_exits()
         self._watch_space()
         await self.venue.tick_probe()
         if self.account.holds.held_by(_START) is not TradingState.ACTIVE:
