@@ -29,9 +29,12 @@ SMALL_PAGES = {"FIRST_FILL_BYTES": 4096, "FILL_STEP_BYTES": 16384}
 
 
 class SteppedLog(WriteAheadLog):
-    """A log without its flusher thread: what the thread would do is done by the story, at its seeded moment."""
+    """A log without its flusher thread: what the thread would do is done by the story, at its seeded moment.
 
-    def _run_flusher(self) -> None:
+    Nor is it closed at the end of the process: most of these die.
+    """
+
+    def _start_flusher(self) -> None:
         pass
 
 

@@ -144,10 +144,13 @@ class Lifecycle(Flusher, ABC):
             raise self._refusal() from why
         with self._mutex:
             self._state = "open"
+        self._start_flusher()
+        return details
+
+    def _start_flusher(self) -> None:
         self._flusher = threading.Thread(target=self._run_flusher, name="holdfast-audit", daemon=True)
         self._flusher.start()
         atexit.register(self.close)
-        return details
 
     def _recover(self, home: Directory, found: Scan, known: int, *, torn: bool) -> dict[str, Any] | None:
         """Make the log whole and take up where it ends; returns the details of a RECOVERY record, or None."""
