@@ -413,7 +413,7 @@ class _Verification:
             return
         try:
             for name in sorted(run.names()):
-                if name != PID:
+                if name not in {PID, "reserve"}:
                     self.note(0, f"{RUN}/{name}", 0, "an unknown file")
         finally:
             run.close()
