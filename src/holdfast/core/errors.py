@@ -15,6 +15,7 @@
     │   ├── AuditWriteError        a write or sync failed; the log is poisoned until reopened
     │   │   └── DiskFull           there is no room for another record; free space, start again
     │   ├── AuditCorruption        the log is damaged at a named place; nothing was changed
+    │   ├── ProofRefused           a proof file says something false; it proves nothing, ask for another one
     │   ├── ArchiveRefused         the archive's store said no, or cannot be trusted; the message says what to change
     │   │   └── ArchiveUnreachable the store gave no usable answer; what it holds is kept, run the same command again
     │   ├── AnchorUnreachable      what remembers the log elsewhere cannot be asked; mend it or take it out
@@ -202,6 +203,12 @@ class AnchorUnreachable(AuditError):
 
 class LogHeld(AuditError):
     """Another process writes this log."""
+
+
+class ProofRefused(AuditError):
+    """A proof file can be read and does not hold: a signature is wrong, or its record is not the one logged."""
+
+    exit_code = EXIT_INTEGRITY
 
 
 class KeyMissing(AuditError):
