@@ -162,7 +162,7 @@ class VerifierKey:
         parts = text.split("+", 2)
         if len(parts) != 3 or not _KEY_ID.fullmatch(parts[1]):
             raise BadInput(f"not a verifier key: {text[:80]!r}", hint="a verifier key reads name+12345678+A…")
-        material = _base64(parts[2].encode("utf-8", "replace"), "verifier key")
+        material = decode_base64(parts[2].encode("utf-8", "replace"), "verifier key")
         key = cls(parts[0], material[0] if material else 0, material[1:])
         if f"{key.key_id:08x}" != parts[1]:
             raise BadInput(
@@ -317,7 +317,7 @@ def parse_signature(line: bytes) -> Signature:
     except UnicodeDecodeError as why:
         raise BadInput(f"not a signature line: {_shown(line)}") from why
     _check_name(text)
-    value = _base64(encoded, "signature")
+    value = decode_base64(encoded, "signature")
     if len(value) < 5:
         raise BadInput(f"signature of {text!r} refused: {len(value)} bytes, 4 of them key id")
     return Signature(text, int.from_bytes(value[:4], "big"), value[4:])
@@ -384,7 +384,7 @@ def parse_checkpoint(text: bytes) -> Checkpoint:
     if not 0 <= size < 2**64:
         raise BadInput(f"not a checkpoint: size {_shown(lines[1])} is no count of records")
     extension = b"".join(b"%b\n" % line for line in lines[3:]).decode()
-    return Checkpoint(lines[0].decode(), size, _base64(lines[2], "root"), extension)
+    return Checkpoint(lines[0].decode(), size, decode_base64(lines[2], "root"), extension)
 
 
 def cosign(checkpoint_text: bytes, key: SigningKey, unix_secs: int) -> Signature:
@@ -457,8 +457,12 @@ def _utf8(name: str) -> bytes:
         raise BadInput(f"key name {name[:80]!r} refused: it is not Unicode text") from why
 
 
-def _base64(text: bytes, what: str) -> bytes:
-    """The bytes that *text* spells in the one way that is accepted."""
+def decode_base64(text: bytes, what: str) -> bytes:
+    """The bytes that *text* spells, in the one way that is accepted.
+
+    Raises:
+        BadInput: It is not base64, or not as it would be written; *what* names it.
+    """
     try:
         value = a2b_base64(text)
     except Base64Error as why:
