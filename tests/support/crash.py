@@ -18,6 +18,7 @@ from random import Random
 from unittest import mock
 
 from holdfast.audit import segment as segment_module
+from holdfast.audit.schemas import JOURNALS_OWN
 from holdfast.audit.verify import verify
 from holdfast.audit.wal import Entry, Level, WriteAheadLog
 from holdfast.core.clock import ManualClock
@@ -88,7 +89,7 @@ def check_prefix(found: list[tuple[int, str, dict]], acked: Acked, at_least: int
     pending = list(acked.pending)
     for seq, type_, details in found:
         expected = acked.tags.get(seq)
-        if type_ in {"SEGMENT", "RECOVERY", "GAP"}:
+        if type_ in JOURNALS_OWN:
             if expected is not None and seq <= at_least:
                 raise Violation(f"sequence {seq} is {type_}, was {expected}")
             if seq > at_least and (type_ == "RECOVERY" or expected is not None):

@@ -20,9 +20,12 @@ from holdfast.core.clock import NANOS
 DAY_NS = 86_400 * NANOS
 SEGMENT_BOUND = 600
 """Bytes of a SEGMENT record, at most."""
+KEY_BOUND = 1600
+"""Bytes of a KEY record, at most."""
 
 Item = tuple[int, bytes, bytes, "list[bytes] | None"]
-"""A record: ts, middle, details, and where its leaf hash goes; an empty middle begins a segment."""
+"""A record: ts, middle, details, and where its leaf hash goes; an empty middle begins a segment, and stands there
+once for each record that a segment begins with."""
 
 
 class Taken(NamedTuple):
@@ -48,8 +51,10 @@ class Backlog:
 
     Args:
         rotate_bytes: No segment is planned longer than this.
+        signed: Whether a segment begins with two records, SEGMENT and KEY, instead of one.
 
     Attributes:
+        mark_items: How many items, and sequences, the mark of a new segment takes.
         items: The records and marks, in order.
         base: The sequence of the first of them.
         bytes: Bound of what they take.
@@ -58,7 +63,9 @@ class Backlog:
         has_dropped: Whether a GAP record is due.
     """
 
-    def __init__(self, rotate_bytes: int) -> None:
+    def __init__(self, rotate_bytes: int, *, signed: bool = False) -> None:
+        self.mark_items = 2 if signed else 1
+        self._begin_bytes = SEGMENT_BOUND + (KEY_BOUND if signed else 0)
         self.items: list[Item] = []
         self.base = 1
         self.bytes = 0
@@ -152,9 +159,9 @@ class Backlog:
         if self._plan_used or not self._has_segment:
             # Counted first: an interruption in between must not leave a marker that is written as a line.
             self.markers += 1
-            self.items.append((ts, b"", b"", None))
+            self.items.extend([(ts, b"", b"", None)] * self.mark_items)
             self._plan_count += 1
-            self.plan_bytes = SEGMENT_BOUND
+            self.plan_bytes = self._begin_bytes
             self._plan_used = False
             self._has_segment = True
         self._midnight_ns = (ts // DAY_NS + 1) * DAY_NS

@@ -20,12 +20,15 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from hashlib import sha256
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from zlib import crc32
+
+import msgspec
 
 from holdfast.audit.backlog import Backlog, Item
 from holdfast.audit.format import (
@@ -38,8 +41,10 @@ from holdfast.audit.format import (
     segment_name,
 )
 from holdfast.audit.head import Head, HeadState
+from holdfast.audit.keys import KeyHome
 from holdfast.audit.schemas import SCHEMA_VERSION, RecordType
 from holdfast.audit.segment import NO_SPACE, SegmentFile
+from holdfast.audit.signing import NOWHERE, LogSigner, Reach
 from holdfast.audit.storage import Directory, File
 from holdfast.audit.tree import Frontier
 from holdfast.audit.waiting import Batch
@@ -50,22 +55,20 @@ if TYPE_CHECKING:
     import asyncio
 
 IDLE_SECS = 1.0
+_stamp = itemgetter(0)
 
 
 class Level(IntEnum):
-    """How safe a record is before its append returns."""
+    """How safe a record is before its append returns: in the queue, with the kernel, on the disk, known outside."""
 
     BUFFERED = 0
     WRITTEN = 1
     DURABLE = 2
+    ANCHORED = 3
 
 
 # The members by their own names: looking one up in its class costs as much as a lock.
-_BUFFERED, _WRITTEN, _DURABLE = Level
-
-
-# The members by their own names: looking one up in its class costs as much as a lock.
-_BUFFERED, _WRITTEN, _DURABLE = Level
+_BUFFERED, _WRITTEN, _DURABLE = Level.BUFFERED, Level.WRITTEN, Level.DURABLE
 
 
 class Committer:
@@ -81,6 +84,7 @@ class Committer:
         buffer_bytes: int,
         overflow: Literal["wait", "gap"],
         random_bytes: Callable[[int], bytes],
+        keys: KeyHome | None,
     ) -> None:
         self.directory = directory
         self._clock = clock
@@ -88,6 +92,7 @@ class Committer:
         self._buffer_bytes = buffer_bytes
         self._overflow = overflow
         self._random_bytes = random_bytes
+        self._keys = keys
 
         self._sync = threading.Lock()
         self._io = threading.Lock()
@@ -97,7 +102,7 @@ class Committer:
         self._state: Literal["closed", "open", "poisoned"] = "closed"
         self._ended = False
         self._failure = ""
-        self._queue = Backlog(rotate_bytes)
+        self._queue = Backlog(rotate_bytes, signed=keys is not None)
         self._durable = 0
         self._batch = Batch()
         self._written_batch = Batch()
@@ -111,7 +116,12 @@ class Committer:
         self._wake = threading.Event()
         self._segment = SegmentFile(self._wake.set)
         self._written = 0
+        self._written_ts = 0  # when the last written record was stamped
         self._frontier = Frontier()
+        self._leaves = bytearray()  # of the signed segment's records written by this object, 32 bytes each
+        self._leaves_from = 0  # how many records came before those
+        self._signer: LogSigner | None = None
+        self._aim = NOWHERE  # what the next sync covers; under _sync
         self._log_id = ""
         self._spare = ""  # an empty segment found at start, whose first sequence is the next
         self._is_full = False
@@ -152,7 +162,7 @@ class Committer:
         Appends still work in what is allocated, but the gate must refuse new risk. It ends by itself when the
         disk has room again.
         """
-        return self._segment.space_low
+        return self._segment.space_low or (self._signer is not None and self._signer.space_low)
 
     @property
     def log_id(self) -> str:
@@ -204,7 +214,7 @@ class Committer:
 
     def _join(self, level: Level, batch: Batch) -> threading.Lock | None:
         """The lock to wait on as a follower, or None for the batch's leader; call under the mutex."""
-        if level != _DURABLE:
+        if level < _DURABLE:
             if self._flusher_idle:
                 self._kick()
             return None
@@ -240,7 +250,7 @@ class Committer:
             if self._flusher_idle:
                 self._kick()
             return None
-        batch = self._batch if level == _DURABLE else self._written_batch
+        batch = self._batch if level >= _DURABLE else self._written_batch
         import asyncio  # noqa: PLC0415  costs 30 ms of start-up to those who never use it
 
         future = batch.join_loop(asyncio.get_running_loop())
@@ -256,8 +266,8 @@ class Committer:
         self._wake.set()
 
     def _middle(self, type_: str, user: str, component: str) -> bytes:
-        if type_ == RecordType.SEGMENT:
-            raise BadInput("record refused: SEGMENT begins a file, and only the log writes it")
+        if type_ in {RecordType.SEGMENT, RecordType.KEY}:
+            raise BadInput(f"record refused: {type_} begins a file, and only the log writes it")
         middle = line_middle(type_, user, component)
         if len(self._middles) >= 4096:
             self._middles.clear()
@@ -286,6 +296,7 @@ class Committer:
             with self._io:
                 self._drain()
                 file, target, end = self._segment.file, self._written, self._segment.end
+                self._take_aim()
             if file is not None and target > self._durable:
                 self._acknowledge(file, target, end)
             batch.finish(None)
@@ -295,6 +306,21 @@ class Committer:
         except BaseException as why:
             self._poison(why)
             raise
+
+    def _cover(self) -> bytes:
+        """The newest checkpoint, over everything that is synced now; b"" for a log without one."""
+        try:
+            with self._sync:
+                return b"" if self._signer is None else self._signer.cover()
+        except Exception as why:
+            self._poison(why)
+            raise self._refusal() from why
+        except BaseException as why:
+            self._poison(why)
+            raise
+        finally:
+            if self._state == "poisoned":
+                self._tell_poisoned()
 
     def _take_batch(self) -> Batch:
         """Those who wait now; whoever comes later waits for the next commit."""
@@ -306,9 +332,16 @@ class Committer:
             self._batch = Batch()
         return batch
 
+    def _take_aim(self) -> None:
+        """Remember how far the log is written, for the checkpoint behind the next sync; call with `_io` held."""
+        if self._signer is not None:
+            self._aim = Reach(self._written, self._written_ts, self._segment.end, self._frontier.copy())
+
     def _acknowledge(self, file: File, target: int, end: int) -> None:
-        """Sync what is written up to *target*, then say so in the head."""
+        """Sync what is written up to *target*, sign where the head would run ahead, then say so in the head."""
         file.fdatasync()
+        if self._signer is not None:
+            self._signer.synced(self._aim)
         with self._mutex:
             if self._state == "poisoned":
                 raise self._refusal()
@@ -365,12 +398,15 @@ class Committer:
 
     def _write_segments(self, items: Sequence[Item], first: int) -> None:
         """Write *items*, beginning a segment wherever one was planned."""
-        start = 0
-        for index, item in enumerate(items):
-            if not item[1]:
-                self._write_lines(items[start:index], first + start)
-                self._begin_segment(item[0], first + index)
-                start = index + 1
+        start = index = 0
+        while index < len(items):
+            ts, middle, _, _ = items[index]
+            if middle:
+                index += 1
+                continue
+            self._write_lines(items[start:index], first + start)
+            self._begin_segment(ts, first + index)
+            start = index = index + self._queue.mark_items
         self._write_lines(items[start:], first + start)
 
     def _enqueue_gap(self) -> None:
@@ -385,21 +421,12 @@ class Committer:
             return 0
         if first != self._written + 1:
             raise AuditWriteError(f"sequence {first} would follow {self._written}")
-        synced = self._durable
         if len(items) == 1:
-            ts, middle, details, sink = items[0]
-            line = assemble_line(first, synced, ts, middle, details)
-            self._segment.put(line + FILLER)
-            self._written = first
-            leaf = sha256(b"\0" + line).digest()
-            self._frontier.append(leaf)
-            if sink is not None:
-                sink.append(leaf)
-            return len(line) + 1
+            return self._write_line(items[0], first)
         crc = crc32
         lines: list[bytes] = []
         add = lines.append
-        seq = first
+        seq, synced = first, self._durable
         sinks = False
         for ts, middle, details, sink in items:
             body = b'"seq":%d,"synced":%d,"ts":%d%b%b}' % (seq, synced, ts, middle, details)
@@ -415,11 +442,31 @@ class Committer:
         hasher = sha256
         leaves = [hasher(b"\0" + line).digest() for line in lines]
         self._frontier.extend(leaves)
+        if self._signer is not None:
+            self._note_written(self._signer, items[-1][0], min(map(_stamp, items)), b"".join(leaves))
         if sinks:
-            for leaf, item in zip(leaves, items, strict=True):
-                if item[3] is not None:
-                    item[3].append(leaf)
+            _hand_out(leaves, items)
         return len(data)
+
+    def _write_line(self, item: Item, seq: int) -> int:
+        """`_write_lines` for one record, as most callers append them."""
+        ts, middle, details, sink = item
+        line = assemble_line(seq, self._durable, ts, middle, details)
+        self._segment.put(line + FILLER)
+        self._written = seq
+        leaf = sha256(b"\0" + line).digest()
+        self._frontier.append(leaf)
+        if self._signer is not None:
+            self._note_written(self._signer, ts, ts, leaf)
+        if sink is not None:
+            sink.append(leaf)
+        return len(line) + 1
+
+    def _note_written(self, signer: LogSigner, ts: int, oldest_ts: int, leaves: bytes) -> None:
+        """Remember what a checkpoint will need of the lines just written; call with `_io` held."""
+        self._written_ts = ts
+        self._leaves += leaves
+        signer.wrote(self._written, oldest_ts)
 
     # ------------------------------------------------------------------ segments
 
@@ -428,11 +475,19 @@ class Committer:
         if self._home is None:
             raise AuditWriteError("audit log is not open")
         segment = self._segment
+        if not self._log_id:
+            self._log_id = self._random_bytes(16).hex()
+        if self._signer is None and self._keys is not None:
+            self._signer = self._make_signer(self._keys, self._home)
+        signer = self._signer
         with segment.filling:
             old = segment.file
             if old is not None:
+                self._take_aim()
                 if self._written > self._durable:
                     self._acknowledge(old, self._written, segment.end)
+                if signer is not None:
+                    signer.end_segment(self._aim)
                 segment.cut()
                 self._rotated.append(old.name)
                 old.close()
@@ -440,9 +495,11 @@ class Committer:
             file = self._home.open(name, writable=True) if self._spare else self._home.create(name)
             self._spare = ""
             segment.begin(file)
+            if signer is not None:
+                signer.begin_segment(name)
             self._home.sync()
-        if not self._log_id:
-            self._log_id = self._random_bytes(16).hex()
+        self._leaves.clear()
+        self._leaves_from = self._written
         details = {
             "format": FORMAT_VERSION,
             "schema": SCHEMA_VERSION,
@@ -452,13 +509,36 @@ class Committer:
             "root": self._frontier.root().hex(),
             "clock": self._clock.source,
         }
-        middle = line_middle(RecordType.SEGMENT, "", "journal")
-        line = assemble_line(seq, self._durable, ts, middle, encode_details(details))
-        segment.put(line + FILLER)
-        self._written = seq
-        self._frontier.append(sha256(b"\0" + line).digest())
         # Durable before any other line of the segment.
-        self._acknowledge(file, seq, segment.end)
+        self._write_own(RecordType.SEGMENT, details, ts, seq)
+        if signer is not None:
+            self._begin_epoch(signer, ts, seq + 1)
+
+    def _begin_epoch(self, signer: LogSigner, ts: int, seq: int) -> None:
+        """Let the segment's own key sign from here on; call with `_sync` and `_io` held."""
+        details = signer.begin_epoch(self._origin)
+        self._write_own(RecordType.KEY, msgspec.structs.asdict(details), ts, seq)
+        signer.enter_epoch(self._aim)
+
+    def _write_own(self, type_: str, details: Mapping[str, Any], ts: int, seq: int) -> None:
+        """Write one of the lines that a segment begins with, durably."""
+        file = self._segment.file
+        if file is None:
+            raise AuditWriteError("audit log is not open")
+        line = assemble_line(
+            seq, self._durable, ts, line_middle(type_, "", "journal"), encode_details(details)
+        )
+        self._segment.put(line + FILLER)
+        self._written = seq
+        leaf = sha256(b"\0" + line).digest()
+        self._frontier.append(leaf)
+        if self._signer is not None:
+            self._note_written(self._signer, ts, ts, leaf)
+            self._take_aim()
+        self._acknowledge(file, seq, self._segment.end)
+
+    def _make_signer(self, keys: KeyHome, home: Directory) -> LogSigner:
+        return LogSigner(keys.log(self._log_id), home, self._clock, self._wake.set)
 
     # ------------------------------------------------------------------ poison
 
@@ -503,3 +583,12 @@ class Committer:
         """Close the segment's descriptor after a failure, when nobody is inside a call on it."""
         with self._sync, self._io, self._segment.filling:
             self._segment.close()
+            if self._signer is not None:
+                self._signer.close()
+
+
+def _hand_out(leaves: Sequence[bytes], items: Sequence[Item]) -> None:
+    """Give each leaf hash to whoever asked for it."""
+    for leaf, item in zip(leaves, items, strict=True):
+        if item[3] is not None:
+            item[3].append(leaf)

@@ -11,20 +11,25 @@ import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from holdfast.audit import recovery
+from holdfast.audit.anchor import MarkSource
 from holdfast.audit.clockwatch import ClockWatch
 from holdfast.audit.commit import Level
+from holdfast.audit.evidence import Evidence, clear_leftovers, gather, open_history, take
 from holdfast.audit.flusher import Flusher
 from holdfast.audit.format import parse_segment_name
 from holdfast.audit.head import Head, HeadState, read_head
+from holdfast.audit.history import history_name
 from holdfast.audit.holder import NO_RIGHT, held, refused_open, write_pid
+from holdfast.audit.keys import KeyHome
 from holdfast.audit.last_words import LastWords
 from holdfast.audit.recovery import Scan, Verdict
 from holdfast.audit.schemas import RecordType
+from holdfast.audit.signing import Reach, Taken
 from holdfast.audit.storage import Directory, Storage
 from holdfast.core.clock import Clock
 from holdfast.core.errors import AuditError
@@ -46,6 +51,9 @@ class Lifecycle(Flusher, ABC):
         overflow: Literal["wait", "gap"],
         random_bytes: Callable[[int], bytes],
         last_words: LastWords,
+        keys: KeyHome | None,
+        marks: Sequence[MarkSource],
+        replace_key: bool,
     ) -> None:
         super().__init__(
             directory,
@@ -55,7 +63,11 @@ class Lifecycle(Flusher, ABC):
             buffer_bytes=buffer_bytes,
             overflow=overflow,
             random_bytes=random_bytes,
+            keys=keys,
         )
+        self._marks = marks
+        self._replace_key = replace_key
+        self._past: tuple[Evidence, Taken] | None = None
         self._storage = storage
         self._seals = seal
         self._last_words = last_words
@@ -124,9 +136,13 @@ class Lifecycle(Flusher, ABC):
     def _open_in(self, home: Directory) -> dict[str, Any] | None:
         if not home.try_lock():
             raise held(home)
-        found = recovery.scan(home)
         mark = read_head(home)
-        verdict, known = recovery.judge(found, mark)
+        closed = mark is not None and mark.state is HeadState.CLOSED
+        segments = recovery.log_segments(home)
+        known_before = gather(home, segments, self._keys, self._marks, closed=closed)
+        found = recovery.scan(home, known_before.marks)
+        verdict, known = recovery.judge(found, mark, known_before.marks)
+        self._past = known_before, self._choose_key(known_before)
         self._log_id = found.log_id or self._random_bytes(16).hex()
         # Before anything is written: what goes wrong then has its reserve.
         self._last_words.open(home, self._log_id)
@@ -151,6 +167,10 @@ class Lifecycle(Flusher, ABC):
         self._flusher = threading.Thread(target=self._run_flusher, name="holdfast-audit", daemon=True)
         self._flusher.start()
         atexit.register(self.close)
+
+    def _choose_key(self, evidence: Evidence) -> Taken:
+        kept = self._keys.log(evidence.log_id) if self._keys is not None and evidence.log_id else None
+        return take(evidence, kept, replace=self._replace_key)
 
     def _recover(self, home: Directory, found: Scan, known: int, *, torn: bool) -> dict[str, Any] | None:
         """Make the log whole and take up where it ends; returns the details of a RECOVERY record, or None."""
@@ -192,13 +212,49 @@ class Lifecycle(Flusher, ABC):
         if not found.segments:
             return
         last = found.segments[-1]
+        if not last.name.sealed:
+            self._segment.take_up(home.open(last.name.name, writable=True), last.end)
+        is_bare = last.last_seq == last.name.first_seq and not last.name.sealed and not self._spare
+        is_signed = self._take_up_signing(home, found, is_bare=is_bare)
         head.write(last.last_seq, last.name.name, last.end)
-        if last.name.sealed:
+        if last.name.sealed or self._spare or (self._keys is not None and not is_signed):
             return
-        self._segment.take_up(home.open(last.name.name, writable=True), last.end)
-        if not self._spare:
-            used = last.last_seq > last.name.first_seq
-            self._queue.take_up_segment(last.end, last.first_ts, used=used)
+        used = last.last_seq >= last.name.first_seq + self._queue.mark_items
+        self._queue.take_up_segment(self._segment.end, last.first_ts, used=used)
+
+    def _take_up_signing(self, home: Directory, found: Scan, *, is_bare: bool) -> bool:
+        """Cover what is there before anything new; whether the last segment goes on under a key of its own.
+
+        Args:
+            home: The log.
+            found: All of it durable by now.
+            is_bare: Whether its last segment has nothing but its SEGMENT record: then KEY follows here and now.
+        """
+        if self._keys is None or self._past is None:
+            return False
+        evidence, taken = self._past
+        clear_leftovers(home, recovery.log_segments(home))
+        last = found.segments[-1]
+        self._signer = signer = self._make_signer(self._keys, home)
+        history = None
+        if evidence.last_history is not None and evidence.last_history[0] == history_name(last.name.name):
+            history = open_history(home, *evidence.last_history)
+        signer.take_up(taken, history)
+        self._leaves_from = self._written
+        if is_bare:
+            if history is None:
+                signer.begin_segment(last.name.name)
+                home.sync()
+            with self._sync, self._io:
+                self._begin_epoch(signer, self._clock.now_ns(), found.first_missing)
+            self._queue.take_up(self._written + 1)
+            return True
+        signer.resume(Reach(self._written, found.last_ts, last.end, self._frontier.copy()))
+        return (
+            evidence.epoch is not None
+            and evidence.epoch.sequence == last.name.first_seq + 1
+            and not taken.lost_epoch
+        )
 
     def _start_sealer(self, home: Directory, found: Scan) -> None:
         from holdfast.audit.seal import Sealer  # noqa: PLC0415  a log that is only read needs no sealer
@@ -211,6 +267,9 @@ class Lifecycle(Flusher, ABC):
         with self._io:
             self._segment.close()
             self._segment.file = None
+        if self._signer is not None:
+            self._signer.close()
+            self._signer = None
         if self._head is not None:
             self._head.close()
             self._head = None
@@ -256,7 +315,7 @@ class Lifecycle(Flusher, ABC):
             if self._state == "open":
                 self._finish()
         finally:
-            for thing in (self._segment, self._head, self._last_words, home):
+            for thing in (self._segment, self._signer, self._head, self._last_words, home):
                 if thing is not None:
                     thing.close()
 
@@ -269,6 +328,8 @@ class Lifecycle(Flusher, ABC):
                 try:
                     file, head = self._segment.file, self._head
                     if file is not None and head is not None:
+                        if self._signer is not None:
+                            self._signer.finish()
                         self._segment.cut()
                         head.write(self._durable, file.name, self._segment.end, HeadState.CLOSED)
                         head.flush()
@@ -285,6 +346,8 @@ class Lifecycle(Flusher, ABC):
         self._ended = True
         self._opening, self._sync, self._io = threading.Lock(), threading.Lock(), threading.Lock()
         self._segment.filling, self._mutex = threading.Lock(), threading.Lock()
+        if self._signer is not None:
+            self._signer.forget_after_fork()
         if self._home is not None:
             self._home.close()
 

@@ -1,7 +1,8 @@
 """What a start does with the log that it finds: a decision table, and the repair of a torn tail.
 
 Let s be the lowest sequence that is not present as a valid line in its place. Let m be the highest sequence
-known to have been durable: the highest of `synced` in any valid line of any segment and of the head.
+known to have been durable: the highest of `synced` in any valid line of any segment, of the head, of the size of
+the newest valid checkpoint, of the high-water mark kept outside the log, and of the marks of anchors.
 
 | m against s   | from s on                  | head said closed | verdict   |
 | ------------- | -------------------------- | ---------------- | --------- |
@@ -25,6 +26,10 @@ Before a clean close ends, everything is synced and the files are cut, and befor
 head durably stops saying "closed"; so after a clean close every bad or missing line, and every line beyond the
 head, is corruption.
 
+A log whose records do not have the root that a checkpoint, the high-water mark or an anchor names for its size is
+CORRUPT, whatever m is; nothing is signed before the newest checkpoint's root was met again. A log that went back to
+an older copy of itself has m >= s by its high-water mark: it is refused like any other that lost records.
+
 Some damage needs no m: a segment whose first record does not fit the records before it (its root, its log id,
 its kind), and a sealed segment that cannot be read back, are corruption wherever they stand.
 
@@ -33,13 +38,15 @@ Assumed of the disk: a sector of 512 bytes that is being rewritten holds its old
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from hashlib import sha256
+from operator import itemgetter
 from typing import NamedTuple, cast
 
 import msgspec
 
+from holdfast.audit.anchor import Mark
 from holdfast.audit.format import (
     FILLER,
     MAX_RECORD_BYTES,
@@ -60,7 +67,7 @@ from holdfast.core.errors import AuditCorruption, BadInput
 QUARANTINE = "quarantine"
 _CHUNK = 1 << 20
 _HOLE = b"\0"
-_JOURNAL_OWN = frozenset({RecordType.SEGMENT, RecordType.RECOVERY})
+_JOURNAL_OWN = frozenset({RecordType.SEGMENT, RecordType.KEY, RecordType.RECOVERY})
 
 
 class Verdict(Enum):
@@ -134,6 +141,7 @@ class Scan:
         frontier: The tree over all valid lines.
         log_id: 32 hexadecimal digits, or "" for a log without records.
         named_quarantine: Quarantine files that RECOVERY records name.
+        awaited: Marks beyond the valid part, largest first.
     """
 
     def __init__(self) -> None:
@@ -148,6 +156,7 @@ class Scan:
         self.frontier = Frontier()
         self.log_id = ""
         self.named_quarantine: set[str] = set()
+        self.awaited: list[Mark] = []
 
 
 def log_segments(directory: Directory) -> list[SegmentName]:
@@ -175,15 +184,21 @@ def read_all(file: File, offset: int = 0) -> bytes:
     return b"".join(parts)
 
 
-def scan(directory: Directory) -> Scan:
+def scan(directory: Directory, marks: Iterable[Mark] = ()) -> Scan:
     """Read every segment of the log in *directory* and say what is there; changes nothing.
 
     Of the valid part no more than a piece is in memory at a time, of a compressed file no more than a member.
+
+    Args:
+        directory: The log.
+        marks: Roots that the tree must have at their sizes.
 
     Raises:
         AuditCorruption: Damage that needs no judgement, see the head of this file.
     """
     found = Scan()
+    found.awaited = sorted(marks, key=lambda mark: -mark.size)
+    _extend(found, [], "")
     broken = False
     for name in log_segments(directory):
         file = directory.open(name.name)
@@ -266,8 +281,25 @@ def _take_lines(found: Scan, name: SegmentName, piece: bytes, offset: int) -> in
         expected += 1
     found.synced, found.last_ts = synced, last_ts
     found.first_missing = first + len(leaves)
-    found.frontier.extend(leaves)
+    _extend(found, leaves, name.name)
     return size
+
+
+def _extend(found: Scan, leaves: list[bytes], file: str) -> None:
+    """Put *leaves*, read from *file*, behind the tree, holding it against the marks on the way."""
+    start, done = found.frontier.size, 0
+    while found.awaited and found.awaited[-1].size <= start + len(leaves):
+        mark = found.awaited.pop()
+        found.frontier.extend(leaves[done : mark.size - start])
+        done = mark.size - start
+        if found.frontier.root() != mark.root:
+            raise AuditCorruption(
+                f"audit log damaged: its first {mark.size} records do not have the root that {mark.source} names",
+                sequence=mark.size,
+                file=file,
+                hint="nothing was changed; these are not the records that were signed: compare it with a copy",
+            )
+    found.frontier.extend(leaves[done:])
 
 
 def _take_first_line(found: Scan, name: SegmentName, piece: bytes) -> int | None:
@@ -298,6 +330,10 @@ def _why_not(content: bytes, expected: int) -> str:
 def _note_own_record(found: Scan, name: SegmentName, facts: LineFacts, line: bytes, offset: int) -> None:
     if facts.type == RecordType.SEGMENT:
         raise _damage(name, facts.seq, offset, "a SEGMENT record inside a segment")
+    if facts.type == RecordType.KEY:
+        if facts.seq != name.first_seq + 1:
+            raise _damage(name, facts.seq, offset, "a KEY record that is not the second of its segment")
+        return
     try:
         named = decode_line(line).details.get("quarantine")
     except BadInput as why:
@@ -459,13 +495,18 @@ def unnamed_quarantine(directory: Directory, named: set[str]) -> list[str]:
     return unnamed
 
 
-def judge(found: Scan, head: HeadMark | None) -> tuple[Verdict, int]:
-    """The verdict over a scanned log and its head, and m.
+def judge(found: Scan, head: HeadMark | None, marks: Iterable[Mark] = ()) -> tuple[Verdict, int]:
+    """The verdict over a scanned log, its head and *marks*, and m.
 
     Raises:
         AuditCorruption: The verdict is CORRUPT.
     """
-    known = max(found.synced, 0 if head is None else head.sequence)
+    known, who = max(
+        (found.synced, "its own lines"),
+        (0 if head is None else head.sequence, "its head"),
+        *((mark.size, mark.source) for mark in marks),
+        key=itemgetter(0),
+    )
     closed = head is not None and head.state is HeadState.CLOSED
     verdict = decide(found.first_missing, known, only_filler=found.only_filler, closed=closed)
     if verdict is Verdict.CORRUPT:
@@ -477,7 +518,7 @@ def judge(found: Scan, head: HeadMark | None) -> tuple[Verdict, int]:
         )
         raise AuditCorruption(
             f"audit log damaged: sequence {found.first_missing} in {file!r} at byte {offset}: {reason}"
-            f" (durable up to {known})",
+            f" (durable up to {known}, says {who})",
             sequence=found.first_missing,
             file=file,
             offset=offset,

@@ -33,6 +33,7 @@ class SegmentFile:
 
     Args:
         on_filler_wanted: Called when the filler runs low; it must return at once.
+        first_bytes: The first step of a new file's filler, at most.
 
     Attributes:
         file: The segment's file, or None before the first.
@@ -43,14 +44,15 @@ class SegmentFile:
         filling: Held while the file grows or is exchanged.
     """
 
-    def __init__(self, on_filler_wanted: Callable[[], None]) -> None:
+    def __init__(self, on_filler_wanted: Callable[[], None], first_bytes: int = FIRST_FILL_BYTES) -> None:
         self.file: File | None = None
         self.end = 0
         self.allocated = 0
         self.filler_wanted = False
         self.space_low = False
         self.filling = threading.Lock()
-        self._step = FIRST_FILL_BYTES  # the next one, bytes
+        self._first_bytes = first_bytes
+        self._step = min(FIRST_FILL_BYTES, first_bytes)  # the next one, bytes
         self._on_filler_wanted = on_filler_wanted
 
     def take_up(self, file: File, end: int) -> None:
@@ -60,7 +62,7 @@ class SegmentFile:
     def begin(self, file: File) -> None:
         """Go on in the new *file*, filled and synced; call with `filling` held."""
         self.file, self.end, self.allocated = file, 0, 0
-        self._step = FIRST_FILL_BYTES
+        self._step = min(FIRST_FILL_BYTES, self._first_bytes)
         if not self.grow():
             raise OSError(errno.ENOSPC, f"no space left for a new segment {file.name!r}")
         file.fsync()

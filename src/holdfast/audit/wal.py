@@ -24,9 +24,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from holdfast.audit.anchor import MarkSource
 from holdfast.audit.clockwatch import step_at_start
 from holdfast.audit.commit import Level
 from holdfast.audit.format import LINE_OVERHEAD, MAX_RECORD_BYTES, Record, encode_details
+from holdfast.audit.keys import KeyHome, check_origin
 from holdfast.audit.last_words import LastWords
 from holdfast.audit.lifecycle import Lifecycle
 from holdfast.audit.schemas import RecordType
@@ -42,7 +44,7 @@ __all__ = ["ROTATE_BYTES", "Entry", "Level", "WriteAheadLog"]
 ROTATE_BYTES = 100_000_000
 
 _OBJECT = ord("{")
-_BUFFERED, _DURABLE = Level.BUFFERED, Level.DURABLE
+_BUFFERED, _DURABLE, _ANCHORED = Level.BUFFERED, Level.DURABLE, Level.ANCHORED
 
 
 class Entry(NamedTuple):
@@ -79,6 +81,12 @@ class WriteAheadLog(Lifecycle):
         random_bytes: Where the log id comes from.
         reserve_bytes: Room for last words to have ready, bytes; 0 for a log whose writer has none.
         reserve: A directory on another volume to have it in; None for `run/` in the log's own.
+        keys: Where the log's private keys are or will be made; None writes no signatures, and refuses a log that
+            has some.
+        marks: Who else remembers how far the log was; asked once, at the start.
+        anchor: Gives a checkpoint to whoever keeps it outside, and returns once that is done; ANCHORED records wait
+            for it.
+        replace_key: Begin a new chain of keys where the private key in force is lost.
 
     Attributes:
         directory: As given, as a Path.
@@ -98,9 +106,15 @@ class WriteAheadLog(Lifecycle):
         random_bytes: Callable[[int], bytes] = os.urandom,
         reserve_bytes: int = 0,
         reserve: Path | None = None,
+        keys: KeyHome | None = None,
+        marks: Sequence[MarkSource] = (),
+        anchor: Callable[[bytes], None] | None = None,
+        replace_key: bool = False,
     ) -> None:
         if rotate_bytes < 4096:
             raise BadInput(f"rotate_bytes {rotate_bytes} bytes < 4096 bytes")
+        check_origin(origin)
+        self._anchor = anchor
         storage = LocalStorage() if storage is None else storage
         super().__init__(
             Path(directory),
@@ -111,6 +125,9 @@ class WriteAheadLog(Lifecycle):
             seal=seal,
             buffer_bytes=buffer_bytes,
             overflow=overflow,
+            keys=keys,
+            marks=marks,
+            replace_key=replace_key,
             random_bytes=random_bytes,
             last_words=LastWords(storage, size=reserve_bytes, place=reserve),
         )
@@ -148,6 +165,8 @@ class WriteAheadLog(Lifecycle):
         bound = len(middle) + len(body) + LINE_OVERHEAD
         if bound > MAX_RECORD_BYTES or body[0] != _OBJECT:
             raise _unfit(type, body, bound)
+        if level == _ANCHORED:
+            self._refuse_unanchored()
         if self._state != "open":
             self.open()
         with self._mutex:
@@ -158,10 +177,12 @@ class WriteAheadLog(Lifecycle):
             seq = self._queue.add(self._clock.now_ns(), middle, body, bound, leaves)
             batch = self._batch
             turnstile = self._join(level, batch)
-        if level == _DURABLE:
+        if level >= _DURABLE:
             self._wait_durable(batch, turnstile)
         else:
             self._wait_written(level, seq)
+        if level == _ANCHORED:
+            self._anchor_now()
         return seq
 
     def append_many(
@@ -179,6 +200,8 @@ class WriteAheadLog(Lifecycle):
         ready = self._prepare(entries)
         if not ready:
             return []
+        if level == _ANCHORED:
+            self._refuse_unanchored()
         if self._state != "open":
             self.open()
         with self._mutex:
@@ -189,10 +212,12 @@ class WriteAheadLog(Lifecycle):
             seqs = self._queue.add_many(self._clock.now_ns(), ready, leaves)
             batch = self._batch
             turnstile = self._join(level, batch)
-        if level == _DURABLE:
+        if level >= _DURABLE:
             self._wait_durable(batch, turnstile)
         else:
             self._wait_written(level, seqs[-1])
+        if level == _ANCHORED:
+            self._anchor_now()
         return seqs
 
     async def append_async(
@@ -211,6 +236,8 @@ class WriteAheadLog(Lifecycle):
         bound = len(middle) + len(body) + LINE_OVERHEAD
         if bound > MAX_RECORD_BYTES or body[0] != _OBJECT:
             raise _unfit(type, body, bound)
+        if level == _ANCHORED:
+            self._refuse_unanchored()
         if self._state != "open":
             await _in_a_thread(self.open)
         with self._mutex:
@@ -222,6 +249,8 @@ class WriteAheadLog(Lifecycle):
             future = self._join_async(level)
         if future is not None:
             await future
+        if level == _ANCHORED:
+            await _in_a_thread(self._anchor_now)
         return seq
 
     async def append_many_async(
@@ -235,6 +264,8 @@ class WriteAheadLog(Lifecycle):
         ready = self._prepare(entries)
         if not ready:
             return []
+        if level == _ANCHORED:
+            self._refuse_unanchored()
         if self._state != "open":
             await _in_a_thread(self.open)
         with self._mutex:
@@ -246,7 +277,56 @@ class WriteAheadLog(Lifecycle):
             future = self._join_async(level)
         if future is not None:
             await future
+        if level == _ANCHORED:
+            await _in_a_thread(self._anchor_now)
         return seqs
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def checkpoint(self) -> bytes:
+        """The newest checkpoint, a signed note over everything that was appended before.
+
+        It is durable in the log's history, in the file `checkpoint` and in the high-water mark when this returns.
+
+        Raises:
+            BadInput: The log was opened without keys, or holds no record yet.
+            AuditWriteError: A write or sync failed, now or before.
+        """
+        if self._keys is None:
+            raise BadInput("no checkpoint: the log was opened without keys")
+        self.open()
+        self.sync()
+        note = self._cover()
+        if not note:
+            raise BadInput("no checkpoint: the log holds no signed record yet")
+        return note
+
+    def rotate(self) -> None:
+        """Begin a new segment, and with it a new key, unless the current one is empty; what it holds is durable.
+
+        Raises as `append` does.
+        """
+        self.open()
+        with self._mutex:
+            if self._state != "open":
+                raise self._refusal()
+            self._queue.plan_segment(self._clock.now_ns())
+        self.sync()
+
+    def _anchor_now(self) -> None:
+        """Cover what is durable and have it kept outside."""
+        note = self.checkpoint()
+        if self._anchor is not None:
+            self._anchor(note)
+
+    def _refuse_unanchored(self) -> None:
+        if self._state == "poisoned":
+            raise self._refusal()
+        if self._keys is None or self._anchor is None:
+            raise BadInput(
+                "ANCHORED record refused: this log has no keys or no anchor",
+                hint="name a sink under [anchors], or append it as DURABLE",
+            )
 
     def _prepare(self, entries: Iterable[Entry]) -> list[tuple[bytes, bytes, int]]:
         """Each entry's middle, details and bound; nothing is queued until all of them can be."""

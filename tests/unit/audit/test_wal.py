@@ -414,8 +414,8 @@ def test_rotation_that_is_interrupted_while_planned_writes_no_bad_line():
     clock.advance(DAY)
 
     class Interrupting(list):
-        def append(self, item):
-            super().append(item)
+        def extend(self, items):
+            super().extend(items)
             raise KeyboardInterrupt
 
     log._queue.items = Interrupting()
