@@ -17,8 +17,8 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from holdfast.audit.anchor import Mark
-from holdfast.audit.note import Checkpoint
-from holdfast.audit.tree import EMPTY_ROOT, check_consistency
+from holdfast.audit.note import Checkpoint, parse_checkpoint, parse_note
+from holdfast.audit.tree import EMPTY_ROOT, HASH_BYTES, check_consistency
 from holdfast.core.errors import BadInput
 
 
@@ -48,6 +48,7 @@ class Receipt(NamedTuple):
         why: Who confirmed it, or what stood in the way.
         note: The checkpoint as it is to be kept, cosignatures included; b"" unless ANCHORED.
         token: An RFC 3161 response over the note, DER, or b"".
+        authority: The certificates that the token was checked with, PEM, or b"".
         known_size: How many records the sink has seen of this log, where it said so.
     """
 
@@ -57,6 +58,7 @@ class Receipt(NamedTuple):
     why: str
     note: bytes = b""
     token: bytes = b""
+    authority: bytes = b""
     known_size: int = 0
 
 
@@ -104,6 +106,20 @@ class AnchorSink(Protocol):
             BadInput: What it kept cannot be read.
         """
         ...
+
+
+def checkpoint_of(note: bytes, log_id: str) -> Checkpoint:
+    """The checkpoint in *note*; its signatures are not checked.
+
+    Raises:
+        BadInput: It is none, or one of another log.
+    """
+    checkpoint = parse_checkpoint(parse_note(note).text)
+    if checkpoint.origin.rpartition("/")[2] != log_id:
+        raise BadInput(f"it speaks of log {checkpoint.origin!r}, not of log {log_id}")
+    if len(checkpoint.root) != HASH_BYTES:
+        raise BadInput(f"its root has {len(checkpoint.root)} bytes, not {HASH_BYTES}")
+    return checkpoint
 
 
 def follows(submission: Submission, mark: Mark) -> str:

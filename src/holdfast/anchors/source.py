@@ -1,0 +1,172 @@
+"""What is handed to sinks: the newest checkpoint of a log on this machine, and proofs out of its tiles and records.
+
+Promise: only reads, takes no lock, runs beside a writer. A checkpoint is handed over only when a key of this log
+that counts here signed it (the key in force in the key directory, else the newest KEY record's): who can write to
+the log's directory alone cannot have a checkpoint of his own anchored. Every proof is held against the checkpoint's
+root before it leaves; where the tiles do not give it, the records themselves are asked.
+
+Limits: a proof that begins in the segment now written hashes that segment's records anew each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from holdfast.anchors.sink import Submission
+from holdfast.audit.format import decode_line, leaf_hash
+from holdfast.audit.keys import KeyHome, parse_key_note
+from holdfast.audit.logfiles import list_segments, open_segment, whole_lines
+from holdfast.audit.note import Checkpoint, VerifierKey, open_note, parse_checkpoint, parse_note
+from holdfast.audit.pruned import InArchive, read_pruned
+from holdfast.audit.query import read_lines
+from holdfast.audit.schemas import KeyDetails
+from holdfast.audit.storage import Directory, LocalStorage, Storage
+from holdfast.audit.tiles import TILE_WIDTH, TileStore, tile_reader
+from holdfast.audit.tree import HashReader, check_consistency, consistency_proof, tree_root
+from holdfast.core.errors import AuditCorruption, BadInput
+
+CHECKPOINT = "checkpoint"
+
+_NOTE_BYTES = 1 << 20
+
+
+class LogSource:
+    """One log's checkpoints.
+
+    Args:
+        directory: The log.
+        home: Where its keys are.
+        storage: The disk; the machine's own by default.
+    """
+
+    def __init__(self, directory: Path, home: KeyHome, storage: Storage | None = None) -> None:
+        self._directory = directory
+        self._home = home
+        self._storage = storage or LocalStorage()
+
+    def newest(self) -> Submission:
+        """The newest checkpoint.
+
+        Raises:
+            BadInput: There is no log, or it has no checkpoint, or not one by a key that counts.
+        """
+        opened = self._open()
+        try:
+            file = opened.open(CHECKPOINT)
+        except FileNotFoundError as why:
+            raise BadInput(
+                f"log {str(self._directory)!r} has no checkpoint to anchor",
+                hint="its writer signs one when a record is appended; `holdfast audit keys show` tells its keys",
+            ) from why
+        finally:
+            opened.close()
+        try:
+            note = file.pread(_NOTE_BYTES, 0)
+        finally:
+            file.close()
+        return self.submission(note)
+
+    def submission(self, note: bytes) -> Submission:
+        """The signed checkpoint *note* of this log, with what sinks may ask for.
+
+        Raises:
+            BadInput: It is none, or no key that counts signed it.
+        """
+        checkpoint = parse_checkpoint(parse_note(note).text)
+        log_id = checkpoint.origin.rpartition("/")[2]
+        open_note(note, self._signers(log_id))
+        return Submission(
+            log_id=log_id,
+            checkpoint=checkpoint,
+            note=note,
+            prove=lambda old: self._prove(old, checkpoint),
+            key_notes=self.key_notes,
+        )
+
+    def key_notes(self, after: int) -> list[bytes]:
+        """The notes of the KEY records of every epoch after *after*, in order."""
+        return [details.note.encode() for details in self._keys() if details.epoch > after]
+
+    def _signers(self, log_id: str) -> set[VerifierKey]:
+        keys = self._home.log(log_id)
+        held = [key.signer.vkey for key in (keys.current(), keys.upcoming()) if key is not None]
+        return set(held) or {parse_key_note(details.note).vkey for details in list(self._keys())[-1:]}
+
+    def _keys(self) -> Iterator[KeyDetails]:
+        """What the KEY records say: each is the second record of its segment."""
+        opened = self._open()
+        try:
+            yield from read_pruned(opened).keys
+            for segment in list_segments(opened):
+                file, sealed = open_segment(opened, segment)
+                try:
+                    pieces = (data for _, data in whole_lines(file, sealed=sealed))
+                    lines = (line for piece in pieces for line in piece.split(b"\n") if line)
+                    for line in islice(lines, 1, 2):
+                        record = decode_line(line)
+                        if record.type == "KEY":
+                            yield msgspec.convert(record.details, KeyDetails)
+                finally:
+                    file.close()
+        except msgspec.ValidationError as why:
+            raise BadInput(f"a KEY record of log {str(self._directory)!r} cannot be read: {why}") from why
+        finally:
+            opened.close()
+
+    def _prove(self, old: int, checkpoint: Checkpoint) -> list[bytes]:
+        if old in {0, checkpoint.size}:
+            return []
+        opened = self._open()
+        try:
+            with TileStore(opened) as tiles:
+                return _proof(old, checkpoint, tile_reader(tiles, checkpoint.size, self._leaves))
+        except InArchive:
+            raise
+        except (BadInput, AuditCorruption):
+            # A tile is derived, and may be damaged; then the records are asked.
+            return self._prove_from_records(old, checkpoint, opened)
+        finally:
+            opened.close()
+
+    def _prove_from_records(self, old: int, checkpoint: Checkpoint, opened: Directory) -> list[bytes]:
+        try:
+            return _proof(old, checkpoint, tile_reader(_NoTiles(opened), checkpoint.size, self._leaves))
+        except InArchive:
+            raise
+        except BadInput as why:
+            raise AuditCorruption(
+                f"audit log damaged: its records do not give the root of its checkpoint of size {checkpoint.size}",
+                hint=f"holdfast audit verify {self._directory}",
+            ) from why
+
+    def _leaves(self, start: int, end: int) -> Iterator[bytes]:
+        lines = read_lines(self._directory, start_seq=start + 1, storage=self._storage)
+        return map(leaf_hash, islice(lines, end - start))
+
+    def _open(self) -> Directory:
+        try:
+            return self._storage.directory(self._directory, create=False)
+        except FileNotFoundError as why:
+            raise BadInput(
+                f"no audit log at {str(self._directory)!r}", hint="name the directory that holds audit_….log"
+            ) from why
+
+
+class _NoTiles(TileStore):
+    """Tiles that are all missing."""
+
+    def read(self, level: int, number: int, width: int = TILE_WIDTH) -> bytes | None:
+        """None: a reader goes to the records."""
+        del level, number, width
+        return None
+
+
+def _proof(old: int, checkpoint: Checkpoint, read: HashReader) -> list[bytes]:
+    """The consistency proof from *old*, which leads to the checkpoint's root."""
+    proof = consistency_proof(old, checkpoint.size, read)
+    check_consistency(old, tree_root(old, read), checkpoint.size, checkpoint.root, proof)
+    return proof
