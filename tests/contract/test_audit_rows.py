@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from holdfast.audit.logger import AuditLogger
-from holdfast.audit.query import list_segments, query, read_lines
+from holdfast.audit.logfiles import list_segments
+from holdfast.audit.query import query, read_lines
 from holdfast.audit.storage import LocalStorage
 from holdfast.audit.verify import verify
 from holdfast.audit.wal import Entry, Level, WriteAheadLog
@@ -97,7 +98,7 @@ def test_files_are_named_rotated_daily_and_by_size_and_compressed(home, clock):
         log.append("NOTE", {})
     with WriteAheadLog(home, clock=clock) as log:
         log.append("NOTE", {})
-    names = sorted(path.name for path in home.glob("audit_*"))
+    names = sorted(path.name for path in home.glob("audit_*.log*"))
     assert all(re.fullmatch(r"audit_\d{8}_\d{6}_\d{12}\.log(\.gz)?", name) for name in names)
     assert names[0].startswith("audit_20251120_102000_000000000001.log")
     assert names[-1].startswith("audit_20251121_")

@@ -10,6 +10,7 @@ from typing import Any
 
 from holdfast.audit.format import encode_details, encode_line, leaf_hash, segment_name
 from holdfast.audit.head import SLOT_OFFSETS, HeadMark, HeadState, encode_slot
+from holdfast.audit.index import Index, index_name
 from holdfast.audit.tree import Frontier
 
 START_NS = 1_763_634_000 * 10**9
@@ -65,8 +66,8 @@ class HandmadeLog:
         self.end = len(content)
         return self.name
 
-    def seal(self, name: str, *, member_lines: int = 4) -> dict[str, Any]:
-        """Compress segment *name* by hand; the details that its SEALED record must have."""
+    def seal(self, name: str, *, member_lines: int = 4, indexed: bool = False) -> dict[str, Any]:
+        """Compress segment *name* by hand, and index it where asked; the details that its SEALED record must have."""
         raw = (self.directory / name).read_bytes()
         lines = raw.splitlines(keepends=True)
         members = [b"".join(lines[at : at + member_lines]) for at in range(0, len(lines), member_lines)]
@@ -74,6 +75,17 @@ class HandmadeLog:
         (self.directory / (name + ".gz")).write_bytes(packed)
         (self.directory / name).unlink()
         first = int(name.split("_")[3].split(".", maxsplit=1)[0])
+        facts: dict[str, Any] = {}
+        if indexed:
+            index, raw_offset, offset = Index(first), 0, 0
+            for member in members:
+                index.begin_block(raw_offset, offset)
+                index.take(member.splitlines())
+                raw_offset += len(member)
+                offset += len(zlib.compress(member, 6, wbits=31))
+            content = index.encode(sha256(raw).digest())
+            (self.directory / index_name(name)).write_bytes(content)
+            facts = {"index_sha256": sha256(content).hexdigest(), "index_bytes": len(content)}
         return {
             "segment": name,
             "first_seq": first,
@@ -83,6 +95,7 @@ class HandmadeLog:
             "gzip_sha256": sha256(packed).hexdigest(),
             "gzip_bytes": len(packed),
             "members": len(members),
+            **facts,
         }
 
     def head(

@@ -31,7 +31,7 @@ from __future__ import annotations
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import chain
 from struct import Struct, error
@@ -51,6 +51,7 @@ _BLOCK = Struct("<QQIIqq")
 _KEY = Struct("<HHHI")
 _CRC = Struct("<I")
 _NUMBER_BYTES = 4
+_LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
 _LITTLE = sys.byteorder == "little"
 _CLOSING_BRACE = ord("}")
 
@@ -97,6 +98,28 @@ class Conditions(NamedTuple):
     start_ns: int | None = None
     end_ns: int | None = None
 
+    def has_key(self, type_: str, user: str, component: str) -> bool:
+        """Whether type, user and component are as asked."""
+        return (
+            (self.types is None or type_ in self.types)
+            and self.user in {None, user}
+            and self.component in {None, component}
+        )
+
+    def may_lie_within(self, min_ts: int, max_ts: int) -> bool:
+        """Whether a record between these times may be as asked."""
+        return (self.start_ns is None or max_ts >= self.start_ns) and (
+            self.end_ns is None or min_ts < self.end_ns
+        )
+
+    def accepts(self, ts: int, details: Mapping[str, Any]) -> bool:
+        """Whether time and order id are as asked."""
+        return self.may_lie_within(ts, ts) and (
+            self.order_id is None
+            or self.order_id == details.get("order_id")
+            or self.order_id == details.get("client_order_id")
+        )
+
 
 class Pick(NamedTuple):
     """Records of one block that a search must look at.
@@ -104,10 +127,12 @@ class Pick(NamedTuple):
     Attributes:
         block: Number of the block.
         numbers: The records, ascending.
+        beside: How many records the block has.
     """
 
     block: int
     numbers: Sequence[int]
+    beside: int
 
 
 class _Ids(msgspec.Struct, gc=False):
@@ -118,7 +143,7 @@ class _Ids(msgspec.Struct, gc=False):
 class _Line(msgspec.Struct, gc=False):
     seq: int
     synced: int
-    ts: Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+    ts: Annotated[int, msgspec.Meta(ge=_LOWEST, le=_HIGHEST)]
     type: str
     user: str
     component: str
@@ -149,6 +174,7 @@ class Index:
         records: How many records it knows.
         blocks: In order.
         postings: For each key its records, ascending.
+        times: The lowest and the highest time of any record.
     """
 
     def __init__(self, first_seq: int) -> None:
@@ -163,8 +189,7 @@ class Index:
         self._new_ids: set[int] = set()  # hash << 32 | block
         self._id_hashes: Sequence[int] = ()
         self._id_blocks: Sequence[int] = ()
-        self._min_ts: int | None = None
-        self._max_ts = 0
+        self.times = (_HIGHEST, _LOWEST)
 
     # -- growing -----------------------------------------------------------------------------------------------
 
@@ -206,7 +231,7 @@ class Index:
             self.records = number
         if low is not None:
             self.blocks[-1] = block._replace(records=number - block.first, min_ts=low, max_ts=high)
-            self._note_times(low, high)
+            self.times = (min(low, self.times[0]), max(high, self.times[1]))
 
     def _read(self, line: bytes, number: int) -> _Line:
         """What the line with this *number* says.
@@ -230,11 +255,6 @@ class Index:
                 raise BadInput(f"not a record: {why}") from why
         found = decode_facts(line).seq
         raise BadInput(f"sequence {found} stands where {sequence} belongs")
-
-    def _note_times(self, low: int, high: int) -> None:
-        first = self._min_ts is None
-        self._min_ts = low if self._min_ts is None else min(low, self._min_ts)
-        self._max_ts = high if first else max(high, self._max_ts)
 
     def _add_key(self, key: Key) -> array[int]:
         records = array("I")
@@ -322,8 +342,10 @@ class Index:
         stop = at + _NUMBER_BYTES * ids
         index._id_hashes = _numbers_in(view[at:stop])
         index._id_blocks = _numbers_in(view[stop : stop + _NUMBER_BYTES * ids])
-        index._min_ts = min((block.min_ts for block in index.blocks), default=None)
-        index._max_ts = max((block.max_ts for block in index.blocks), default=0)
+        index.times = (
+            min((block.min_ts for block in index.blocks), default=_HIGHEST),
+            max((block.max_ts for block in index.blocks), default=_LOWEST),
+        )
         return index
 
     # -- searching ---------------------------------------------------------------------------------------------
@@ -333,26 +355,37 @@ class Index:
 
         Type, user and component are exact; time and order id only leave out blocks.
         """
-        if not self._may_lie_within(wanted):
+        if not (self.records and wanted.may_lie_within(*self.times)):
             return []
         blocks = self._blocks_with(wanted)
         keys = self._keys_with(wanted)
         if keys is None:
             every = range(len(self.blocks)) if blocks is None else blocks
-            picks = (Pick(at, range(self._firsts[at], min(end, self._end_of(at)))) for at in every)
+            picks = (
+                Pick(at, range(self._firsts[at], min(end, self._end_of(at))), self.blocks[at].records)
+                for at in every
+            )
             return [pick for pick in picks if pick.numbers]
         if blocks is None:
             runs = [(0, end)]
         else:
             runs = [(first, min(last, end)) for first, last in self._runs(blocks)]
-        return list(self._by_block(_within([self.postings[key] for key in keys], runs)))
+        return list(self.by_block(_within([self.postings[key] for key in keys], runs)))
 
-    def _may_lie_within(self, wanted: Conditions) -> bool:
-        if self._min_ts is None:
-            return False
-        return (wanted.start_ns is None or self._max_ts >= wanted.start_ns) and (
-            wanted.end_ns is None or self._min_ts < wanted.end_ns
-        )
+    def by_block(self, numbers: Sequence[int]) -> Iterator[Pick]:
+        """Ascending record *numbers*, parted by the blocks that hold them."""
+        at, firsts = 0, self._firsts
+        while at < len(numbers):
+            block = bisect_right(firsts, numbers[at]) - 1
+            stop = bisect_left(numbers, self._end_of(block), at)
+            yield Pick(block, numbers[at:stop], self.blocks[block].records)
+            at = stop
+
+    def block_with(self, number: int) -> tuple[Block, int | None]:
+        """The block that holds record *number*, and where it ends in the raw segment, if another one follows."""
+        at = bisect_right(self._firsts, number) - 1
+        following = self.blocks[at + 1 : at + 2]
+        return self.blocks[at], following[0].raw_offset if following else None
 
     def _end_of(self, block: int) -> int:
         return self._firsts[block] + self.blocks[block].records
@@ -363,9 +396,9 @@ class Index:
         start, end = wanted.start_ns, wanted.end_ns
         if wanted.order_id:  # "" is in no list
             found = self._blocks_of(wanted.order_id)
-        if start is not None and self._min_ts is not None and self._min_ts < start:
+        if start is not None and self.times[0] < start:
             found = [at for at in self._or_all(found) if self.blocks[at].max_ts >= start]
-        if end is not None and self._max_ts >= end:
+        if end is not None and self.times[1] >= end:
             found = [at for at in self._or_all(found) if self.blocks[at].min_ts < end]
         return found
 
@@ -391,13 +424,7 @@ class Index:
             groups.append(by_component.get(wanted.component, []))
         if not groups:
             return None
-        return [
-            key
-            for key in min(groups, key=len)
-            if (wanted.types is None or key[0] in wanted.types)
-            and wanted.user in {None, key[1]}
-            and wanted.component in {None, key[2]}
-        ]
+        return [key for key in min(groups, key=len) if wanted.has_key(*key)]
 
     def _runs(self, blocks: Iterable[int]) -> list[tuple[int, int]]:
         """Blocks that follow one another, joined: first record and end of each run."""
@@ -409,14 +436,6 @@ class Index:
             else:
                 runs.append((first, end))
         return runs
-
-    def _by_block(self, numbers: Sequence[int]) -> Iterator[Pick]:
-        at, firsts = 0, self._firsts
-        while at < len(numbers):
-            block = bisect_right(firsts, numbers[at]) - 1
-            stop = bisect_left(numbers, self._end_of(block), at)
-            yield Pick(block, numbers[at:stop])
-            at = stop
 
 
 def _within(lists: Sequence[Sequence[int]], runs: Sequence[tuple[int, int]]) -> Sequence[int]:

@@ -3,7 +3,8 @@
 Who does what, so that there is one writer and no step that cannot be repeated:
 
     child process      compress to `….log.gz.tmp`, index to `….idx.tmp` → fsync files and directory → read both
-                       back, decompress, compare with the raw file byte by byte → print the facts and end
+                       back, decompress, compare with the raw file byte by byte → write and sync the hash tiles
+                       that end in this segment → print the facts and end
     writer's process   append SEALED with those facts (DURABLE) → rename to `.idx` → sync the directory → rename
                        to `.log.gz` → sync the directory → unlink the raw file → sync the directory
 
@@ -21,19 +22,22 @@ gzip reads as one file and a search may enter at any member. A failed attempt le
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from holdfast.audit.format import parse_segment_name
+from holdfast.audit.format import leaf_hash, parse_segment_name
 from holdfast.audit.index import INDEX_SUFFIX, Index, index_name
 from holdfast.audit.storage import Directory, File, LocalDirectory, LocalStorage
+from holdfast.audit.tree import HASH_BYTES
 from holdfast.core.errors import AuditCorruption, AuditError, BadInput, TradingError
 
 if TYPE_CHECKING:
@@ -184,6 +188,7 @@ def compress_segment(directory: Directory, name: str) -> SealFacts:
     if parsed is None or parsed.sealed:
         raise BadInput(f"not a raw segment: {name!r}")
     index, digest, size = Index(parsed.first_seq), sha256(), 0
+    hashes = bytearray()
     raw = directory.open(name)
     try:
         packed = directory.create(name + TEMPORARY_SUFFIX)
@@ -191,7 +196,9 @@ def compress_segment(directory: Directory, name: str) -> SealFacts:
             offset = 0
             for piece in _whole_line_pieces(read_blocks(raw)):
                 index.begin_block(size, offset)
-                index.take(piece[:-1].split(b"\n"))
+                lines = piece[:-1].split(b"\n")
+                index.take(lines)
+                hashes += b"".join(map(leaf_hash, lines))
                 digest.update(piece)
                 size += len(piece)
                 offset = _write(packed, zlib.compress(piece, _LEVEL, wbits=_GZIP), offset)
@@ -211,6 +218,7 @@ def compress_segment(directory: Directory, name: str) -> SealFacts:
     directory.sync()
     gzip_sha256, gzip_bytes = _prove_equal(directory, name, name + TEMPORARY_SUFFIX)
     last_seq = parsed.first_seq + index.records - 1
+    _write_tiles(directory, parsed.first_seq, last_seq, hashes)
     return SealFacts(
         name,
         parsed.first_seq,
@@ -223,6 +231,26 @@ def compress_segment(directory: Directory, name: str) -> SealFacts:
         sha256(content).hexdigest(),
         len(content),
     )
+
+
+def _write_tiles(directory: Directory, first_seq: int, last_seq: int, hashes: bytearray) -> None:
+    """Write the full tiles of the tree whose last leaf lies in this segment, of which *hashes* are the leaves.
+
+    Where the records before it are damaged or pruned, the tile that begins there stays missing, which is legal.
+    """
+    from holdfast.audit.logfiles import checked_lines, read_batches  # noqa: PLC0415  it reads with this module
+    from holdfast.audit.tiles import TileStore, write_tiles  # noqa: PLC0415  readers of the formats need none
+
+    def leaves(begin: int, end: int) -> Iterator[bytes]:
+        if begin < first_seq - 1:
+            before = (pair for batch in read_batches(directory, begin + 1) for pair in checked_lines(batch))
+            for _, line in islice(before, min(end, first_seq - 1) - begin):
+                yield leaf_hash(line)
+        for at in range(max(begin - first_seq + 1, 0), end - first_seq + 1):
+            yield bytes(hashes[at * HASH_BYTES : (at + 1) * HASH_BYTES])
+
+    with TileStore(directory) as store, contextlib.suppress(AuditCorruption, BadInput):
+        write_tiles(store, last_seq, leaves, start=first_seq - 1, partial=False)
 
 
 def _write_index(directory: Directory, name: str, content: bytes) -> None:

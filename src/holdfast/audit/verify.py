@@ -45,8 +45,10 @@ from holdfast.audit.head import (
     decode_slot,
     read_head,
 )
+from holdfast.audit.history import CHECKPOINT_NAME, CHECKPOINT_TEMPORARY, parse_history_name
 from holdfast.audit.index import INDEX_SUFFIX
-from holdfast.audit.query import open_segment, read_records
+from holdfast.audit.logfiles import open_segment
+from holdfast.audit.query import read_records
 from holdfast.audit.schemas import RecoveryDetails, SealedDetails, SegmentDetails
 from holdfast.audit.seal import TEMPORARY_SUFFIX, find_member, read_blocks, read_members, salvage_member
 from holdfast.audit.storage import PAGE_BYTES, Directory, File, LocalStorage, Storage
@@ -386,7 +388,9 @@ class _Verification:
         return [found[first] for first in sorted(found)]
 
     def _check_other(self, name: str, names: list[str]) -> None:
-        if name in {HEAD_NAME, QUARANTINE}:
+        if name in {HEAD_NAME, QUARANTINE, "tile", CHECKPOINT_NAME, CHECKPOINT_TEMPORARY}:
+            return
+        if parse_history_name(name) is not None:
             return
         if name == RUN:
             self._check_run()

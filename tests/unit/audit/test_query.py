@@ -7,7 +7,8 @@ import pytest
 from support.journal import SECOND, START_NS, HandmadeLog, rows, small_log
 
 from holdfast.audit.head import HeadState
-from holdfast.audit.query import iter_query, list_segments, moment_ns, query, read_lines, read_records
+from holdfast.audit.logfiles import list_segments
+from holdfast.audit.query import iter_query, moment_ns, query, read_lines, read_records
 from holdfast.audit.storage import LocalStorage
 from holdfast.core.errors import AuditCorruption, BadInput
 
@@ -182,7 +183,7 @@ def test_an_empty_directory_holds_no_records_and_a_missing_one_is_refused(home):
 
 def test_a_segment_sealed_between_listing_and_opening_is_read(home):
     """A segment that became `.log.gz` after it was listed is looked for again."""
-    from holdfast.audit.query import open_segment
+    from holdfast.audit.logfiles import open_segment
 
     log = HandmadeLog(home)
     name = log.segment(rows(5))

@@ -7,6 +7,7 @@ import pytest
 from support.journal import HandmadeLog, rows
 
 from holdfast.audit import seal
+from holdfast.audit.format import leaf_hash
 from holdfast.audit.query import query
 from holdfast.audit.seal import (
     MEMBER_BYTES,
@@ -163,6 +164,31 @@ def test_the_sealer_compresses_in_a_child_and_vouches_before_it_renames(log, dir
     assert (claim["index_sha256"], claim["index_bytes"]) == (sha256(content).hexdigest(), len(content))
     report = verify(log.directory)
     assert report.ok, report.problems
+
+
+def test_sealing_writes_the_tiles_that_end_in_the_segment(log, directory):
+    """A full tile is written with the segment that holds its last leaf, whichever segments it began in."""
+    names = [log.segment(rows(count)) for count in (300, 3, 400)]
+    log.segment(rows(1))
+    log.head()
+    leaves = [leaf_hash(line) for line in log.lines]
+    tiles = [b"".join(leaves[at : at + 256]) for at in (0, 256)]
+    for name, expected in zip(names, [tiles[:1], tiles[:1], tiles], strict=True):
+        compress_segment(directory, name)
+        found = sorted(path for path in (log.directory / "tile").rglob("*") if path.is_file())
+        assert [path.read_bytes() for path in found] == expected
+        replace_raw(directory, name)
+
+
+def test_a_segment_is_sealed_though_the_records_before_it_are_damaged(log, directory):
+    """The tile that begins in a damaged segment stays missing, and the seal goes on."""
+    damaged, name = log.segment(rows(300)), log.segment(rows(600))
+    log.segment(rows(1))
+    log.head()
+    (log.directory / damaged).write_bytes(b"~" * 90_000 + b"\n")
+    facts = compress_segment(directory, name)
+    assert facts.first_seq == 302
+    assert not list((log.directory / "tile").rglob("001"))
 
 
 def test_a_poisoned_log_ends_sealing_and_keeps_the_raw_file(log, directory):
