@@ -11,6 +11,8 @@ names the folder of recordings, and $HOLDFAST_HOME the folder of the keys that s
                max_order_value = "500"        dollars, count x price of the side paid
                max_daily_loss = "1000"        dollars below the session's opening value
                max_mark_age_secs = 30         older prices count as unknown
+    [anchors]  sinks = ["file:/mnt/second/anchors", "witness:https://… <key>"]   who remembers the log elsewhere
+               every_secs = 60                how often `holdfast audit anchor --follow` submits
     [venue.kalshi]
                env = "demo"                   or "prod", which must be typed
                key_id = "…"   pem = "path"    the API key and its private key file
@@ -29,6 +31,7 @@ from typing import Any, cast
 
 import msgspec
 
+from holdfast.anchors.spec import parse_sink
 from holdfast.core.errors import BadInput, ConfigError
 from holdfast.core.money import MoneyE6, QtyE2, parse_money, parse_qty
 
@@ -67,6 +70,19 @@ class LimitsConfig(msgspec.Struct, frozen=True):
     max_mark_age_secs: int = 30
 
 
+class AnchorsConfig(msgspec.Struct, frozen=True):
+    """Who remembers the log outside its directory.
+
+    Attributes:
+        sinks: As `anchors.spec` names them. Files are asked whenever the log is opened for writing: one that is not
+            there keeps the writer from starting, because whether the log went back is then unknown.
+        every_secs: How often `audit anchor --follow` gives them a newer checkpoint.
+    """
+
+    sinks: tuple[str, ...] = ()
+    every_secs: int = 60
+
+
 class KalshiConfig(msgspec.Struct, frozen=True):
     """How to reach Kalshi.
 
@@ -96,6 +112,7 @@ class Config(msgspec.Struct, frozen=True):
     paths: PathsConfig = PathsConfig()
     limits: LimitsConfig = LimitsConfig()
     kalshi: KalshiConfig = KalshiConfig()
+    anchors: AnchorsConfig = AnchorsConfig()
     source: str = ""
     explicit_limits: bool = False
 
@@ -110,6 +127,21 @@ def _env(value: object) -> str:
     if value not in KALSHI_ENVS:
         raise BadInput('expected "demo" or "prod"')
     return str(value)
+
+
+def _sinks(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise BadInput('expected a list, such as ["file:/mnt/second/anchors"]')
+    names: list[str] = []
+    for name in cast("list[object]", value):
+        try:
+            parse_sink(_text(name))
+        except BadInput as why:
+            raise BadInput(f"{why}; {why.hint}" if why.hint else str(why)) from why
+        if name in names:
+            raise BadInput(f"sink {name!r} is named twice")
+        names.append(str(name))
+    return tuple(names)
 
 
 def _positive_int(value: object) -> int:
@@ -147,6 +179,8 @@ _KEYS: Mapping[str, _Reader] = {
     "limits.max_order_value": _positive_money,
     "limits.max_daily_loss": _positive_money,
     "limits.max_mark_age_secs": _positive_int,
+    "anchors.sinks": _sinks,
+    "anchors.every_secs": _positive_int,
     "venue.kalshi.env": _env,
     "venue.kalshi.key_id": _text,
     "venue.kalshi.pem": _text,
@@ -204,12 +238,13 @@ def load_config(path: Path | None = None, *, environ: Mapping[str, str] | None =
     return _build(values, source)
 
 
-def key_home(environ: Mapping[str, str]) -> Path:
+def key_home(environ: Mapping[str, str] | None = None) -> Path:
     """The folder of the keys that sign this user's logs; it need not exist yet.
 
     Raises:
         ConfigError: Neither $HOLDFAST_HOME, $XDG_CONFIG_HOME nor $HOME says where.
     """
+    environ = os.environ if environ is None else environ
     if environ.get("HOLDFAST_HOME"):
         return Path(environ["HOLDFAST_HOME"])
     if environ.get("XDG_CONFIG_HOME"):
@@ -248,6 +283,7 @@ def _build(values: dict[str, Any], source: str) -> Config:
         paths=PathsConfig(**section("paths.")),
         limits=LimitsConfig(**limits),
         kalshi=KalshiConfig(**section("venue.kalshi.")),
+        anchors=AnchorsConfig(**section("anchors.")),
         source=source,
         explicit_limits=bool(limits),
     )
