@@ -269,6 +269,8 @@ def decode(name: str, data: bytes, kind: type[_Manifest]) -> _Manifest:
             f"archive object {name!r} has version {manifest.version}, this reads {VERSION}",
             hint="use a newer holdfast",
         )
+    if encode(manifest) != data:
+        raise _damaged(name, "is not written as a manifest is")
     try:
         fault = next(_faults(name, manifest), "")
     except (BadInput, ValueError) as why:
