@@ -62,9 +62,10 @@ def _secs(text: str) -> float:
 
 
 def _anchor(args: argparse.Namespace) -> int:
+    from holdfast.anchors.opening import open_sink
     from holdfast.anchors.receipts import Receipts
     from holdfast.anchors.source import LogSource
-    from holdfast.anchors.spec import open_sink, parse_sink
+    from holdfast.anchors.spec import parse_sink
     from holdfast.anchors.submit import Anchorer
     from holdfast.audit.keys import KeyHome
     from holdfast.config import key_home, load_config
