@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.config import Config, load_config
+from holdfast.config import Config, key_home, load_config
 from holdfast.core.clock import Clock, SystemClock
 from holdfast.core.money import format_money, format_qty
 
@@ -74,14 +74,15 @@ def configured_limits() -> RiskLimits | None:
 
 def default_audit_logger() -> AuditLogger:
     """The log of this process, in the configured directory."""
-    from holdfast.audit.logger import AuditLogger  # noqa: PLC0415  reading defaults must not cost the log
+    from holdfast.audit.keys import KeyHome  # noqa: PLC0415  reading defaults must not cost the log
+    from holdfast.audit.logger import AuditLogger  # noqa: PLC0415
     from holdfast.audit.wal import WriteAheadLog  # noqa: PLC0415
 
     with _lock:
         logger = _kept("audit_logger")
         if not isinstance(logger, AuditLogger):
             config = default_config()
-            wal = WriteAheadLog(Path(config.paths.audit), clock=default_clock())
+            wal = WriteAheadLog(Path(config.paths.audit), clock=default_clock(), keys=KeyHome(key_home()))
             atexit.register(wal.close)
             logger = AuditLogger(wal, user=config.kalshi.member_id or config.kalshi.key_id or "unknown")
             _built["audit_logger"] = logger

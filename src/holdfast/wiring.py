@@ -7,16 +7,17 @@ only in values: whose address, whose key, whose clock.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from holdfast.audit.keys import KeyHome
 from holdfast.audit.logger import AuditLogger
 from holdfast.audit.reserve import RESERVE_BYTES
 from holdfast.audit.wal import WriteAheadLog
 from holdfast.breaker.registry import BreakerRegistry, standard_registry
-from holdfast.config import Config
+from holdfast.config import Config, key_home
 from holdfast.core.clock import Clock, ManualClock, SystemClock
 from holdfast.core.money import MoneyE6
 from holdfast.execution.strategy import Strategy
@@ -63,6 +64,7 @@ def open_desk(
     strategies: Sequence[Strategy] = (),
     market_ns: int | None = None,
     seed: int | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Desk:
     """Wire a desk for the Kalshi account that *config* names.
 
@@ -73,6 +75,7 @@ def open_desk(
         market_ns: What time it is at a venue that owns the market's time and goes on to tell it on the stream,
             as the paper exchange does, UTC ns; None for the machine's clock.
         seed: Of the jitter between repeated reads; None takes the machine's.
+        tell: Is given a sentence when the journal's first key was made: where it is, and what to keep.
     """
     venue_clock = market_ns is not None
     market_clock = ManualClock(market_ns or 0, source="venue:kalshi")
@@ -80,7 +83,13 @@ def open_desk(
     kalshi = config.kalshi
     user = kalshi.member_id or kalshi.key_id or "unknown"
     reserve = Path(config.paths.reserve) if config.paths.reserve else None
-    log = WriteAheadLog(audit_dir, clock=clock, reserve_bytes=RESERVE_BYTES, reserve=reserve)
+    log = WriteAheadLog(
+        audit_dir,
+        clock=clock,
+        reserve_bytes=RESERVE_BYTES,
+        reserve=reserve,
+        keys=KeyHome(key_home(), tell=tell),
+    )
     audit = AuditLogger(log, user=user)
     breakers = standard_registry(clock=clock, audit=audit)
     client = AsyncKalshiClient(

@@ -22,6 +22,7 @@ those can be kept from signing for that past epoch. A witness or another anchor 
 from __future__ import annotations
 
 import os
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,7 @@ LOGS, KEY, NEXT, PIN = "logs", "key", "key.next", "pin"
 FIRST, ROTATION, REPLACEMENT = "first", "rotation", "replacement"
 
 _HEADING = "holdfast key v1"
+_EPOCH = re.compile("[1-9][0-9]{0,8}", re.ASCII)
 _KEY_LIMIT = 4096
 _PIN_LIMIT = 1 << 20
 
@@ -92,7 +94,7 @@ def parse_key_note(note: bytes | str) -> KeyNote:
     """
     text = parse_note(note.encode() if isinstance(note, str) else note).text
     lines = text.decode().split("\n")
-    if len(lines) != 6 or lines[0] != _HEADING or not lines[3].isdecimal() or lines[3] != f"{int(lines[3])}":
+    if len(lines) != 6 or lines[0] != _HEADING or lines[5] or _EPOCH.fullmatch(lines[3]) is None:
         raise BadInput("not the note of a KEY record")
     return KeyNote(lines[1], lines[2], int(lines[3]), VerifierKey.parse(lines[4]))
 

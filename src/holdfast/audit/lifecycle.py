@@ -331,6 +331,8 @@ class Lifecycle(Flusher, ABC):
                         if self._signer is not None:
                             self._signer.finish()
                         self._segment.cut()
+                        if self._signer is not None:
+                            self._signer.publish()
                         head.write(self._durable, file.name, self._segment.end, HeadState.CLOSED)
                         head.flush()
                 except OSError as why:

@@ -28,7 +28,7 @@ from holdfast.audit.history import CHECKPOINT_NAME, CHECKPOINT_TEMPORARY, NOTE_E
 from holdfast.audit.keys import FIRST, REPLACEMENT, ROTATION, LogKey, LogKeys, log_name
 from holdfast.audit.note import Checkpoint, sign_note
 from holdfast.audit.schemas import KeyDetails
-from holdfast.audit.segment import SegmentFile
+from holdfast.audit.segment import NO_SPACE, SegmentFile
 from holdfast.audit.storage import Directory, File
 from holdfast.audit.tree import Frontier
 from holdfast.core.clock import NANOS, Clock
@@ -101,6 +101,8 @@ class LogSigner:
         self.signed = 0
         self.note = b""
         self._published = 0
+        self._has_no_room = False
+        self._retry_ns = 0
         self._directory = directory
         self._clock = clock
         self._on_due = on_due
@@ -118,8 +120,8 @@ class LogSigner:
 
     @property
     def space_low(self) -> bool:
-        """Whether the next step of filler could not be had."""
-        return self._history.space_low
+        """Whether the disk has no room for more checkpoints than it holds, or for another `checkpoint`."""
+        return self._history.space_low or self._has_no_room
 
     # ------------------------------------------------------------------ while records are written
 
@@ -151,7 +153,9 @@ class LogSigner:
 
     def due_in_ns(self) -> int | None:
         """How long the keeper may wait, by the log's clock; None where it has nothing to wait for."""
-        if self.signed > self._published or self._history.space_low or self._history.filler_wanted:
+        if self.space_low:
+            return max(0, self._retry_ns - self._clock.monotonic_ns())
+        if self.signed > self._published or self._history.filler_wanted:
             return 0
         if self.key is None or self._changing or self._reach.size <= self.signed:
             return None
@@ -173,6 +177,7 @@ class LogSigner:
             if self._history.space_low or self._history.filler_wanted:
                 self._history.filler_wanted = False
                 self._history.grow(HISTORY_STEP_BYTES)
+            self._retry_ns = self._clock.monotonic_ns() + KEEP_WITHIN_NS
 
     def cover(self) -> bytes:
         """The newest checkpoint, one over everything that is synced now; b"" where no epoch has begun.
@@ -205,26 +210,41 @@ class LogSigner:
             while unsigned[0][0] <= reach.size:
                 unsigned.popleft()
 
-    def _publish(self) -> None:
-        """Let the newest checkpoint be seen: in `checkpoint`, then in the high-water mark."""
+    def _publish(self, *, must: bool = False) -> None:
+        """Let the newest checkpoint be seen: in `checkpoint`, then in the high-water mark; call with `_lock` held.
+
+        Both lag while the disk is full, unless they *must* not: the history has room of its own.
+        """
         if self._published >= self.signed:
             return
-        home = self._directory
-        replaces = CHECKPOINT_NAME in home.names() if not self._published else True
-        file = home.create(CHECKPOINT_TEMPORARY)
         try:
-            if file.pwrite(self.note, 0) != len(self.note):
-                raise OSError(errno.EIO, f"short write to {CHECKPOINT_TEMPORARY!r}")
-            file.fsync()
-        finally:
-            file.close()
-        home.rename(CHECKPOINT_TEMPORARY, CHECKPOINT_NAME)
-        if not replaces:
-            home.sync()
+            self._replace_checkpoint()
+        except OSError as why:
+            if must or why.errno not in NO_SPACE:
+                raise
+            self._has_no_room = True
+            if CHECKPOINT_TEMPORARY in self._directory.names():
+                self._directory.unlink(CHECKPOINT_TEMPORARY)
+            return
+        self._has_no_room = False
         if self._high_water is None:
             self._high_water = self.keys.open_high_water()
         self._high_water.write(self.note, self._noted.end, self._noted.frontier)
         self._published = self.signed
+
+    def _replace_checkpoint(self) -> None:
+        home = self._directory
+        is_new = not self._published and CHECKPOINT_NAME not in home.names()
+        file = home.create(CHECKPOINT_TEMPORARY)
+        try:
+            if file.pwrite(self.note, 0) != len(self.note):
+                raise OSError(errno.ENOSPC, f"short write to {CHECKPOINT_TEMPORARY!r}")
+            file.fsync()
+        finally:
+            file.close()
+        home.rename(CHECKPOINT_TEMPORARY, CHECKPOINT_NAME)
+        if is_new:
+            home.sync()
 
     # ------------------------------------------------------------------ segments and epochs
 
@@ -312,12 +332,16 @@ class LogSigner:
             self._publish()
 
     def finish(self) -> None:
-        """At a close: cover everything, cut the history, publish; what is synced is all there is."""
+        """At a close: cover everything that is synced, which is all there is, and cut the history."""
         with self._lock:
             self._sign(self._reach)
             with self._history.filling:
                 self._history.cut()
-            self._publish()
+
+    def publish(self) -> None:
+        """At a close, once the cuts have given back what room they can: let the last checkpoint be seen."""
+        with self._lock:
+            self._publish(must=True)
 
     def close(self) -> None:
         """Give up the descriptors."""

@@ -28,6 +28,11 @@ def on_terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def tell(sentence: str) -> None:
+    """Say something beside the output, on stderr."""
+    print(f"holdfast: {printable(sentence)}", file=sys.stderr, flush=True)
+
+
 def print_json(value: Any) -> None:
     """One compact JSON object and a newline."""
     import msgspec

@@ -106,10 +106,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _submit(config: Config, log: Path, settle_secs: float, *, reset_breaker: bool) -> int:
+    from holdfast.cli.output import tell
     from holdfast.core.errors import EXIT_CANNOT_ACT, EXIT_OK, EXIT_USER_ERROR
     from holdfast.wiring import open_desk
 
-    desk = open_desk(config, audit_dir=log)
+    desk = open_desk(config, audit_dir=log, tell=tell)
     bad = unknown = number = 0
     try:
         if reset_breaker:

@@ -39,12 +39,11 @@ def add(verbs: Verbs) -> None:
 
 def _append(args: argparse.Namespace) -> int:
     from holdfast.audit.storage import share_with_group
-    from holdfast.audit.wal import WriteAheadLog
-    from holdfast.core.clock import SystemClock
+    from holdfast.cli.audit.writing import open_log
 
     if args.group is not None:
         share_with_group(args.dir, args.group)
-    log = WriteAheadLog(args.dir, clock=SystemClock())
+    log = open_log(args.dir)
     bad = 0
     try:
         for first_line, lines in _batches():

@@ -76,11 +76,10 @@ def _print_report(report: VerifyReport) -> None:
 
 def _recover(args: argparse.Namespace) -> int:
     from holdfast.audit.verify import verify
-    from holdfast.audit.wal import WriteAheadLog
-    from holdfast.core.clock import SystemClock
+    from holdfast.cli.audit.writing import open_log
 
     before = verify(args.dir)  # also: a directory that is not there is not made
-    log = WriteAheadLog(args.dir, clock=SystemClock())
+    log = open_log(args.dir)
     log.open()
     log.close()
     after = verify(args.dir)

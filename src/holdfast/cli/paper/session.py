@@ -20,7 +20,7 @@ from typing import NamedTuple
 import msgspec
 
 from holdfast.audit.query import read_records
-from holdfast.cli.output import on_terminal, print_json
+from holdfast.cli.output import on_terminal, print_json, tell
 from holdfast.cli.paper.exchange_process import Endpoints, market_time, running_exchange, until_gone
 from holdfast.cli.paper.screen import Screen, choose_screen
 from holdfast.cli.paper.story import Story
@@ -123,6 +123,7 @@ async def _session(plan: Plan, screen: Screen) -> Outcome:
             strategies=strategies,
             market_ns=await market_time(endpoints.rest),
             seed=facts.seed,
+            tell=tell,
         )
         story = Story()
         for record in read_records(directory / "audit", missing_ok=True):
