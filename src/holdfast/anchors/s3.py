@@ -50,7 +50,7 @@ class ObjectLockSink:
         clock: Clock,
         retain_days: int = RETAIN_DAYS,
     ) -> None:
-        self._bucket = Bucket(url, environ)
+        self._bucket = Bucket(url, environ, retries=0)  # a sink is asked again in its turn
         self._known = known
         self._clock = clock
         self._retain = timedelta(days=retain_days)
