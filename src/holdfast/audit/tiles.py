@@ -37,6 +37,7 @@ Leaves = Callable[[int, int], Iterable[bytes]]
 _HEIGHT = 8  # levels of the tree in one tile
 _MAX_LEVEL = 63
 _MAX_DEPTH = 9  # of folders below tile/: the level, six of a number below 2**63, the partial tile's
+_TEMPORARY = ".tmp"
 _OPEN_FOLDERS = 32
 _CACHED_TILES = 256
 _PATH = re.compile(
@@ -154,7 +155,7 @@ class TileStore:
         """Put a tile of 1 to 256 hashes in its place; durable after `sync`."""
         path, name = _split(tile_path(level, number, len(tile) // HASH_BYTES))
         folder = self._make(path)
-        temporary = f"{name}.tmp"
+        temporary = name + _TEMPORARY
         if temporary in folder.names:  # of a writer that was killed
             folder.directory.unlink(temporary)
         file = folder.directory.create(temporary)
@@ -180,6 +181,16 @@ class TileStore:
             folder.directory.unlink(name)
             folder.names.discard(name)
             self._unsynced.add(path)
+
+    def remove_temporary(self) -> None:
+        """Remove what a writer that was killed, or found the disk full, left behind."""
+        for place in self.names():
+            path, name = _split(place)
+            folder = self._folder(path) if path and name.endswith(_TEMPORARY) else None
+            if folder is not None:
+                folder.directory.unlink(name)
+                folder.names.discard(name)
+                self._unsynced.add(path)
 
     def sync(self) -> None:
         """Return once every tile written, and every removal, is on the disk."""
@@ -284,10 +295,11 @@ def write_tiles(store: TileStore, size: int, leaves: Leaves, *, start: int = 0, 
     store.sync()
 
 
-def tile_reader(store: TileStore, size: int, leaves: Leaves) -> HashReader:
+def tile_reader(store: TileStore | None, size: int, leaves: Leaves) -> HashReader:
     """A reader of the tree over the first *size* leaves: from tiles, and from *leaves* where one is missing.
 
-    What it returns is as good as the tiles are: check every proof against a root that is signed.
+    What it returns is as good as the tiles are: check every proof against a root that is signed. Without a store
+    everything comes from *leaves*.
     """
     source = _Source(store, leaves)
     cached: dict[tuple[int, int], bytes] = {}
@@ -297,9 +309,9 @@ def tile_reader(store: TileStore, size: int, leaves: Leaves) -> HashReader:
         if tile is None:
             begin = number * TILE_WIDTH
             width = min(TILE_WIDTH, (size >> _HEIGHT * level) - begin)
-            tile = store.read(level, number, width)
+            tile = source.tile(level, number, width)
             if tile is None and width < TILE_WIDTH:  # the log has grown since
-                tile = store.read(level, number)
+                tile = source.tile(level, number)
             if tile is None:
                 tile = b"".join(source.entries(level, begin, begin + width))
             if len(cached) >= _CACHED_TILES:
@@ -325,10 +337,14 @@ class _Source:
         roots: Of full tiles, by level and number, as far as they are known without reading.
     """
 
-    def __init__(self, store: TileStore, leaves: Leaves) -> None:
+    def __init__(self, store: TileStore | None, leaves: Leaves) -> None:
         self.roots: dict[tuple[int, int], bytes] = {}
         self._store = store
         self._leaves = leaves
+
+    def tile(self, level: int, number: int, width: int = TILE_WIDTH) -> bytes | None:
+        """A tile as it is stored."""
+        return None if self._store is None else self._store.read(level, number, width)
 
     def entries(self, level: int, begin: int, end: int) -> Iterator[bytes]:
         """The hashes *begin* to *end* of a level of tiles, the end excluded."""
@@ -349,7 +365,7 @@ class _Source:
     def _root(self, level: int, number: int) -> bytes | None:
         root = self.roots.get((level, number))
         if root is None:
-            tile = self._store.read(level, number)
+            tile = self.tile(level, number)
             root = None if tile is None else tile_root(tile)
         return root
 

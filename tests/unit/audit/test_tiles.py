@@ -138,6 +138,19 @@ def test_a_killed_writer_leaves_nothing_in_the_way(store):
     assert again(store).names() == expected_paths(600)
 
 
+def test_temporary_files_are_removed_wherever_they_lie(store):
+    """What a killed writer left goes, beside full tiles and partial ones; tiles and foreign files stay."""
+    write_tiles(store, 300, Source(), partial=True)
+    left = ["tile/0/001.tmp", "tile/0/001.p/77.tmp", "tile/1/000.p/2.tmp", "tile/x.tmp"]
+    for path in [*left, "tile/foreign"]:
+        (store._log.path / path).write_bytes(b"half")
+    tiles = again(store)
+    tiles.remove_temporary()
+    tiles.sync()
+    assert tiles.names() == again(store).names() == sorted([*expected_paths(300), "tile/foreign"])
+    tiles.remove_temporary()
+
+
 def test_a_tile_is_synced_before_it_has_its_name(store, monkeypatch):
     """A tile gets its name after its content is on the disk, and its folder is synced afterwards."""
     calls = []
