@@ -192,7 +192,7 @@ class ProofChecker:
             ProofRefused: A signature is wrong, or the record is not the one that was logged.
         """
         record = decode_line(proof.line)
-        checkpoint, opened = self._open(proof)
+        checkpoint, opened = self.open(proof.checkpoint, proof.key_notes)
         if record.seq != proof.leaf_index + 1:
             raise ProofRefused(
                 f"proof refused: its record has sequence {record.seq}, its place is {proof.leaf_index + 1}"
@@ -205,24 +205,29 @@ class ProofChecker:
             raise ProofRefused(
                 f"proof refused: record {record.seq} is not in the tree that was signed: {why}"
             ) from why
-        note = parse_note(proof.checkpoint) if any(map(_is_witness, opened.verified)) else None
-        times = {} if note is None else _cosigned_at(note, opened)
+        times: dict[VerifierKey, int] = {}
+        if any(map(_is_witness, opened.verified)):
+            times = _cosigned_at(parse_note(proof.checkpoint), opened)
         others = tuple(signature.name for signature in opened.unknown)
         return Proven(record, checkpoint, opened.verified, times, others)
 
-    def _open(self, proof: RecordProof) -> tuple[Checkpoint, Opened]:
-        signed = (proof.checkpoint, proof.key_notes)
-        if self._opened is None or signed != self._last:
-            checkpoint = parse_checkpoint(parse_note(proof.checkpoint).text)
-            self._opened = checkpoint, self._verified(proof, checkpoint.origin)
-            self._last = signed
+    def open(self, note: bytes, key_notes: tuple[bytes, ...]) -> tuple[Checkpoint, Opened]:
+        """The checkpoint that *note* is, signed by the key that the named keys and *key_notes* lead to.
+
+        Raises:
+            BadInput: It is no checkpoint, or signed by keys that were not named.
+            ProofRefused: A signature is wrong.
+        """
+        if self._opened is None or self._last != (note, key_notes):
+            checkpoint = parse_checkpoint(parse_note(note).text)
+            self._opened = checkpoint, self._verified(note, key_notes, checkpoint.origin)
+            self._last = note, key_notes
         return self._opened
 
-    def _verified(self, proof: RecordProof, origin: str) -> Opened:
-        """The checkpoint's note, signed by the log as far as the named keys can tell."""
-        last = self._key_of_last_epoch(proof.key_notes, origin)
+    def _verified(self, note: bytes, key_notes: tuple[bytes, ...], origin: str) -> Opened:
+        last = self._key_of_last_epoch(key_notes, origin)
         log_keys = [key for key in self._pins if _is_log_key(key, origin)] if last is None else [last]
-        opened = _open(proof.checkpoint, [*log_keys, *filter(_is_witness, self._pins)], "checkpoint")
+        opened = _open(note, [*log_keys, *filter(_is_witness, self._pins)], "checkpoint")
         if opened is None or not any(_is_log_key(key, origin) for key in opened.verified):
             raise self._unknown(origin)
         return opened
