@@ -1,0 +1,438 @@
+"""Who vouches for the records: the chain of keys, the checkpoints, and what somebody outside the log remembers.
+
+The chain is walked from its first KEY record. An epoch counts only where its key was given to us, or where the
+epoch before it counts and signed for it; a key that only the log names may be a forger's own, and what it signed is
+called signed by an unknown key. Every checkpoint and every anchor is held against the root over the records as they
+are; the first that disagrees names the range in which a record was changed.
+
+Promise: nothing the log says of itself is believed here. What is *anchored* agreed with something kept outside the
+log; what is *signed only* agrees with a checkpoint by a key that counts; the rest is unsigned. `unknowns` says in
+words what cannot be known from what was given.
+
+Limits: anchors are believed as they are given, signatures of witnesses on them are for whoever reads their files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from holdfast.audit.anchor import Anchor
+from holdfast.audit.history import CHECKPOINT_NAME, history_name
+from holdfast.audit.keys import FIRST, REPLACEMENT, ROTATION, check_key_note, log_name
+from holdfast.audit.note import ED25519, VerifierKey, parse_checkpoint, parse_note
+from holdfast.audit.schemas import KeyDetails, SegmentDetails
+from holdfast.audit.storage import Directory
+from holdfast.audit.tree import EMPTY_ROOT
+from holdfast.audit.verify_course import Course
+from holdfast.audit.verify_history import MAX_NOTE, HistoryNote
+from holdfast.audit.verify_segments import OwnRecord, SegmentFacts, Stop
+from holdfast.core.clock import NANOS
+from holdfast.core.errors import BadInput
+
+BOUND_RECORDS = 20_000
+BOUND_NS = 2 * NANOS
+"""How far the head may be beyond a synced record that no checkpoint covers."""
+
+
+class _Ended(NamedTuple):
+    """What must be remembered of a segment until it is known whether it was the last."""
+
+    facts: SegmentFacts
+    has_key: bool
+    signed: int  # its last checkpoint's size
+
+
+class Signatures:
+    """The keys, checkpoints and anchors of one log, held against its tree as that grows.
+
+    Args:
+        course: The walk; problems are noted there.
+        keys: Those that count.
+        anchors: What is remembered outside the log.
+
+    Attributes:
+        epoch: The newest epoch, 0 before the first.
+        signed_to: The size of the newest checkpoint by a key that counts.
+        unknown_key_to: Of the newest one by a key that does not.
+        anchored_to: The size of the newest anchor that agreed.
+        covered: The size of the newest checkpoint whose signatures are right, whoever's they are.
+        torn: Where a checkpoint stands that a crash may have cut short, in words, or "".
+    """
+
+    def __init__(self, course: Course, keys: Iterable[VerifierKey], anchors: Sequence[Anchor]) -> None:
+        self.course = course
+        self.epoch = 0
+        self.signed_to = 0
+        self.unknown_key_to = 0
+        self.anchored_to = 0
+        self.torn = ""
+        self._keys = frozenset(keys)
+        self._anchors = sorted(anchors, key=lambda anchor: anchor.size)
+        self._origin = ""
+        self._known: list[VerifierKey] = []  # of all epochs, the newest last
+        self._counts = False  # whether the epoch at hand does
+        self._key_seq = 0  # of the KEY record of the epoch at hand
+        self._first_key_seq = 0
+        self._handed_over = (
+            False  # whether the first checkpoint of this epoch is the one before's to sign too
+        )
+        self._agreed = 0  # the largest size at which roots agreed
+        self.covered = 0  # the newest checkpoint's size
+        self._notes = 0
+        self._disagrees = False
+        self._ended: _Ended | None = None
+        self._uncovered: tuple[int, int] | None = None
+        self._newest: bytes | None = None  # the file `checkpoint`
+        self._newest_size = 0
+        self._newest_found = False
+        self._newest_fault = ""
+
+    def sizes(self) -> list[int]:
+        """At which tree sizes anchors are to be compared, ascending."""
+        return sorted({anchor.size for anchor in self._anchors if anchor.size > 0})
+
+    def read_newest(self, directory: Directory, names: Iterable[str]) -> None:
+        """Take the file `checkpoint`; before any history is read, which then holds at least as much."""
+        if CHECKPOINT_NAME not in names:
+            return
+        try:
+            file = directory.open(CHECKPOINT_NAME)
+            try:
+                self._newest = file.pread(MAX_NOTE + 1, 0)
+            finally:
+                file.close()
+            self._newest_size = parse_checkpoint(parse_note(self._newest).text).size
+        except FileNotFoundError:
+            return
+        except (BadInput, OSError) as why:
+            self._newest = b"" if self._newest is None else self._newest
+            self._newest_fault = f"not a checkpoint: {why}"
+
+    # -- keys --------------------------------------------------------------------------------------------------
+
+    def begin_log(self, claim: SegmentDetails) -> None:
+        """The first segment says which log this is.
+
+        Raises:
+            BadInput: An anchor is one of another log.
+        """
+        self._origin = log_name(claim.origin, claim.log_id)
+        for anchor in self._anchors:
+            if anchor.origin != self._origin:
+                raise BadInput(
+                    f"anchor {anchor.source!r} is of log {anchor.origin!r}, this is {self._origin!r}",
+                    hint="give it with the log that it is of",
+                )
+
+    def take_pruned(self, keys: Iterable[KeyDetails]) -> None:
+        """Walk the chain through segments that are in the archive."""
+        for details in keys:
+            self._take_key(details, 0, "audit.pruned", 0)
+
+    def enter(self, facts: SegmentFacts) -> None:
+        """A segment begins: its key, if it has one, is the next of the chain."""
+        key = next((own for own in facts.own if own.type == "KEY" and own.number == 2), None)
+        for own in facts.own:
+            if own.type == "KEY" and own is not key:
+                self.course.note(
+                    own.seq, facts.file, own.offset, "KEY is not the second record of its segment"
+                )
+        replaced = False
+        if key is not None:
+            replaced = self._take_own_key(facts, key)
+        elif self.epoch and facts.records > 1:
+            self.course.note(
+                facts.first_seq + 1,
+                facts.file,
+                0,
+                "KEY is missing: an epoch of the chain of keys is not there",
+            )
+        if facts.records:
+            self._leave(replaced=replaced)
+            self._ended = _Ended(facts, key is not None, self.covered)
+
+    def _take_own_key(self, facts: SegmentFacts, own: OwnRecord) -> bool:
+        try:
+            details = msgspec.json.decode(own.details, type=KeyDetails)
+        except msgspec.ValidationError as why:
+            self.course.note(own.seq, facts.file, own.offset, f"KEY does not fit its schema: {why}")
+            return False
+        self._take_key(details, own.seq, facts.file, own.offset)
+        self._first_key_seq = self._first_key_seq or own.seq
+        return details.reason == REPLACEMENT
+
+    def _take_key(self, details: KeyDetails, sequence: int, file: str, offset: int) -> None:
+        """The next epoch begins with the KEY record at *sequence*."""
+        fault = ""
+        before = self._known[-1] if self._known else None
+        handed_over = details.reason == ROTATION
+        if details.epoch != self.epoch + 1:
+            fault = f"epoch {details.epoch} follows epoch {self.epoch}: a key of the chain is missing"
+        elif details.reason not in {FIRST, ROTATION, REPLACEMENT} or (details.reason == FIRST) != (
+            details.epoch == 1
+        ):
+            fault = f"epoch {details.epoch} begins with reason {details.reason!r}"
+        vkey = None
+        try:
+            vkey = VerifierKey.parse(details.vkey)
+            said = check_key_note(details, before if handed_over else None)
+            if not fault and log_name(said.origin, said.log_id) != self._origin:
+                fault = f"its note is of log {log_name(said.origin, said.log_id)!r}, this is {self._origin!r}"
+            elif not fault and (vkey.name != self._origin or vkey.algorithm != ED25519):
+                fault = f"its key is {vkey.name!r}, this log is {self._origin!r}"
+        except BadInput as why:
+            fault = fault or str(why)
+        counted = self._counts
+        self.epoch = max(self.epoch + 1, min(details.epoch, 2**31))
+        self._counts = not fault and (vkey in self._keys or (handed_over and counted))
+        self._key_seq = sequence
+        self._handed_over = handed_over and before is not None
+        if vkey is not None:
+            self._known = [*self._known[-1:], vkey]
+        if fault:
+            self.course.note(sequence, file, offset, f"KEY is not the next of the chain: {fault}")
+        elif counted and not self._counts:
+            self.course.note(
+                sequence,
+                file,
+                offset,
+                f"signed by an unknown key from here on: epoch {self.epoch} replaces a key",
+            )
+
+    # -- roots -------------------------------------------------------------------------------------------------
+
+    def hold(self, facts: SegmentFacts, stop: Stop, root: bytes) -> None:
+        """Hold what is said of the first `stop.size` records against their *root*."""
+        for anchor in self._anchors:
+            if anchor.size == stop.size:
+                self._hold_anchor(anchor, root)
+        if stop.note is not None:
+            self._hold_note(history_name(facts.file), stop.note, root, alone=stop.alone)
+            self._uncovered = None
+
+    def _hold_anchor(self, anchor: Anchor, root: bytes) -> None:
+        if anchor.root == root:
+            self.anchored_to = max(self.anchored_to, anchor.size)
+            self._agreed = max(self._agreed, anchor.size)
+        else:
+            self._say_disagreement(anchor.size, anchor.source, 0, "the anchor")
+
+    def _hold_note(self, file: str, note: HistoryNote, root: bytes, *, alone: bool) -> None:
+        fault = ""
+        if note.origin != self._origin:
+            fault = f"it is of log {note.origin!r}, this is {self._origin!r}"
+        elif not (alone and note.size >= self._key_seq and not self._handed_over):
+            fault = self._signature_fault(note)
+        if fault:
+            self.course.note(0, file, note.offset, f"checkpoint of size {note.size}: {fault}")
+            return
+        self._handed_over = self._handed_over and note.size < self._key_seq
+        self._notes += 1
+        self.covered = note.size
+        if note.size == self._newest_size:
+            self._newest_found = note.raw == self._newest
+        if note.root != root:
+            if not self._disagrees:
+                self._say_disagreement(note.size, file, note.offset, f"the checkpoint of size {note.size}")
+            self._disagrees = True
+            return
+        self._disagrees = False
+        self._agreed = max(self._agreed, note.size)
+        if self._counts:
+            self.signed_to = note.size
+        else:
+            self.unknown_key_to = note.size
+
+    def _signature_fault(self, note: HistoryNote) -> str:
+        """Why the signatures of *note* are not those that it must have, or ""."""
+        parsed = note.note
+        signers: set[VerifierKey] = set()
+        for one in parsed.signatures:
+            key = next((key for key in self._known if (key.name, key.key_id) == (one.name, one.key_id)), None)
+            if key is None:
+                return f"signed by {one.name!r} (key id {one.key_id:08x}), which is no key of this epoch"
+            if key in signers or not key.verify(parsed.text, one.value):
+                return f"wrong signature of {one.name!r} (key id {one.key_id:08x})"
+            signers.add(key)
+        if note.size < self._key_seq:
+            return "" if self._known[0] in signers else "the epoch before did not sign it"
+        if self._known[-1:] and self._known[-1] not in signers:
+            return f"the key of epoch {self.epoch} did not sign it"
+        if self._handed_over and self._known[0] not in signers:
+            return f"the first of epoch {self.epoch}, and the key of the epoch before did not sign it"
+        return "" if signers else "no KEY record names its key"
+
+    def _say_disagreement(self, size: int, file: str, offset: int, who: str) -> None:
+        first = self._agreed + 1
+        which = f"record {first} is not" if first == size else f"one of the records {first} to {size} is not"
+        self.course.note(first, file, offset, f"{which} what {who} covers: the roots differ")
+
+    # -- the ends of segments ----------------------------------------------------------------------------------
+
+    def leave(self, facts: SegmentFacts) -> None:
+        """A segment was read and its stops were held."""
+        has_notes = any(stop.note is not None for stop in facts.stops)
+        if has_notes or self._uncovered is None:
+            self._uncovered = facts.uncovered
+        for fault in facts.history_faults:
+            self.course.note(0, history_name(facts.file), fault.offset, fault.reason)
+        if self._ended is not None and self._ended.facts is facts:
+            self._ended = self._ended._replace(signed=self.covered)
+
+    def _leave(self, *, replaced: bool) -> None:
+        """Another segment follows the one that ended: its history must be complete."""
+        if self._ended is None:
+            return
+        facts, has_key, signed = self._ended
+        file = history_name(facts.file)
+        if facts.history_torn is not None:
+            self.course.note(0, file, facts.history_torn.offset, facts.history_torn.reason)
+        elif facts.history_filler:
+            self.course.note(
+                0, file, facts.history_end, "filler in the checkpoint history of a segment that others follow"
+            )
+        elif facts.beyond is not None:
+            self._say_beyond(facts, facts.beyond)
+        elif has_key and not replaced and signed != facts.last_seq:
+            self._say_uncovered(facts, signed, f"the segment ends at {facts.last_seq}")
+
+    def _say_beyond(self, facts: SegmentFacts, note: HistoryNote) -> None:
+        if not self.course.run_open:
+            self.course.note(
+                facts.last_seq + 1,
+                history_name(facts.file),
+                note.offset,
+                f"the checkpoint covers records up to {note.size}, its segment ends at {facts.last_seq}",
+            )
+
+    def _say_uncovered(self, facts: SegmentFacts, signed: int, what: str) -> None:
+        if facts.history or not facts.own:
+            reason = f"its last checkpoint covers records up to {signed}, {what}"
+        else:
+            reason = "missing, though the segment has a KEY record"
+        self.course.note(0, history_name(facts.file), facts.history_end, reason)
+
+    def finish(self, *, live: bool, head_ts: int | None, kept: int) -> None:
+        """The last segment was read.
+
+        Args:
+            live: Whether a writer is at work.
+            head_ts: Time of the record where the head ends, or None where that was not read.
+            kept: How many records there are.
+        """
+        closed = self.course.is_closed
+        intact = not self.course.corrupted and not self.course.run_open
+        if self._ended is not None and not live:
+            self._judge_last(self._ended, closed=closed, intact=intact)
+        if intact:
+            self._judge_newest(live=live, closed=closed)
+            self._judge_bound(head_ts)
+            for anchor in self._anchors:
+                if anchor.size > kept:
+                    self.course.note(
+                        kept + 1,
+                        anchor.source,
+                        0,
+                        f"the log went back: it had {anchor.size} records, and now has {kept}",
+                    )
+                elif anchor.size == 0 and anchor.root != EMPTY_ROOT:
+                    self._say_disagreement(1, anchor.source, 0, "the anchor")
+        self._judge_trust(live=live, closed=closed)
+
+    def _judge_last(self, ended: _Ended, *, closed: bool, intact: bool) -> None:
+        facts, has_key, signed = ended
+        file = history_name(facts.file)
+        if facts.history_torn is not None:
+            if not closed and self._newest_size <= signed:
+                self.torn = f"a torn checkpoint in {file!r} at byte {facts.history_torn.offset}"
+            else:
+                self.course.note(0, file, facts.history_torn.offset, facts.history_torn.reason)
+        elif facts.beyond is not None and intact:
+            self._say_beyond(facts, facts.beyond)
+        elif closed and facts.history_filler:
+            self.course.note(0, file, facts.history_end, "filler in the checkpoint history of a closed log")
+        elif closed and has_key and intact and signed != self.course.durable:
+            self._say_uncovered(facts, signed, f"the closed log ends at {self.course.durable}")
+
+    def _judge_newest(self, *, live: bool, closed: bool) -> None:
+        """The file `checkpoint` is one note of the history; on a closed log the last."""
+        fault = self._newest_fault
+        if self._newest is None:
+            if self._notes and (closed or self._notes > 1) and not live:
+                fault = "missing, though checkpoints were made"
+        elif not fault and not self._newest_found:
+            if not live or self._newest_size <= self.covered:
+                fault = f"its checkpoint of size {self._newest_size} is not in the log's history"
+        elif not fault and closed and self._newest_size != self.covered:
+            fault = (
+                f"its checkpoint of size {self._newest_size} is not the last, which has size {self.covered}"
+            )
+        if fault:
+            self.course.note(0, CHECKPOINT_NAME, 0, fault)
+
+    def _judge_bound(self, head_ts: int | None) -> None:
+        """Of what is durable, only the newest may be without checkpoint."""
+        if not self._first_key_seq or head_ts is None or self._uncovered is None:
+            return
+        durable = self.course.durable
+        first, ts = self._uncovered
+        if first < self._first_key_seq:
+            first, ts = self._first_key_seq, head_ts
+        if first <= durable and (durable - first > BOUND_RECORDS or head_ts - ts > BOUND_NS):
+            self.course.note(
+                first,
+                *self.course.last_place,
+                f"records {first} to {durable} were durable without a checkpoint for longer than"
+                f" {BOUND_NS // NANOS} s or {BOUND_RECORDS} records",
+            )
+
+    def _judge_trust(self, *, live: bool, closed: bool) -> None:
+        if not self._keys or self._counts:
+            return
+        file = self.course.last_place[0] if self._ended is None else self._ended.facts.file
+        if self.epoch:
+            if not self.signed_to:
+                self.course.note(
+                    self._first_key_seq,
+                    file,
+                    0,
+                    "signed by an unknown key: none of the log's keys is one given",
+                )
+        elif self._ended is not None and not live and (closed or self._ended.facts.records > 1):
+            self.course.note(
+                1, file, 0, "not signed: there is no KEY record, though a key of this log is known"
+            )
+
+    # -- what cannot be known ----------------------------------------------------------------------------------
+
+    def unknowns(self, total: int) -> list[str]:
+        """What cannot be known from what was given, one sentence each."""
+        if not total:
+            return []
+        known: list[str] = []
+        if not self.epoch:
+            known.append(
+                "the log is not signed: a record changed by somebody who computed everything anew is not seen"
+            )
+        elif not self._keys:
+            known.append(
+                f"records 1 to {self.unknown_key_to} are signed by an unknown key:"
+                " pin the log's first key or name it with --key, else a forger's own key looks the same"
+            )
+        if not self._anchors:
+            known.append(
+                "no anchor was given: whether later records were cut off, or the log taken back to an earlier state,"
+                " cannot be known"
+            )
+        if self.anchored_to < self.signed_to:
+            known.append(
+                f"records {self.anchored_to + 1} to {self.signed_to} are signed only:"
+                " who had the keys could have written them anew"
+            )
+        best = max(self.anchored_to, self.signed_to, self.unknown_key_to)
+        if self.epoch and best < total:
+            known.append(f"records {best + 1} to {total} are not covered by a checkpoint yet")
+        return known
