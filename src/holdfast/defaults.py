@@ -74,7 +74,8 @@ def configured_limits() -> RiskLimits | None:
 
 def default_audit_logger() -> AuditLogger:
     """The log of this process, in the configured directory."""
-    from holdfast.audit.keys import KeyHome  # noqa: PLC0415  reading defaults must not cost the log
+    from holdfast.anchors.marks import anchor_marks  # noqa: PLC0415  reading defaults must not cost the log
+    from holdfast.audit.keys import KeyHome  # noqa: PLC0415
     from holdfast.audit.logger import AuditLogger  # noqa: PLC0415
     from holdfast.audit.wal import WriteAheadLog  # noqa: PLC0415
 
@@ -82,7 +83,9 @@ def default_audit_logger() -> AuditLogger:
         logger = _kept("audit_logger")
         if not isinstance(logger, AuditLogger):
             config = default_config()
-            wal = WriteAheadLog(Path(config.paths.audit), clock=default_clock(), keys=KeyHome(key_home()))
+            keys = KeyHome(key_home())
+            marks = anchor_marks(keys, config.anchors.sinks)
+            wal = WriteAheadLog(Path(config.paths.audit), clock=default_clock(), keys=keys, marks=marks)
             atexit.register(wal.close)
             logger = AuditLogger(wal, user=config.kalshi.member_id or config.kalshi.key_id or "unknown")
             _built["audit_logger"] = logger

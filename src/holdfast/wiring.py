@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from holdfast.anchors.marks import anchor_marks
+from holdfast.anchors.opening import anchor_by
 from holdfast.audit.keys import KeyHome
 from holdfast.audit.logger import AuditLogger
 from holdfast.audit.reserve import RESERVE_BYTES
@@ -83,12 +85,15 @@ def open_desk(
     kalshi = config.kalshi
     user = kalshi.member_id or kalshi.key_id or "unknown"
     reserve = Path(config.paths.reserve) if config.paths.reserve else None
+    keys = KeyHome(key_home(), tell=tell)
     log = WriteAheadLog(
         audit_dir,
         clock=clock,
         reserve_bytes=RESERVE_BYTES,
         reserve=reserve,
-        keys=KeyHome(key_home(), tell=tell),
+        keys=keys,
+        marks=anchor_marks(keys, config.anchors.sinks),
+        anchor=anchor_by(audit_dir, keys, config.anchors.sinks, SystemClock()),
     )
     audit = AuditLogger(log, user=user)
     breakers = standard_registry(clock=clock, audit=audit)

@@ -3,14 +3,43 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from holdfast.anchors.receipts import Receipts
 from holdfast.anchors.sink import AnchorSink
-from holdfast.anchors.spec import SinkSpec
+from holdfast.anchors.source import LogSource
+from holdfast.anchors.spec import SinkSpec, parse_sink
+from holdfast.anchors.submit import Anchorer
+from holdfast.audit.keys import KeyHome
 from holdfast.core.clock import Clock
 from holdfast.core.errors import BadInput
+
+
+def anchor_by(
+    directory: Path, home: KeyHome, sinks: Sequence[str], clock: Clock
+) -> Callable[[bytes], None] | None:
+    """What a writer has its ANCHORED records confirmed by, or None where no sink is named.
+
+    The sinks are opened when the first such record asks for them, so that a log that has none pays nothing.
+
+    Args:
+        directory: The log.
+        home: Where its keys and receipts are.
+        sinks: As `[anchors] sinks` names them.
+        clock: From when receipts count.
+    """
+    if not sinks:
+        return None
+
+    @cache
+    def anchorer() -> Anchorer:
+        receipts = Receipts(home)
+        opened = [open_sink(parse_sink(name), receipts, clock) for name in sinks]
+        return Anchorer(LogSource(directory, home), opened, receipts, clock=clock)
+
+    return lambda note: anchorer().confirm(note)
 
 
 def open_sink(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import signal
 import sys
 from pathlib import Path
@@ -55,6 +54,8 @@ def add(verbs: Verbs) -> None:
 
 
 def _witness(args: argparse.Namespace) -> int:
+    import asyncio
+
     from holdfast.anchors.witness import Witness
     from holdfast.audit.note import VerifierKey
     from holdfast.core.clock import SystemClock
@@ -72,6 +73,8 @@ def _witness(args: argparse.Namespace) -> int:
 
 
 async def _serve(args: argparse.Namespace, witness: Witness) -> int:
+    import asyncio
+
     from holdfast.serve.witness import WitnessServer
 
     stop = asyncio.Event()

@@ -18,10 +18,12 @@ def open_log(directory: Path, *, replace_key: bool = False) -> WriteAheadLog:
         directory: Made where it is missing.
         replace_key: Begin a new chain of keys where the private key in force is lost.
     """
+    from holdfast.anchors.marks import anchor_marks
     from holdfast.audit.keys import KeyHome
     from holdfast.audit.wal import WriteAheadLog
-    from holdfast.config import key_home
+    from holdfast.config import key_home, load_config
     from holdfast.core.clock import SystemClock
 
     keys = KeyHome(key_home(), tell=tell)
-    return WriteAheadLog(directory, clock=SystemClock(), keys=keys, replace_key=replace_key)
+    marks = anchor_marks(keys, load_config().anchors.sinks)
+    return WriteAheadLog(directory, clock=SystemClock(), keys=keys, marks=marks, replace_key=replace_key)
