@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 
 from holdfast.audit import recovery
 from holdfast.audit.anchor import MarkSource
+from holdfast.audit.bookmark import find_bookmark
 from holdfast.audit.clockwatch import ClockWatch
 from holdfast.audit.commit import Level
 from holdfast.audit.evidence import Evidence, clear_leftovers, gather, open_history, take
@@ -140,7 +141,8 @@ class Lifecycle(Flusher, ABC):
         closed = mark is not None and mark.state is HeadState.CLOSED
         segments = recovery.log_segments(home)
         known_before = gather(home, segments, self._keys, self._marks, closed=closed)
-        found = recovery.scan(home, known_before.marks)
+        bookmark = find_bookmark(home, known_before.log_id, segments, known_before.water, known_before.marks)
+        found = recovery.scan(home, known_before.marks, bookmark)
         verdict, known = recovery.judge(found, mark, known_before.marks)
         self._past = known_before, self._choose_key(known_before)
         self._log_id = found.log_id or self._random_bytes(16).hex()
@@ -333,11 +335,18 @@ class Lifecycle(Flusher, ABC):
                         self._segment.cut()
                         if self._signer is not None:
                             self._signer.publish()
+                            self._complete_tiles(self._signer.signed)
                         head.write(self._durable, file.name, self._segment.end, HeadState.CLOSED)
                         head.flush()
                 except OSError as why:
                     self._poison(why)
                     raise self._refusal() from why
+
+    def _complete_tiles(self, size: int) -> None:
+        from holdfast.audit.closing import complete_tiles  # noqa: PLC0415  only a close needs the tiles
+
+        if self._home is not None and size:
+            complete_tiles(self._home, size, self._leaves_from, self._leaves)
 
     def forget_after_fork(self) -> None:
         """In a forked child: refuse to write, and give up the lock's descriptor so that the lock dies with the writer.

@@ -58,6 +58,7 @@ from holdfast.audit.format import (
     parse_segment_name,
 )
 from holdfast.audit.head import HeadMark, HeadState
+from holdfast.audit.pruned import read_pruned
 from holdfast.audit.schemas import RecordType, SegmentDetails
 from holdfast.audit.seal import read_members
 from holdfast.audit.storage import Directory, File
@@ -132,6 +133,7 @@ class Scan:
     Attributes:
         first_missing: s, from 1.
         synced: The highest `synced` of any valid line, in its place or not; 0 without lines.
+        bookmark: Where reading began; None for the log's first record.
         last_ts: `ts` of the last valid line in its place; 0 without lines.
         place: File name and offset where s should stand.
         only_filler: Whether nothing but filler stands from there on.
@@ -147,6 +149,7 @@ class Scan:
     def __init__(self) -> None:
         self.first_missing = 1
         self.synced = 0
+        self.bookmark: Bookmark | None = None
         self.last_ts = 0
         self.place: tuple[str, int] = ("", 0)
         self.only_filler = True
@@ -184,26 +187,55 @@ def read_all(file: File, offset: int = 0) -> bytes:
     return b"".join(parts)
 
 
-def scan(directory: Directory, marks: Iterable[Mark] = ()) -> Scan:
-    """Read every segment of the log in *directory* and say what is there; changes nothing.
+class Bookmark(NamedTuple):
+    """A place behind which a scan may begin; `bookmark.py` says when.
+
+    Attributes:
+        log_id: Of the log.
+        segment: The raw file it is in.
+        size: The sequence of the last line before it.
+        offset: Where that line ends.
+        frontier: The tree over everything before it.
+        first_ts: `ts` of the segment's first record.
+        last_ts: `ts` of the last line before it.
+    """
+
+    log_id: str
+    segment: SegmentName
+    size: int
+    offset: int
+    frontier: Frontier
+    first_ts: int
+    last_ts: int
+
+
+def scan(directory: Directory, marks: Iterable[Mark] = (), bookmark: Bookmark | None = None) -> Scan:
+    """Read every segment of the log in *directory*, or all behind *bookmark*, and say what is there.
+
+    Nothing is changed.
 
     Of the valid part no more than a piece is in memory at a time, of a compressed file no more than a member.
 
     Args:
         directory: The log.
         marks: Roots that the tree must have at their sizes.
+        bookmark: Where to begin; None begins at the first record that was not pruned.
 
     Raises:
         AuditCorruption: Damage that needs no judgement, see the head of this file.
     """
     found = Scan()
-    found.awaited = sorted(marks, key=lambda mark: -mark.size)
+    segments = log_segments(directory)
+    skipped = _begin(found, directory, segments, bookmark)
+    found.awaited = sorted((mark for mark in marks if mark.size >= found.frontier.size), key=_smallest_last)
     _extend(found, [], "")
     broken = False
-    for name in log_segments(directory):
+    for name in segments[skipped:]:
+        start = bookmark.offset if bookmark is not None and name == bookmark.segment else 0
         file = directory.open(name.name)
         try:
-            end = 0 if broken else _scan_segment(found, name, file)
+            first_ts = bookmark.first_ts if bookmark is not None and start else None
+            end = 0 if broken else _scan_segment(found, name, file, start, first_ts)
             if name.sealed:
                 continue
             rest = read_all(file, end)
@@ -223,20 +255,50 @@ def scan(directory: Directory, marks: Iterable[Mark] = ()) -> Scan:
     return found
 
 
-def _scan_segment(found: Scan, name: SegmentName, file: File) -> int:
+def _begin(found: Scan, directory: Directory, segments: list[SegmentName], bookmark: Bookmark | None) -> int:
+    """Set *found* to where the scan begins; how many of *segments* are passed over."""
+    pruned = read_pruned(directory)
+    found.named_quarantine |= pruned.quarantine
+    if bookmark is None:
+        found.first_missing = pruned.next_seq
+        found.frontier = pruned.frontier.copy()
+        return 0
+    found.first_missing = bookmark.size + 1
+    found.bookmark = bookmark
+    found.synced = bookmark.size
+    found.log_id = bookmark.log_id
+    found.frontier = bookmark.frontier.copy()
+    found.last_ts = bookmark.last_ts
+    passed = [name for name in segments if name.first_seq < bookmark.segment.first_seq]
+    ends = [name.first_seq - 1 for name in segments[1 : len(passed) + 1]]
+    found.segments = [SegmentFacts(name, 0, end, 0) for name, end in zip(passed, ends, strict=True)]
+    return len(passed)
+
+
+def _smallest_last(mark: Mark) -> int:
+    return -mark.size
+
+
+def _scan_segment(found: Scan, name: SegmentName, file: File, start: int, first_ts: int | None) -> int:
     """Take the valid lines at the start of *file* into *found*; return where they end.
+
+    Args:
+        found: Gets them.
+        name: The segment.
+        file: It, open.
+        start: Where to begin: 0, or behind a bookmark.
+        first_ts: `ts` of its first record, where a bookmark knows it.
 
     Raises:
         AuditCorruption: A compressed segment that is not valid to its last byte.
     """
-    if name.first_seq != found.first_missing:
+    if not start and name.first_seq != found.first_missing:
         found.reason = f"the next segment begins with sequence {name.first_seq}"
         if name.sealed:
             raise _damage(name, found.first_missing, 0, found.reason)
         return 0
-    end = 0
-    first_ts: int | None = None
-    for piece in (content for _, content in read_members(file)) if name.sealed else _line_pieces(file):
+    end = start
+    for piece in (content for _, content in read_members(file)) if name.sealed else _line_pieces(file, start):
         if not end:
             first_ts = _take_first_line(found, name, piece)
         taken = 0 if first_ts is None else _take_lines(found, name, piece, end)
@@ -250,9 +312,9 @@ def _scan_segment(found: Scan, name: SegmentName, file: File) -> int:
     return end
 
 
-def _line_pieces(file: File) -> Iterator[bytes]:
-    """The lines of a raw file, about a chunk of them at a time; what follows the last newline is left out."""
-    rest, offset = b"", 0
+def _line_pieces(file: File, offset: int) -> Iterator[bytes]:
+    """The lines of a raw file from *offset* on, about a chunk at a time; what follows the last newline is left out."""
+    rest = b""
     while len(rest) <= MAX_RECORD_BYTES and (block := file.pread(_CHUNK, offset)):
         offset += len(block)
         cut = block.rfind(FILLER) + 1
@@ -457,12 +519,15 @@ def _rewrite_kept(directory: Directory, found: Scan, known_durable: int) -> None
             continue
         file = directory.open(segment.name.name, writable=True)
         try:
-            content = file.pread(segment.end, 0)
-            start, seq = 0, segment.name.first_seq
+            mark = found.bookmark
+            is_here = mark is not None and mark.segment == segment.name
+            begin, seq = (mark.offset, mark.size + 1) if mark and is_here else (0, segment.name.first_seq)
+            content = file.pread(segment.end - begin, begin)
+            start = 0
             while seq <= known_durable:
                 start = content.index(FILLER, start) + 1
                 seq += 1
-            _write_fully(file, content[start:], start)
+            _write_fully(file, content[start:], begin + start)
             file.fdatasync()
         finally:
             file.close()
