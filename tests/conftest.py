@@ -3,6 +3,7 @@
 At the end: how many tests needed recordings, and how many were skipped for want of them.
 """
 
+import itertools
 import os
 
 import pytest
@@ -18,6 +19,8 @@ settings.register_profile(
 )
 settings.load_profile("holdfast")
 
+_NUMBERS = itertools.count()
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_key_home(tmp_path_factory):
@@ -25,6 +28,12 @@ def own_key_home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOLDFAST_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def key_home_of_one_test(own_key_home, tmp_path_factory, monkeypatch):
+    """Each test has keys of its own: two that write a log of the same id do not meet."""
+    monkeypatch.setenv("HOLDFAST_HOME", str(tmp_path_factory.getbasetemp() / "home" / f"{next(_NUMBERS)}"))
 
 
 def pytest_terminal_summary(terminalreporter):
