@@ -350,8 +350,8 @@ class Index:
 
     # -- searching ---------------------------------------------------------------------------------------------
 
-    def select(self, wanted: Conditions, end: int) -> list[Pick]:
-        """The records below number *end* that may match, by block: each one that does match is among them.
+    def select(self, wanted: Conditions, among: range) -> list[Pick]:
+        """Those of the records *among* that may match, by block: each one that does match is among them.
 
         Type, user and component are exact; time and order id only leave out blocks.
         """
@@ -361,15 +361,10 @@ class Index:
         keys = self._keys_with(wanted)
         if keys is None:
             every = range(len(self.blocks)) if blocks is None else blocks
-            picks = (
-                Pick(at, range(self._firsts[at], min(end, self._end_of(at))), self.blocks[at].records)
-                for at in every
-            )
+            picks = [Pick(at, _common(among, *self._span(at)), self.blocks[at].records) for at in every]
             return [pick for pick in picks if pick.numbers]
-        if blocks is None:
-            runs = [(0, end)]
-        else:
-            runs = [(first, min(last, end)) for first, last in self._runs(blocks)]
+        runs = [(0, self.records)] if blocks is None else self._runs(blocks)
+        runs = [(parts.start, parts.stop) for parts in (_common(among, *run) for run in runs) if parts]
         return list(self.by_block(_within([self.postings[key] for key in keys], runs)))
 
     def by_block(self, numbers: Sequence[int]) -> Iterator[Pick]:
@@ -377,7 +372,7 @@ class Index:
         at, firsts = 0, self._firsts
         while at < len(numbers):
             block = bisect_right(firsts, numbers[at]) - 1
-            stop = bisect_left(numbers, self._end_of(block), at)
+            stop = bisect_left(numbers, self._span(block)[1], at)
             yield Pick(block, numbers[at:stop], self.blocks[block].records)
             at = stop
 
@@ -387,8 +382,9 @@ class Index:
         following = self.blocks[at + 1 : at + 2]
         return self.blocks[at], following[0].raw_offset if following else None
 
-    def _end_of(self, block: int) -> int:
-        return self._firsts[block] + self.blocks[block].records
+    def _span(self, block: int) -> tuple[int, int]:
+        first = self._firsts[block]
+        return first, first + self.blocks[block].records
 
     def _blocks_with(self, wanted: Conditions) -> list[int] | None:
         """The blocks that may hold a match, or None for all of them."""
@@ -430,12 +426,16 @@ class Index:
         """Blocks that follow one another, joined: first record and end of each run."""
         runs: list[tuple[int, int]] = []
         for at in blocks:
-            first, end = self._firsts[at], self._end_of(at)
+            first, end = self._span(at)
             if runs and runs[-1][1] == first:
                 runs[-1] = (runs[-1][0], end)
             else:
                 runs.append((first, end))
         return runs
+
+
+def _common(among: range, first: int, end: int) -> range:
+    return range(max(among.start, first), min(among.stop, end))
 
 
 def _within(lists: Sequence[Sequence[int]], runs: Sequence[tuple[int, int]]) -> Sequence[int]:

@@ -116,8 +116,11 @@ class Searcher:
         *,
         newest_first: bool = False,
         missing_ok: bool = False,
+        between: tuple[int, int] | None = None,
     ) -> Iterator[Match]:
         """The matching records, in sequence order or backwards, as far as the log is durable now.
+
+        With *between*, only those from its first to its second sequence, both included.
 
         Raises:
             BadInput: There is no such directory, unless *missing_ok*.
@@ -131,12 +134,26 @@ class Searcher:
             if max_results == 0:
                 return
             left = max_results
-            for match in self._all(directory, wanted, newest_first=newest_first):
+            for match in self._all(directory, wanted, between, newest_first=newest_first):
                 yield match
                 if left is not None:
                     left -= 1
                     if left == 0:
                         return
+        finally:
+            directory.close()
+
+    def durable(self) -> int:
+        """The highest sequence that the log's head says is durable; 0 where there is none.
+
+        Raises as `matches` does.
+        """
+        directory = open_log(self._path, self._storage, missing_ok=False)
+        if directory is None:
+            return 0
+        try:
+            mark = durable_mark(directory)
+            return 0 if mark is None else mark.sequence
         finally:
             directory.close()
 
@@ -155,25 +172,38 @@ class Searcher:
         finally:
             directory.close()
 
-    def _all(self, directory: Directory, wanted: Conditions, *, newest_first: bool) -> Iterator[Match]:
+    def _all(
+        self,
+        directory: Directory,
+        wanted: Conditions,
+        between: tuple[int, int] | None,
+        *,
+        newest_first: bool,
+    ) -> Iterator[Match]:
         with self._lock:
             plan = self._look(directory)
+        first_seq, last_seq = between or (1, plan[-1].segment.first_seq + plan[-1].records if plan else 0)
         if not newest_first:
-            self._refuse_pruned(directory, plan, wanted)
+            self._refuse_pruned(directory, plan, wanted, first_seq)
         for stretch in reversed(plan) if newest_first else plan:
-            yield from self._in_segment(directory, stretch, wanted, newest_first=newest_first)
+            begin = stretch.segment.first_seq
+            if begin <= last_seq and first_seq < begin + stretch.records:
+                numbers = range(max(first_seq - begin, 0), min(last_seq - begin + 1, stretch.records))
+                yield from self._in_segment(directory, stretch, wanted, numbers, newest_first=newest_first)
         if newest_first:
-            self._refuse_pruned(directory, plan, wanted)
+            self._refuse_pruned(directory, plan, wanted, first_seq)
 
-    def _refuse_pruned(self, directory: Directory, plan: list[Stretch], wanted: Conditions) -> None:
-        if not plan or plan[0].segment.first_seq == 1:
+    def _refuse_pruned(
+        self, directory: Directory, plan: list[Stretch], wanted: Conditions, first_seq: int
+    ) -> None:
+        if not plan or first_seq >= plan[0].segment.first_seq:
             return
         if wanted.start_ns is not None:
             with self._lock:
                 first = next(self._read_numbers(directory, plan[0], Conditions(), [0]))
             if first.record.ts <= wanted.start_ns:
                 return
-        refuse_pruned(directory, plan, 1)
+        refuse_pruned(directory, plan, first_seq)
 
     # -- what is there, and what may be trusted; all with the lock held ------------------------------------------
 
@@ -188,6 +218,10 @@ class Searcher:
         if mark is None or not mark.sequence:
             return []
         plan = stretches(directory, mark)
+        for segment, _ in plan:
+            known = self._known.get(segment.first_seq)
+            if segment.sealed and known is not None and not known.sealed:
+                known.index = None  # made when it was raw; the file is smaller
         first_sealed = next((at for at, stretch in enumerate(plan) if stretch.segment.sealed), len(plan))
         for stretch in reversed(plan[first_sealed + 1 :]):
             self._learn_claims(directory, stretch)
@@ -199,10 +233,10 @@ class Searcher:
         if known.searched >= stretch.records:
             return
         index = self._index_of(directory, stretch)
-        numbers = [n for pick in index.select(_SEALED, stretch.records) for n in pick.numbers]
-        new = [number for number in numbers if number >= known.searched]
-        if new:
-            for match in self._read_numbers(directory, stretch, _SEALED, new):
+        unread = range(known.searched, stretch.records)
+        numbers = [n for pick in index.select(_SEALED, unread) for n in pick.numbers]
+        if numbers:
+            for match in self._read_numbers(directory, stretch, _SEALED, numbers):
                 try:
                     claim = msgspec.convert(match.record.details, SealedDetails)
                 except msgspec.ValidationError:
@@ -288,7 +322,13 @@ class Searcher:
     # -- reading -----------------------------------------------------------------------------------------------
 
     def _in_segment(
-        self, directory: Directory, stretch: Stretch, wanted: Conditions, *, newest_first: bool
+        self,
+        directory: Directory,
+        stretch: Stretch,
+        wanted: Conditions,
+        numbers: range,
+        *,
+        newest_first: bool,
     ) -> Iterator[Match]:
         with self._lock:
             known = self._known_of(stretch.segment)
@@ -297,7 +337,7 @@ class Searcher:
             index = self._index_of(directory, stretch)
             if known.sealed:
                 known.times = index.times
-            picks = index.select(wanted, stretch.records)
+            picks = index.select(wanted, numbers)
             source = _Source(self, directory, stretch, index, sealed=known.sealed)
         if picks:
             yield from self._read(source, wanted, picks, newest_first=newest_first)
