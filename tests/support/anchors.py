@@ -25,7 +25,7 @@ class MemoryLog:
         self.grow(size)
 
     def _key(self, epoch: int) -> LogKey:
-        seed = sha256(self.seed + bytes([epoch])).digest()
+        seed = sha256(self.seed + b"%d" % epoch).digest()
         return LogKey(self.log_id, "test", epoch, SigningKey(log_name("test", self.log_id), seed))
 
     @property

@@ -1,0 +1,182 @@
+"""The sink that asks a witness: what each answer means, and what no answer can make of it."""
+
+from pathlib import Path
+
+import pytest
+from support.anchors import MemoryLog
+
+from holdfast.anchors import wire
+from holdfast.anchors.sink import Outcome
+from holdfast.anchors.wire import Answer
+from holdfast.anchors.witness import Witness
+from holdfast.anchors.witness_client import WitnessSink
+from holdfast.audit.anchor import Mark
+from holdfast.audit.note import COSIGNATURE_ED25519, SigningKey, cosign, open_note
+from holdfast.core.clock import ManualClock
+from holdfast.core.errors import AnchorUnreachable, BadInput
+from holdfast.testing.storage import SimulatedStorage
+
+KEY = SigningKey("witness.example/w1", b"w" * 32, COSIGNATURE_ED25519)
+
+
+def nothing_known(log_id, sink):
+    return None
+
+
+def a_sink(ask, *, key=KEY.vkey, known=nothing_known):
+    return WitnessSink("http://witness.example/", key, known, ask)
+
+
+class Line:
+    """A wire to a witness in this process that remembers what passed."""
+
+    def __init__(self, log):
+        self.witness = Witness(Path("/w"), clock=ManualClock(), storage=SimulatedStorage())
+        self.witness.pin(log.vkey)
+        self.asked = []
+
+    def __call__(self, path, body):
+        self.asked.append((path, body))
+        assert len(body) <= wire.MAX_REQUEST_BYTES
+        return {"/add-checkpoint": self.witness.add_checkpoint, "/add-key": self.witness.add_key}[path](body)
+
+    def sink(self, known=nothing_known):
+        return a_sink(self, key=self.witness.vkey, known=known)
+
+
+def test_the_size_confirmed_last_is_told_first():
+    """With a receipt the first request carries its size and its proof; nothing else is asked."""
+    log = MemoryLog(20)
+    line = Line(log)
+    line.sink().submit(log.submission())
+    line.asked.clear()
+    log.grow(5)
+    known = Mark(20, log.checkpoint(20).root, "receipt")
+    assert line.sink(lambda log_id, sink: known).submit(log.submission()).outcome is Outcome.ANCHORED
+    assert line.asked == [("/add-checkpoint", log.request(20))]
+
+
+def test_an_unknown_size_is_learned_from_the_witness():
+    """Without a receipt the witness says which size it knows, and gets the proof from there."""
+    log = MemoryLog(20)
+    line = Line(log)
+    line.sink().submit(log.submission())
+    line.asked.clear()
+    receipt = line.sink().submit(log.grow(5).submission())
+    assert [body.split(b"\n")[0] for _, body in line.asked] == [b"old 0", b"old 20"]
+    assert open_note(receipt.note, [log.vkey, line.witness.vkey]).verified == (log.vkey, line.witness.vkey)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 400])
+def test_a_witness_is_taught_the_keys_it_lacks(epochs):
+    """After any number of new keys the checkpoint is cosigned; each request stays within its bound."""
+    log = MemoryLog(20)
+    line = Line(log)
+    line.sink().submit(log.submission())
+    for _ in range(epochs):
+        log.rotate()
+    receipt = line.sink().submit(log.grow(1).submission())
+    assert receipt.outcome is Outcome.ANCHORED, receipt.why
+    assert line.witness.logs()[log.origin].epoch == epochs + 1
+
+
+def test_a_chain_that_leads_elsewhere_is_refused():
+    """Where the witness follows other keys of this log, the submission is REFUSED with its words."""
+    log, thief = MemoryLog(20), MemoryLog(20, seed=b"thief")
+    line = Line(log)
+    line.sink().submit(log.submission())
+    thief.rotate()
+    receipt = line.sink().submit(thief.submission())
+    assert receipt.outcome is Outcome.REFUSED
+    assert "403" in receipt.why
+
+
+def cosignature(log, *, key=KEY, size=None):
+    return cosign(log.checkpoint(size).text(), key, 1_763_634_000).line()
+
+
+OTHER = SigningKey("witness.example/w1", b"o" * 32, COSIGNATURE_ED25519)
+NAMESAKE = SigningKey("witness.example/w2", b"w" * 32, COSIGNATURE_ED25519)
+ANSWERS = {
+    "an empty 200": (Outcome.UNKNOWN, lambda log: Answer(200, b"")),
+    "rubbish": (Outcome.UNKNOWN, lambda log: Answer(200, b"\xff\x00rubbish")),
+    "a cosignature by another key": (Outcome.UNKNOWN, lambda log: Answer(200, cosignature(log, key=OTHER))),
+    "a cosignature by another name": (
+        Outcome.UNKNOWN,
+        lambda log: Answer(200, cosignature(log, key=NAMESAKE)),
+    ),
+    "a cosignature of an older size": (Outcome.UNKNOWN, lambda log: Answer(200, cosignature(log, size=19))),
+    "a cosignature without newline": (Outcome.ANCHORED, lambda log: Answer(200, cosignature(log)[:-1])),
+    "ours among others": (
+        Outcome.ANCHORED,
+        lambda log: Answer(200, cosignature(log, key=NAMESAKE) + b"?\n" + cosignature(log)),
+    ),
+    "409 without a size": (Outcome.UNKNOWN, lambda log: Answer(409, b"what?\n")),
+    "409 of another type": (Outcome.UNKNOWN, lambda log: Answer(409, b"12\n", "text/plain")),
+    "409 with a negative size": (Outcome.UNKNOWN, lambda log: Answer(409, b"-1\n", wire.SIZE_TYPE)),
+    "409 with the size told": (Outcome.WENT_BACK, lambda log: Answer(409, b"0\n", wire.SIZE_TYPE)),
+    "409 with a larger size": (Outcome.WENT_BACK, lambda log: Answer(409, b"21\n", wire.SIZE_TYPE)),
+    "422": (Outcome.WENT_BACK, lambda log: Answer(422, b"no\n")),
+    "404": (Outcome.REFUSED, lambda log: Answer(404, b"who?\n")),
+    "403": (Outcome.REFUSED, lambda log: Answer(403, b"no\n")),
+    "400": (Outcome.REFUSED, lambda log: Answer(400, b"what?\n")),
+    "301": (Outcome.UNKNOWN, lambda log: Answer(301, b"")),
+    "429": (Outcome.UNKNOWN, lambda log: Answer(429, b"")),
+    "500": (Outcome.UNKNOWN, lambda log: Answer(500, b"")),
+}
+
+
+@pytest.mark.parametrize("given", ANSWERS)
+def test_every_answer_has_one_meaning(given):
+    """Each answer of a witness leads to its outcome; only a verified cosignature of this checkpoint anchors."""
+    outcome, answer = ANSWERS[given]
+    log = MemoryLog(20)
+    receipt = a_sink(lambda path, body: answer(log)).submit(log.submission())
+    assert receipt.outcome is outcome
+    if outcome is Outcome.ANCHORED:
+        assert receipt.note == log.note() + cosignature(log), "of the answer our cosignature alone is kept"
+    else:
+        assert receipt.note == b""
+
+
+def test_a_witness_that_never_settles_is_given_up():
+    """A witness that names another size every time is UNKNOWN after a few rounds."""
+    log, asked = MemoryLog(20), []
+
+    def ask(path, body):
+        asked.append(body)
+        return Answer(409, b"%d\n" % (1 + len(asked) % 7), wire.SIZE_TYPE)
+
+    assert a_sink(ask).submit(log.submission()).outcome is Outcome.UNKNOWN
+    assert len(asked) < 10
+
+
+def test_no_answer_is_unknown():
+    """Where the wire fails, at whatever step, the sink is UNKNOWN."""
+    log = MemoryLog(20)
+    log.rotate()
+
+    def fail(path, body):
+        if path == "/add-key":
+            raise AnchorUnreachable("cut off")
+        return Answer(403, b"")
+
+    receipt = a_sink(fail).submit(log.submission())
+    assert (receipt.outcome, receipt.why) == (Outcome.UNKNOWN, "cut off")
+
+
+def test_a_witness_is_pinned_by_a_cosigner_s_key():
+    """A log's key in the place of the witness's is refused before anything is asked."""
+    with pytest.raises(BadInput, match="not a witness's"):
+        a_sink(None, key=MemoryLog(1).vkey)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["witness.example", "ftp://w", "http://", "http://u:secret@w/", "http://w?token=secret", "http://w:port"],
+)
+def test_an_address_that_is_none_is_refused_without_showing_a_secret(url):
+    """Another scheme, no host, a password or a query in the URL is refused, and no secret is shown."""
+    with pytest.raises(BadInput) as refused:
+        WitnessSink(url, KEY.vkey, nothing_known)
+    assert "secret" not in str(refused.value)
