@@ -13,22 +13,21 @@ import pytest
 from holdfast.audit.format import decode_line, leaf_hash
 from holdfast.audit.keys import KeyHome
 from holdfast.audit.note import parse_checkpoint, parse_note, sign_note
+from holdfast.audit.prove import Prover
 from holdfast.audit.query import read_lines
-from holdfast.audit.storage import LocalStorage
-from holdfast.audit.tiles import TileStore, parse_tile_path, write_tiles
+from holdfast.audit.tiles import parse_tile_path
 from holdfast.audit.tree import Frontier
 from holdfast.audit.wal import Level, WriteAheadLog
 from holdfast.core.clock import ManualClock
 
 SOURCES = Path("/usr/share/gocode")
-PROGRAMME = Path(__file__).with_name("verify_log.go")
 START_NS = 1_763_634_000 * 10**9
 RECORDS = 560
 
 
 @pytest.fixture(scope="module")
-def verify_log(tmp_path_factory):
-    """The Go programme, built from Debian's sources alone."""
+def build(tmp_path_factory):
+    """Builds one of the Go programmes beside this file, from Debian's sources alone."""
     missing = [
         package
         for package, there in (
@@ -40,7 +39,6 @@ def verify_log(tmp_path_factory):
     if missing:
         pytest.skip(f"Go does not check our log: apt-get install {' '.join(missing)}")
     folder = tmp_path_factory.mktemp("go")
-    binary = folder / "verify_log"
     environ = os.environ | {
         "GO111MODULE": "off",
         "GOPATH": str(SOURCES),
@@ -48,7 +46,19 @@ def verify_log(tmp_path_factory):
         "GOFLAGS": "",
         "CGO_ENABLED": "0",
     }
-    subprocess.run(["go", "build", "-o", binary, PROGRAMME], env=environ, check=True, timeout=300)
+
+    def binary(name):
+        source = Path(__file__).with_name(f"{name}.go")
+        subprocess.run(["go", "build", "-o", folder / name, source], env=environ, check=True, timeout=300)
+        return folder / name
+
+    return binary
+
+
+@pytest.fixture(scope="module")
+def verify_log(build):
+    """Go's verdict on a log: what it checked, or its complaint."""
+    binary = build("verify_log")
 
     def run(directory, vkeys):
         done = subprocess.run(
@@ -61,7 +71,7 @@ def verify_log(tmp_path_factory):
 
 
 def written(home, *, seal):
-    """A signed log of three epochs with all its tiles, closed, and the keys of its epochs."""
+    """A signed log of three epochs, closed, and the keys of its epochs."""
     clock = ManualClock(START_NS)
     keys = KeyHome(home / "keys")
     with WriteAheadLog(home / "log", clock=clock, keys=keys, seal=seal) as log:
@@ -72,17 +82,8 @@ def written(home, *, seal):
             if number % 90 == 0:
                 log.checkpoint()
             clock.advance(0.1)
-    lines = list(read_lines(home / "log"))
-    vkeys = [record.details["vkey"] for record in map(decode_line, lines) if record.type == "KEY"]
-    directory = LocalStorage().directory(home / "log", create=False)
-    with TileStore(directory) as store:
-        write_tiles(
-            store,
-            parse_checkpoint(parse_note((home / "log/checkpoint").read_bytes()).text).size,
-            lambda start, end: map(leaf_hash, lines[start:end]),
-            partial=True,
-        )
-    directory.close()
+    records = map(decode_line, read_lines(home / "log"))
+    vkeys = [record.details["vkey"] for record in records if record.type == "KEY"]
     return home / "log", vkeys
 
 
@@ -109,6 +110,7 @@ def test_go_verifies_a_log_that_we_wrote(verify_log, tmp_path, seal):
     assert found["signatures"] == found["checkpoints"] + 2 + 1
 
 
+@pytest.mark.slow
 @pytest.mark.contract("X2")
 def test_go_refuses_a_log_in_which_one_byte_was_changed(verify_log, log, tmp_path):
     """One changed byte in any tile, record or checkpoint makes Go refuse the log, and so does a missing tile."""
@@ -175,3 +177,37 @@ def root_over(lines, size):
     frontier = Frontier()
     frontier.extend([leaf_hash(line) for line in lines][:size])
     return frontier.root()
+
+
+@pytest.mark.contract("X2")
+def test_go_checks_a_proof_file_that_we_wrote(build, log):
+    """Go accepts our proof of a record with the signer's key alone, and refuses it once a byte of it is changed."""
+    binary = build("check_proof")
+    directory, vkeys = log
+    with Prover(directory) as prover:
+        (proof,) = prover.prove([300])
+    assert len(proof.key_notes) == 2
+
+    def holds(data):
+        done = subprocess.run([binary, vkeys[-1]], input=data, capture_output=True, check=False, timeout=60)
+        assert done.returncode in {0, 1}, done.stderr
+        return done.returncode == 0
+
+    data = proof.encode()
+    assert holds(data)
+    signed = data.index(b"\n\n")
+    path = data.index(b"\nindex ") + len(b"\nindex 299\n")
+    # In the record, the index, the first and the last hash, origin, size and root of the checkpoint, its signature.
+    for at in (
+        50,
+        path - 2,
+        path + 1,
+        signed - 5,
+        signed + 3,
+        data.index(b"\n", signed + 2) + 1,
+        signed + 60,
+        -30,
+    ):
+        changed = bytearray(data)
+        changed[at] ^= 1
+        assert not holds(bytes(changed)), at

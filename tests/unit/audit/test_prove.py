@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from holdfast.audit.format import decode_line, encode_line
+from holdfast.audit.format import decode_line, encode_details, encode_line
 from holdfast.audit.key_records import key_records
 from holdfast.audit.keys import KeyHome
 from holdfast.audit.note import (
@@ -21,7 +21,6 @@ from holdfast.audit.proofs import ProofChecker, parse_record_proof
 from holdfast.audit.prove import Prover
 from holdfast.audit.query import read_lines
 from holdfast.audit.storage import LocalStorage
-from holdfast.audit.tiles import TileStore, write_tiles
 from holdfast.audit.tree import node_hash
 from holdfast.audit.wal import Level, WriteAheadLog
 from holdfast.core.clock import ManualClock
@@ -33,7 +32,7 @@ RECORDS = 600
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """A signed log of three epochs with all its tiles, closed."""
+    """A signed log of three epochs, closed, with all its tiles."""
     home = tmp_path_factory.mktemp("template")
     clock = ManualClock(START_NS)
     with WriteAheadLog(home / "log", clock=clock, keys=KeyHome(home / "keys"), seal=False) as log:
@@ -41,18 +40,7 @@ def template(tmp_path_factory):
             log.append("STATE", {"n": number}, level=Level.BUFFERED)
             if number in {100, 400}:
                 log.rotate()
-    lay_tiles(home / "log")
     return home
-
-
-def lay_tiles(path):
-    lines = list(read_lines(path))
-    directory = LocalStorage().directory(path, create=False)
-    with TileStore(directory) as store:
-        from holdfast.audit.format import leaf_hash
-
-        write_tiles(store, len(lines), lambda start, end: map(leaf_hash, lines[start:end]), partial=True)
-    directory.close()
 
 
 @pytest.fixture
@@ -212,8 +200,6 @@ def test_a_damaged_checkpoint_or_key_chain_is_named(log):
     record = decode_line(key_line)
     note = parse_note(record.details["note"].encode())
     forged = sign_note(note.text, SigningKey(note.signatures[0].name, b"\1" * 32)).decode()
-    from holdfast.audit.format import encode_details
-
     line = encode_line(
         record.seq,
         record.synced,
