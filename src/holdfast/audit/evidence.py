@@ -70,6 +70,7 @@ class Evidence(NamedTuple):
 
     Attributes:
         log_id: The log's, or "" where its first record cannot be read.
+        origin: The first part of its name, or "".
         marks: Sizes and roots that the log must reach and reproduce.
         water: The high-water mark, where there is one.
         epoch: The newest, or None for a log that was never signed.
@@ -80,6 +81,7 @@ class Evidence(NamedTuple):
     """
 
     log_id: str
+    origin: str
     marks: list[Mark]
     water: WaterMark | None
     epoch: Epoch | None
@@ -104,7 +106,7 @@ def gather(
     """
     log_id, origin = _who(home, segments)
     if not log_id:
-        return Evidence("", [], None, None, 0, b"", 0, None)
+        return Evidence("", "", [], None, None, 0, b"", 0, None)
     marks = [mark for source in sources for mark in source(log_id)]
     kept = keys.log(log_id) if keys is not None else None
     water = None if kept is None else kept.high_water()
@@ -114,7 +116,7 @@ def gather(
         )
     epochs = list(_newest_epochs(home, segments))
     if not epochs:
-        return Evidence(log_id, marks, water, None, 0, b"", 0, None)
+        return Evidence(log_id, origin, marks, water, None, 0, b"", 0, None)
     vkeys = [epoch.vkey for epoch in epochs]
     newest, last = _newest_note(home, segments, log_name(origin, log_id), vkeys, closed=closed)
     signed, note = 0, b""
@@ -123,7 +125,7 @@ def gather(
         signed, note = found.notes[-1].checkpoint.size, found.notes[-1].note
         marks.append(Mark(signed, found.notes[-1].checkpoint.root, f"the newest checkpoint, in {file!r}"))
     published = _published(home, signed, note)
-    return Evidence(log_id, marks, water, epochs[0], signed, note, published, last)
+    return Evidence(log_id, origin, marks, water, epochs[0], signed, note, published, last)
 
 
 def _who(home: Directory, segments: Sequence[SegmentName]) -> tuple[str, str]:

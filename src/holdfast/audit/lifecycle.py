@@ -26,7 +26,7 @@ from holdfast.audit.format import parse_segment_name
 from holdfast.audit.head import Head, HeadState, read_head
 from holdfast.audit.history import history_name
 from holdfast.audit.holder import NO_RIGHT, held, refused_open, write_pid
-from holdfast.audit.keys import KeyHome
+from holdfast.audit.keys import KeyHome, check_origin
 from holdfast.audit.last_words import LastWords
 from holdfast.audit.recovery import Scan, Verdict
 from holdfast.audit.schemas import RecordType
@@ -141,6 +141,9 @@ class Lifecycle(Flusher, ABC):
         closed = mark is not None and mark.state is HeadState.CLOSED
         segments = recovery.log_segments(home)
         known_before = gather(home, segments, self._keys, self._marks, closed=closed)
+        self._origin = known_before.origin or self._origin
+        if self._keys is not None:
+            check_origin(self._origin)
         bookmark = find_bookmark(home, known_before.log_id, segments, known_before.water, known_before.marks)
         found = recovery.scan(home, known_before.marks, bookmark)
         verdict, known = recovery.judge(found, mark, known_before.marks)

@@ -72,7 +72,7 @@ class WriteAheadLog(Lifecycle):
         directory: Where the log lives; created 0700 where it is missing.
         clock: Stamps records and decides when a UTC day ends.
         storage: The disk; the machine's own by default.
-        origin: The log's name for other people, written into every segment.
+        origin: The log's name for other people, written into every segment; one that exists keeps its own.
         rotate_bytes: A segment is rotated before it grows beyond this; at least 4096.
         seal: Whether rotated segments are compressed by a child process.
         buffer_bytes: Bound of the queue of BUFFERED records.
