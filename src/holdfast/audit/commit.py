@@ -169,6 +169,18 @@ class Committer:
         """The log's id, 32 hexadecimal digits; "" before the first append."""
         return self._log_id
 
+    @property
+    def epoch(self) -> int:
+        """The epoch whose key signs; 0 where none does."""
+        key = None if self._signer is None else self._signer.key
+        return 0 if key is None else key.epoch
+
+    @property
+    def vkey(self) -> str:
+        """The public key that belongs to what is signed now, a C2SP verifier key; "" where nothing is."""
+        key = None if self._signer is None else self._signer.key
+        return "" if key is None else str(key.signer.vkey)
+
     def root(self) -> tuple[int, bytes]:
         """Size and RFC 9162 root over every record written so far; (0, ...) before the first append."""
         with self._io:

@@ -104,7 +104,7 @@ def gather(
     Raises:
         AuditCorruption: A history is damaged, or `checkpoint` says more than it.
     """
-    log_id, origin = _who(home, segments)
+    log_id, origin = who(home, segments)
     if not log_id:
         return Evidence("", "", [], None, None, 0, b"", 0, None)
     marks = [mark for source in sources for mark in source(log_id)]
@@ -114,7 +114,7 @@ def gather(
         marks.append(
             Mark(water.checkpoint.size, water.checkpoint.root, f"the high-water mark in {str(kept.path)!r}")
         )
-    epochs = list(_newest_epochs(home, segments))
+    epochs = list(newest_epochs(home, segments))
     if not epochs:
         return Evidence(log_id, origin, marks, water, None, 0, b"", 0, None)
     vkeys = [epoch.vkey for epoch in epochs]
@@ -128,7 +128,7 @@ def gather(
     return Evidence(log_id, origin, marks, water, epochs[0], signed, note, published, last)
 
 
-def _who(home: Directory, segments: Sequence[SegmentName]) -> tuple[str, str]:
+def who(home: Directory, segments: Sequence[SegmentName]) -> tuple[str, str]:
     """Log id and origin in the first record that can be read; empty where none can."""
     for name in segments:
         for record in _first_records(home, name)[:1]:
@@ -141,7 +141,7 @@ def _who(home: Directory, segments: Sequence[SegmentName]) -> tuple[str, str]:
     return "", ""
 
 
-def _newest_epochs(home: Directory, segments: Sequence[SegmentName]) -> Iterator[Epoch]:
+def newest_epochs(home: Directory, segments: Sequence[SegmentName]) -> Iterator[Epoch]:
     """The newest two epochs, newest first."""
     count = 0
     for name in reversed(segments):
