@@ -3,7 +3,8 @@
 Promise: `<directory>/<log id>.notes` only grows: it is opened for appending (so that `chattr +a` may be set on it),
 0600, under a lock, and synced before the receipt is given. A checkpoint is appended only when it continues the last
 one there; a log that went back is refused, and the file keeps the proof. The file reads like the log's own history:
-signed notes, each followed by an empty line; what a power cut left of a last one is passed over.
+signed notes, each followed by an empty line. What a power cut left of a last one is struck out with a control
+character, which no note may hold: a signature cut short is never taken for a wrong one.
 
 Limits: whoever can write to that volume can shorten the file; on a disk of the same machine that is whoever took
 the machine. The directory is never made here: a volume that is not mounted must not look like an empty one.
@@ -28,6 +29,7 @@ from holdfast.core.errors import AnchorUnreachable, BadInput
 SUFFIX = ".notes"
 
 _TAIL_BYTES = 1 << 20
+_CANCEL = b"\x18\n\n"
 
 
 class FileSink:
@@ -60,8 +62,8 @@ class FileSink:
                     if why:
                         return Receipt(self.name, Outcome.WENT_BACK, size, why, known_size=last.size)
                 if last is None or last.size < size:
-                    gap = b"" if not tail or tail.endswith(b"\n\n") else b"\n\n"
-                    _append(fd, gap + submission.note + b"\n")
+                    ended = not tail or tail.endswith(b"\n\n")
+                    _append(fd, (b"" if ended else _CANCEL) + submission.note + b"\n")
                 os.fsync(fd)
         except (AnchorUnreachable, OSError) as why:
             return Receipt(self.name, Outcome.UNKNOWN, size, _reason(why))

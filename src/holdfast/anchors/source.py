@@ -14,24 +14,25 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-import msgspec
-
 from holdfast.anchors.sink import Submission
-from holdfast.audit.format import decode_line, leaf_hash
-from holdfast.audit.keys import KeyHome, parse_key_note
-from holdfast.audit.logfiles import list_segments, open_segment, whole_lines
-from holdfast.audit.note import Checkpoint, VerifierKey, open_note, parse_checkpoint, parse_note
-from holdfast.audit.pruned import InArchive, read_pruned
+from holdfast.audit.format import leaf_hash
+from holdfast.audit.history import CHECKPOINT_NAME
+from holdfast.audit.key_records import KeyRecord, key_records
+from holdfast.audit.keys import KeyHome
+from holdfast.audit.note import (
+    MAX_NOTE_BYTES,
+    Checkpoint,
+    VerifierKey,
+    open_note,
+    parse_checkpoint,
+    parse_note,
+)
+from holdfast.audit.pruned import InArchive
 from holdfast.audit.query import read_lines
-from holdfast.audit.schemas import KeyDetails
 from holdfast.audit.storage import Directory, LocalStorage, Storage
-from holdfast.audit.tiles import TILE_WIDTH, TileStore, tile_reader
+from holdfast.audit.tiles import TileStore, tile_reader
 from holdfast.audit.tree import HashReader, check_consistency, consistency_proof, tree_root
 from holdfast.core.errors import AuditCorruption, BadInput
-
-CHECKPOINT = "checkpoint"
-
-_NOTE_BYTES = 1 << 20
 
 
 class LogSource:
@@ -56,7 +57,7 @@ class LogSource:
         """
         opened = self._open()
         try:
-            file = opened.open(CHECKPOINT)
+            file = opened.open(CHECKPOINT_NAME)
         except FileNotFoundError as why:
             raise BadInput(
                 f"log {str(self._directory)!r} has no checkpoint to anchor",
@@ -65,7 +66,7 @@ class LogSource:
         finally:
             opened.close()
         try:
-            note = file.pread(_NOTE_BYTES, 0)
+            note = file.pread(MAX_NOTE_BYTES + 1, 0)
         finally:
             file.close()
         return self.submission(note)
@@ -89,31 +90,17 @@ class LogSource:
 
     def key_notes(self, after: int) -> list[bytes]:
         """The notes of the KEY records of every epoch after *after*, in order."""
-        return [details.note.encode() for details in self._keys() if details.epoch > after]
+        return [key.details.note.encode() for key in self._keys() if key.details.epoch > after]
 
     def _signers(self, log_id: str) -> set[VerifierKey]:
         keys = self._home.log(log_id)
-        held = [key.signer.vkey for key in (keys.current(), keys.upcoming()) if key is not None]
-        return set(held) or {parse_key_note(details.note).vkey for details in list(self._keys())[-1:]}
+        held = {key.signer.vkey for key in (keys.current(), keys.upcoming()) if key is not None}
+        return held or {key.vkey for key in self._keys()[-1:]}
 
-    def _keys(self) -> Iterator[KeyDetails]:
-        """What the KEY records say: each is the second record of its segment."""
+    def _keys(self) -> list[KeyRecord]:
         opened = self._open()
         try:
-            yield from read_pruned(opened).keys
-            for segment in list_segments(opened):
-                file, sealed = open_segment(opened, segment)
-                try:
-                    pieces = (data for _, data in whole_lines(file, sealed=sealed))
-                    lines = (line for piece in pieces for line in piece.split(b"\n") if line)
-                    for line in islice(lines, 1, 2):
-                        record = decode_line(line)
-                        if record.type == "KEY":
-                            yield msgspec.convert(record.details, KeyDetails)
-                finally:
-                    file.close()
-        except msgspec.ValidationError as why:
-            raise BadInput(f"a KEY record of log {str(self._directory)!r} cannot be read: {why}") from why
+            return key_records(opened)
         finally:
             opened.close()
 
@@ -128,13 +115,13 @@ class LogSource:
             raise
         except (BadInput, AuditCorruption):
             # A tile is derived, and may be damaged; then the records are asked.
-            return self._prove_from_records(old, checkpoint, opened)
+            return self._prove_from_records(old, checkpoint)
         finally:
             opened.close()
 
-    def _prove_from_records(self, old: int, checkpoint: Checkpoint, opened: Directory) -> list[bytes]:
+    def _prove_from_records(self, old: int, checkpoint: Checkpoint) -> list[bytes]:
         try:
-            return _proof(old, checkpoint, tile_reader(_NoTiles(opened), checkpoint.size, self._leaves))
+            return _proof(old, checkpoint, tile_reader(None, checkpoint.size, self._leaves))
         except InArchive:
             raise
         except BadInput as why:
@@ -154,15 +141,6 @@ class LogSource:
             raise BadInput(
                 f"no audit log at {str(self._directory)!r}", hint="name the directory that holds audit_….log"
             ) from why
-
-
-class _NoTiles(TileStore):
-    """Tiles that are all missing."""
-
-    def read(self, level: int, number: int, width: int = TILE_WIDTH) -> bytes | None:
-        """None: a reader goes to the records."""
-        del level, number, width
-        return None
 
 
 def _proof(old: int, checkpoint: Checkpoint, read: HashReader) -> list[bytes]:
