@@ -27,10 +27,12 @@ from typing import IO, Any, Literal, NamedTuple, Protocol, cast
 import msgspec
 
 from holdfast.audit.format import Record, decode_line, encode_details, leaf_hash
-from holdfast.audit.note import Checkpoint, VerifierKey, open_note, parse_checkpoint, parse_note
-from holdfast.audit.tree import HashReader, check_inclusion, inclusion_proof
+from holdfast.audit.note import Checkpoint, VerifierKey, parse_checkpoint, parse_note
+from holdfast.audit.proofs import ProofChecker
+from holdfast.audit.prove import Prover
+from holdfast.audit.tree import check_inclusion
 from holdfast.core.clock import iso_utc
-from holdfast.core.errors import AuditCorruption, BadInput
+from holdfast.core.errors import BadInput, ProofRefused
 
 Format = Literal["csv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = ("csv", "jsonl", "parquet")
@@ -56,6 +58,7 @@ class Manifest(msgspec.Struct, kw_only=True, frozen=True):
         query: The conditions, as given.
         log_id: The log's own id, or "".
         checkpoint: The signed note that was the log's newest when the export began, or "".
+        key_notes: The notes of the log's KEY records that lead from its first key to the signer.
         checkpoint_size: Records that it covers; 0 without one.
         rows_beyond_checkpoint: Rows younger than that.
         leaves_sha256: SHA-256 over the leaf hashes of all rows, in order.
@@ -74,6 +77,7 @@ class Manifest(msgspec.Struct, kw_only=True, frozen=True):
     query: dict[str, Any]
     log_id: str
     checkpoint: str
+    key_notes: list[str]
     checkpoint_size: int
     rows_beyond_checkpoint: int
     leaves_sha256: str
@@ -89,15 +93,13 @@ class Source(NamedTuple):
         lines: Each match with its sequence, as it is stored.
         query: The conditions, for the manifest.
         log_id: The log's own id.
-        checkpoint: The newest checkpoint as a signed note, taken before the search; b"" where there is none.
-        hashes: Subtree hashes of the tree that the checkpoint covers.
+        prover: Proves rows under the checkpoint that was the newest before the search; None for an unsigned log.
     """
 
     lines: Iterable[tuple[int, bytes]]
     query: Mapping[str, Any]
     log_id: str
-    checkpoint: bytes
-    hashes: HashReader
+    prover: Prover | None
 
 
 def export(
@@ -123,19 +125,17 @@ def export(
     """
     names = _Names(target)
     names.refuse_existing()
-    checkpoint = parse_checkpoint(parse_note(source.checkpoint).text) if source.checkpoint else None
-    if proofs and checkpoint is None:
+    if proofs and source.prover is None:
         raise BadInput(
-            "no proofs: the log has no checkpoint",
-            hint="a log written with keys has one; holdfast audit keys init DIR begins",
+            "no proofs: the log is not signed", hint="a log that is written with keys can prove its records"
         )
-    rows = _Rows(source, checkpoint, progress)
+    rows = _Rows(source, progress)
     try:
         with names.temporary(names.target) as out:
             sink = _sink(format_, out, with_lines=proofs)
-            if proofs:
+            if proofs and source.prover is not None:
                 with names.temporary(names.proofs) as proof_file:
-                    _copy(rows.proving(proof_file), sink)
+                    _copy(rows.proving(source.prover, proof_file), sink)
             else:
                 _copy(rows, sink)
         manifest = rows.manifest(names, format_, proofs=proofs)
@@ -204,18 +204,12 @@ class Row(NamedTuple):
 class _Rows:
     """The rows of a source, counted and hashed as they pass."""
 
-    def __init__(
-        self, source: Source, checkpoint: Checkpoint | None, progress: Callable[[int], None] | None
-    ) -> None:
+    def __init__(self, source: Source, progress: Callable[[int], None] | None) -> None:
         self._source = source
-        self._checkpoint = checkpoint
         self._progress = progress
+        self._covered = 0 if source.prover is None else source.prover.checkpoint.size
         self._leaves = sha256()
         self._first = self._last = self._count = self._beyond = self._proven = 0
-
-    @property
-    def covered(self) -> int:
-        return 0 if self._checkpoint is None else self._checkpoint.size
 
     def __iter__(self) -> Iterator[Row]:
         for sequence, line in self._source.lines:
@@ -224,38 +218,24 @@ class _Rows:
             self._first = self._first or sequence
             self._last = sequence
             self._count += 1
-            self._beyond += sequence > self.covered
+            self._beyond += sequence > self._covered
             if self._progress is not None and self._count % _BATCH_ROWS == 0:
                 self._progress(self._count)
             yield Row(decode_line(line), line, leaf)
 
-    def proving(self, out: IO[bytes]) -> Iterator[Row]:
+    def proving(self, prover: Prover, out: IO[bytes]) -> Iterator[Row]:
         """The rows, the proof of each covered one written to *out* on the way."""
-        checkpoint = cast("Checkpoint", self._checkpoint)
         for row in self:
             sequence = row.record.seq
-            if sequence <= checkpoint.size:
-                path = inclusion_proof(sequence - 1, checkpoint.size, self._source.hashes)
-                try:
-                    check_inclusion(row.leaf, sequence - 1, checkpoint.size, path, checkpoint.root)
-                except BadInput as why:
-                    raise AuditCorruption(
-                        f"audit log damaged: sequence {sequence} is not what the checkpoint of"
-                        f" {checkpoint.size} records covers",
-                        sequence=sequence,
-                        hint="holdfast audit verify names what was changed",
-                    ) from why
-                proof = {
-                    "sequence": sequence,
-                    "leaf": row.leaf.hex(),
-                    "path": [b64encode(one).decode() for one in path],
-                }
+            if sequence <= self._covered:
+                path = [b64encode(one).decode() for one in prover.proof_of(sequence, row.line).path]
+                proof = {"sequence": sequence, "leaf": row.leaf.hex(), "path": path}
                 out.write(msgspec.json.encode(proof) + b"\n")
                 self._proven += 1
             yield row
 
     def manifest(self, names: _Names, format_: Format, *, proofs: bool) -> Manifest:
-        file = names.growing(names.target)
+        file, prover = names.growing(names.target), self._source.prover
         return Manifest(
             file=names.target.name,
             format=format_,
@@ -266,8 +246,9 @@ class _Rows:
             last_sequence=self._last,
             query=dict(self._source.query),
             log_id=self._source.log_id,
-            checkpoint=self._source.checkpoint.decode(),
-            checkpoint_size=self.covered,
+            checkpoint="" if prover is None else prover.note.decode(),
+            key_notes=[] if prover is None else [note.decode() for note in prover.key_notes],
+            checkpoint_size=self._covered,
             rows_beyond_checkpoint=self._beyond,
             leaves_sha256=self._leaves.hexdigest(),
             proofs=names.proofs.name if proofs else "",
@@ -374,7 +355,7 @@ class ExportCheck(NamedTuple):
         rows: Rows in the file.
         proven: Rows proven to be in the log that the checkpoint covers.
         beyond: Rows younger than the checkpoint.
-        signed_by: Names of the pinned keys that signed the checkpoint; empty where none was given or known.
+        signed_by: The keys, trusted because of those given, that signed the checkpoint; empty where none was given.
         problems: What is wrong, one sentence each.
     """
 
@@ -443,8 +424,9 @@ class _Check:
         try:
             checkpoint = parse_checkpoint(parse_note(note).text)
             if keys:
-                self.signed_by = tuple(key.name for key in open_note(note, keys).verified)
-        except BadInput as why:
+                notes = tuple(one.encode() for one in self.manifest.key_notes)
+                self.signed_by = tuple(str(key) for key in ProofChecker(keys).open(note, notes)[1].verified)
+        except (BadInput, ProofRefused) as why:
             self.problems.append(f"checkpoint: {why}")
             return None
         if checkpoint.size != self.manifest.checkpoint_size:

@@ -41,6 +41,8 @@ class Prover:
 
     Attributes:
         checkpoint: What every proof leads to.
+        note: The same as it was signed.
+        key_notes: The notes of the KEY records of epochs 2, 3 … up to that of its signer.
         tiles_damaged: Why the tiles were put aside and all hashes taken from the records, or "".
 
     Raises:
@@ -56,10 +58,10 @@ class Prover:
         self._directory: Directory = opened
         self.tiles_damaged = ""
         try:
-            self._note = _newest_checkpoint(opened) if checkpoint is None else checkpoint
-            self.checkpoint: Checkpoint = parse_checkpoint(parse_note(self._note).text)
+            self.note = _newest_checkpoint(opened) if checkpoint is None else checkpoint
+            self.checkpoint: Checkpoint = parse_checkpoint(parse_note(self.note).text)
             epochs = self._epochs()
-            self._key_notes = tuple(epoch.details.note.encode() for epoch in epochs[1:])
+            self.key_notes = tuple(epoch.details.note.encode() for epoch in epochs[1:])
             # As one checks it who pinned the first key, or the first of a new chain.
             self._checker = ProofChecker(epoch.vkey for epoch in epochs if epoch.details.reason != ROTATION)
             self._open_checkpoint(own=checkpoint is None)
@@ -117,7 +119,7 @@ class Prover:
 
     def _checked(self, sequence: int, line: bytes) -> RecordProof:
         path = inclusion_proof(sequence - 1, self.checkpoint.size, self._read)
-        proof = RecordProof(line, sequence - 1, tuple(path), self._note, self._key_notes)
+        proof = RecordProof(line, sequence - 1, tuple(path), self.note, self.key_notes)
         self._checker.check(proof)
         return proof
 
@@ -141,7 +143,7 @@ class Prover:
 
     def _open_checkpoint(self, *, own: bool) -> None:
         try:
-            self._checker.open(self._note, self._key_notes)
+            self._checker.open(self.note, self.key_notes)
         except (BadInput, ProofRefused) as why:
             if own:
                 raise AuditCorruption(

@@ -8,163 +8,177 @@ import pytest
 
 from holdfast.archive.export import COLUMNS, FORMATS, Source, check_export, export
 from holdfast.audit.format import decode_line, encode_details, encode_line, leaf_hash
-from holdfast.audit.note import Checkpoint, SigningKey, sign_note
-from holdfast.audit.tree import Frontier, node_hash
+from holdfast.audit.keys import KeyHome
+from holdfast.audit.note import SigningKey
+from holdfast.audit.prove import Prover
+from holdfast.audit.query import read_lines
+from holdfast.audit.wal import WriteAheadLog
+from holdfast.core.clock import ManualClock
 from holdfast.core.errors import AuditCorruption, BadInput
 
-KEY = SigningKey("holdfast/00", bytes(32))
-OTHER = SigningKey("holdfast/00", bytes(31) + b"\1")
 USERS = ["desk-1", "=cmd()", "+1", "@x", 'ä,"q"\n']
 
 
-def stored(count=20):
-    return [
-        encode_line(
-            n,
-            n - 1,
-            1_763_634_000_000_000_000 + n,
-            "NOTE",
-            USERS[n % 5],
-            "test",
-            encode_details({"n": n, "text": "x,y"}),
-        )
-        for n in range(1, count + 1)
-    ]
+class Log:
+    """A signed log of 20 records, the last three of them younger than the checkpoint in hand."""
+
+    def __init__(self, home, *, signed=True):
+        keys = KeyHome(home / "keys") if signed else None
+        self.path = home / "log"
+        with WriteAheadLog(self.path, clock=ManualClock(), keys=keys, seal=False) as wal:
+            for n in range(15 if signed else 16):
+                wal.append("NOTE", {"n": n, "text": "x,y"}, user=USERS[n % 5], component="test")
+            self.note = wal.checkpoint() if signed else b""
+            for n in range(3):
+                wal.append("NOTE", {"n": n, "text": "x,y"}, user=USERS[n % 5], component="test")
+            self.id = wal.log_id
+        self.lines = list(enumerate(read_lines(self.path), 1))
+        self.pins = keys.log(self.id).pins() if keys is not None else []
+        self.prover = Prover(self.path, checkpoint=self.note) if signed else None
+
+    def source(self, lines=None, chosen=lambda n: n % 3 != 0):
+        matches = [(n, line) for n, line in self.lines if chosen(n)] if lines is None else lines
+        return Source(iter(matches), {"type": "NOTE"}, self.id, self.prover)
 
 
-def hashes(lines):
-    def read(level, index):
-        if level == 0:
-            return leaf_hash(lines[index])
-        return node_hash(read(level - 1, 2 * index), read(level - 1, 2 * index + 1))
-
-    return read
+@pytest.fixture
+def log(tmp_path):
+    made = Log(tmp_path)
+    yield made
+    made.prover.close()
 
 
-def source(lines=None, covered=17, chosen=lambda n: n % 3 != 0, key=KEY):
-    lines = stored() if lines is None else lines
-    frontier = Frontier()
-    frontier.extend([leaf_hash(line) for line in lines[:covered]])
-    note = sign_note(Checkpoint("holdfast/00", covered, frontier.root()).text(), key) if covered else b""
-    matches = [(n, line) for n, line in enumerate(lines, 1) if chosen(n)]
-    return Source(iter(matches), {"type": "NOTE"}, "00", note, hashes(lines))
+@pytest.fixture
+def out(tmp_path):
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
 
 
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("proofs", [False, True])
 @pytest.mark.contract("X2")
-def test_an_export_checks_and_its_manifest_says_what_it_holds(tmp_path, format_, proofs):
+def test_an_export_checks_and_its_manifest_says_what_it_holds(log, out, format_, proofs):
     """Rows, hashes, sequences and proofs of the manifest are those of the file, whatever the format."""
-    target = tmp_path / f"out.{format_}"
-    manifest = export(source(), target, format_, proofs=proofs)
+    target = out / f"out.{format_}"
+    manifest = export(log.source(), target, format_, proofs=proofs)
     assert (manifest.rows, manifest.first_sequence, manifest.last_sequence) == (14, 1, 20)
     assert manifest.sha256 == sha256(target.read_bytes()).hexdigest()
     assert (manifest.checkpoint_size, manifest.rows_beyond_checkpoint) == (17, 2)
-    found = check_export(tmp_path / f"out.{format_}.manifest.json", [KEY.vkey])
+    found = check_export(out / f"out.{format_}.manifest.json", log.pins)
     assert not found.problems
-    assert found.signed_by == ("holdfast/00",)
+    assert found.signed_by == tuple(map(str, log.pins))
     assert found.proven == (12 if proofs else 0)
-    assert sorted(path.name for path in tmp_path.iterdir())[:2] == [
-        target.name,
-        f"{target.name}.manifest.json",
-    ]
+    left = {path.name.removeprefix(target.name) for path in out.iterdir()}
+    assert left == {"", ".manifest.json"} | ({".proofs.jsonl"} if proofs else set())
 
 
-def test_jsonl_is_the_stored_lines(tmp_path):
+def test_jsonl_is_the_stored_lines(log, out):
     """Byte for byte, so that their leaf hashes can be computed from the export alone."""
-    export(source(), tmp_path / "out", "jsonl")
-    assert (tmp_path / "out").read_bytes().splitlines() == [
-        line for n, line in enumerate(stored(), 1) if n % 3
-    ]
+    export(log.source(), out / "out", "jsonl")
+    assert (out / "out").read_bytes().splitlines() == [line for n, line in log.lines if n % 3]
 
 
-def test_csv_has_every_value_and_no_formula(tmp_path):
+def test_csv_has_every_value_and_no_formula(log, out):
     """A CSV reader gets the record back; a cell that a spreadsheet would compute is marked as text."""
-    export(source(chosen=lambda _: True), tmp_path / "out.csv", "csv")
-    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as text:
+    export(log.source(log.lines), out / "out.csv", "csv")
+    with (out / "out.csv").open(newline="", encoding="utf-8") as text:
         rows = list(csv.DictReader(text))
     assert tuple(rows[0]) == COLUMNS
-    for row, line in zip(rows, stored(), strict=True):
+    for row, (_, line) in zip(rows, log.lines, strict=True):
         record = decode_line(line)
         assert row["user_id"].removeprefix("'") == record.user
-        assert row["user_id"][0] not in "=+-@"
+        assert row["user_id"][:1] not in {"=", "+", "-", "@"}
         assert json.loads(row["details"]) == record.details
         assert row["leaf"] == leaf_hash(line).hex()
 
 
-def test_parquet_has_typed_columns(tmp_path):
+def test_parquet_has_typed_columns(log, out):
     """Times are times, sequences integers, leaves 32 bytes."""
     parquet = pytest.importorskip("pyarrow.parquet")
-    export(source(), tmp_path / "out.parquet", "parquet")
-    table = parquet.read_table(tmp_path / "out.parquet")
+    export(log.source(), out / "out.parquet", "parquet")
+    table = parquet.read_table(out / "out.parquet")
     assert tuple(table.column_names) == COLUMNS
     assert str(table.schema.field("timestamp").type) == "timestamp[ns, tz=UTC]"
-    assert table["leaf"][0].as_py() == leaf_hash(stored()[0])
+    assert table["leaf"][0].as_py() == leaf_hash(log.lines[0][1])
 
 
-def test_an_export_without_rows_is_one(tmp_path):
+def test_an_export_without_rows_is_one(log, out):
     """Nothing found is a result too."""
     for format_ in FORMATS:
-        manifest = export(source(chosen=lambda _: False), tmp_path / format_, format_, proofs=True)
+        manifest = export(log.source([]), out / format_, format_, proofs=True)
         assert manifest.rows == 0
-        assert not check_export(tmp_path / f"{format_}.manifest.json").problems
+        assert not check_export(out / f"{format_}.manifest.json").problems
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_every_changed_byte_is_found(tmp_path, format_):
-    """A change in file, proofs or manifest is a problem or an unreadable manifest, never a pass."""
-    target = tmp_path / "out"
-    export(source(stored(4), covered=4), target, format_, proofs=True)
-    manifest = tmp_path / "out.manifest.json"
-    for path in (target, tmp_path / "out.proofs.jsonl"):
+def test_every_changed_byte_is_found(log, out, format_):
+    """A change in file or proofs is a problem, never a pass."""
+    target = out / "out"
+    export(log.source(log.lines[2:5]), target, format_, proofs=True)
+    manifest = out / "out.manifest.json"
+    for path in (target, out / "out.proofs.jsonl"):
         content = path.read_bytes()
-        for at in range(0, len(content), 1 if format_ != "parquet" else 29):
+        for at in range(0, len(content), 7 if format_ != "parquet" else 29):
             path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-            assert check_export(manifest, [KEY.vkey]).problems, (path, at)
+            assert check_export(manifest, log.pins).problems, (path, at)
         path.write_bytes(content)
+    assert not check_export(manifest, log.pins).problems
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("rows", 4), ("sha256", "0" * 64), ("leaves_sha256", "0" * 64), ("checkpoint_size", 3), ("proven_rows", 0),
-        ("proofs_sha256", "0" * 64), ("bytes", 1), ("file", "gone"), ("proofs", "gone"),
+        ("rows", 5), ("sha256", "0" * 64), ("leaves_sha256", "0" * 64), ("checkpoint_size", 3), ("proven_rows", 0),
+        ("proofs_sha256", "0" * 64), ("bytes", 1), ("file", "gone"), ("proofs", "gone"), ("key_notes", ["x"]),
     ],
 )  # fmt: skip
-def test_a_manifest_that_lies_is_found(tmp_path, field, value):
+def test_a_manifest_that_lies_is_found(log, out, field, value):
     """Each statement of the manifest is held against what it speaks of."""
-    export(source(stored(4), covered=4), tmp_path / "out", "jsonl", proofs=True)
-    manifest = tmp_path / "out.manifest.json"
+    export(log.source(), out / "out", "jsonl", proofs=True)
+    manifest = out / "out.manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {field: value}))
-    assert check_export(manifest, [KEY.vkey]).problems
+    assert check_export(manifest, log.pins).problems
 
 
-def test_a_forged_checkpoint_is_not_signed(tmp_path):
-    """Rows proven against a checkpoint that no pinned key signed are a problem."""
-    export(source(stored(4), covered=4, key=OTHER), tmp_path / "out", "jsonl", proofs=True)
-    assert check_export(tmp_path / "out.manifest.json", [KEY.vkey]).problems
-    assert not check_export(tmp_path / "out.manifest.json").signed_by
+def test_a_checkpoint_that_no_named_key_signed_is_a_problem(log, out):
+    """Rows count as proven against a trusted signature only; without a key nothing is said of signatures."""
+    export(log.source(), out / "out", "jsonl", proofs=True)
+    stranger = SigningKey(log.pins[0].name, bytes(32)).vkey
+    assert check_export(out / "out.manifest.json", [stranger]).problems
+    unsaid = check_export(out / "out.manifest.json")
+    assert not unsaid.problems
+    assert not unsaid.signed_by
 
 
-def test_rows_that_the_checkpoint_does_not_cover_as_they_are_stop_the_export(tmp_path):
+def test_a_row_that_is_not_what_was_signed_stops_the_export(log, out):
     """A record changed since it was signed is named, and nothing is left behind."""
-    lines = stored()
-    good = source()
     forged = encode_line(2, 1, 5, "NOTE", "x", "test", encode_details({"n": "forged"}))
     with pytest.raises(AuditCorruption, match="sequence 2 "):
-        export(good._replace(lines=[(1, lines[0]), (2, forged)]), tmp_path / "out", "csv", proofs=True)
-    assert not list(tmp_path.iterdir())
+        export(log.source([log.lines[0], (2, forged)]), out / "out", "csv", proofs=True)
+    assert not list(out.iterdir())
 
 
-def test_what_is_in_the_way_is_named(tmp_path):
-    """No file is overwritten; proofs need a checkpoint; the folder must be there."""
-    (tmp_path / "out.manifest.json").write_text("mine")
+def test_an_unsigned_log_is_exported_without_proofs(tmp_path, out):
+    """No checkpoint, no proof, and the manifest says so."""
+    log = Log(tmp_path, signed=False)
+    manifest = export(log.source(), out / "out", "csv")
+    assert (manifest.checkpoint, manifest.checkpoint_size, manifest.rows_beyond_checkpoint) == (
+        "",
+        0,
+        manifest.rows,
+    )
+    assert not check_export(out / "out.manifest.json").problems
+    with pytest.raises(BadInput, match="not signed"):
+        export(log.source(), out / "new", "csv", proofs=True)
+
+
+def test_what_is_in_the_way_is_named(log, out):
+    """No file is overwritten; the folder must be there; a manifest must be one."""
+    (out / "out.manifest.json").write_text("mine")
     with pytest.raises(BadInput, match="exists"):
-        export(source(), tmp_path / "out", "csv")
-    with pytest.raises(BadInput, match="no checkpoint"):
-        export(source(covered=0), tmp_path / "new", "csv", proofs=True)
+        export(log.source(), out / "out", "csv")
     with pytest.raises(BadInput, match="no directory"):
-        export(source(), tmp_path / "none" / "new", "csv")
-    (tmp_path / "bad.manifest.json").write_text("[]")
+        export(log.source(), out / "none" / "new", "csv")
+    (out / "bad.manifest.json").write_text("[]")
     with pytest.raises(BadInput, match="no manifest"):
-        check_export(tmp_path / "bad.manifest.json")
+        check_export(out / "bad.manifest.json")
