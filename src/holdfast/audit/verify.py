@@ -29,7 +29,9 @@ from typing import Any
 import msgspec
 
 from holdfast.audit.anchor import Anchor
+from holdfast.audit.format import FILLER, decode_line
 from holdfast.audit.head import HEAD_NAME, HeadMark, decode_head
+from holdfast.audit.logfiles import list_segments, open_segment, whole_lines
 from holdfast.audit.note import VerifierKey
 from holdfast.audit.pruned import Pruned, read_pruned
 from holdfast.audit.schemas import SegmentDetails
@@ -49,7 +51,7 @@ from holdfast.audit.verify_sidecars import (
 from holdfast.audit.verify_signatures import Signatures
 from holdfast.core.errors import AuditCorruption, AuditError, BadInput, LogUnwritable
 
-__all__ = ["MAX_PROBLEMS", "Problem", "VerifyReport", "verify"]
+__all__ = ["MAX_PROBLEMS", "Problem", "VerifyReport", "log_name_of", "verify"]
 
 HELP_FROM_BYTES = 48 << 20
 """Segments of fewer bytes in all are not worth the start of child processes."""
@@ -115,12 +117,13 @@ class VerifyReport(msgspec.Struct):
     @property
     def size(self) -> int:
         """The tree's size: records here and in the archive."""
-        return max(self.total_entries, self.archived_to + self.total_entries)
+        return self.archived_to + self.total_entries
 
     def ranges(self) -> list[tuple[str, int, int]]:
         """The records from the first to the last, by who vouches for them: what, first, last."""
         signed = "signed only" if self.signed_to else "signed by an unknown key"
         ends = [
+            ("archived, not here", self.archived_to),
             ("anchored", self.anchored_to),
             (signed, max(self.signed_to, self.unknown_key_to)),
             ("unsigned", self.size),
@@ -215,6 +218,31 @@ def verify(
         opened.close()
 
 
+def log_name_of(directory: Path | str, *, storage: Storage | None = None) -> tuple[str, str] | None:
+    """Origin and id that the first segment in *directory* claims, so that its keys and anchors can be found.
+
+    None where that cannot be read; nothing is checked.
+    """
+    try:
+        opened = (storage or LocalStorage()).directory(Path(directory), create=False)
+    except (AuditError, OSError):
+        return None
+    try:
+        for segment in list_segments(opened)[:1]:
+            file, sealed = open_segment(opened, segment)
+            try:
+                piece = next(whole_lines(file, sealed=sealed), (0, b""))[1]
+                claim = msgspec.convert(decode_line(piece.partition(FILLER)[0]).details, SegmentDetails)
+            finally:
+                file.close()
+            return claim.origin, claim.log_id
+    except (AuditError, BadInput, OSError, msgspec.ValidationError):
+        return None
+    finally:
+        opened.close()
+    return None
+
+
 class _Verification:
     """One run over one log."""
 
@@ -240,6 +268,7 @@ class _Verification:
         self.claims = OwnClaims(self.course, directory, storage)
         self.frontier = Frontier()
         self.head_ts: int | None = None
+        self.pruned = Pruned((), Frontier())
 
     def run(self, jobs: int) -> VerifyReport:
         """Check everything."""
@@ -247,7 +276,7 @@ class _Verification:
         listing = Listing(self.directory, course)
         self.signatures.read_newest(self.directory, listing.names)
         self._check_head(has_segments=bool(listing.segments))
-        pruned = self._take_pruned(listing)
+        self.pruned = pruned = self._take_pruned(listing)
         tiles = TileCheck(self.directory, course, pruned.frontier)
         self._check_segments(listing, tiles, jobs)
         course.end()
@@ -264,10 +293,10 @@ class _Verification:
         listing.check_others(self.claims.indexes(), live=live)
         if not live:
             self._need_recovery(self.signatures.torn, to_name)
-        self._fill_report(pruned)
+        self._fill_report()
         return report
 
-    def _fill_report(self, pruned: Pruned) -> None:
+    def _fill_report(self) -> None:
         report, course, signatures = self.report, self.course, self.signatures
         report.total_entries = course.total
         report.corrupted_entries = course.corrupted
@@ -276,7 +305,7 @@ class _Verification:
             report.state = course.mark.state.name.lower()
         if report.ok:
             report.root = self.frontier.root().hex()
-        report.archived_to = pruned.next_seq - 1
+        report.archived_to = self.pruned.next_seq - 1
         report.anchored_to = signatures.anchored_to
         report.signed_to = signatures.signed_to
         if signatures.unknown_key_to > signatures.signed_to:
@@ -402,6 +431,7 @@ class _Verification:
         if not report.origin:
             report.origin = f"{claim.origin}/{claim.log_id}"
             self.signatures.begin_log(claim)
+            self.signatures.take_pruned(self.pruned.markers, self.directory)
         report.log_id = claim.log_id
 
     def _grow(self, facts: SegmentFacts, tiles: TileCheck) -> None:

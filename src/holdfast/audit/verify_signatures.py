@@ -23,11 +23,12 @@ from holdfast.audit.anchor import Anchor
 from holdfast.audit.history import CHECKPOINT_NAME, history_name
 from holdfast.audit.keys import FIRST, REPLACEMENT, ROTATION, check_key_note, log_name
 from holdfast.audit.note import ED25519, VerifierKey, parse_checkpoint, parse_note
-from holdfast.audit.schemas import KeyDetails, SegmentDetails
+from holdfast.audit.pruned import frontier_of, marker_name
+from holdfast.audit.schemas import KeyDetails, PrunedDetails, SegmentDetails
 from holdfast.audit.storage import Directory
 from holdfast.audit.tree import EMPTY_ROOT
 from holdfast.audit.verify_course import Course
-from holdfast.audit.verify_history import MAX_NOTE, HistoryNote
+from holdfast.audit.verify_history import MAX_NOTE, HistoryNote, HistoryReader
 from holdfast.audit.verify_segments import OwnRecord, SegmentFacts, Stop
 from holdfast.core.clock import NANOS
 from holdfast.core.errors import BadInput
@@ -76,6 +77,8 @@ class Signatures:
         self._counts = False  # whether the epoch at hand does
         self._key_seq = 0  # of the KEY record of the epoch at hand
         self._first_key_seq = 0
+        self._first_key_place = ("", 0)
+        self._first_file = ""
         self._handed_over = (
             False  # whether the first checkpoint of this epoch is the one before's to sign too
         )
@@ -127,13 +130,48 @@ class Signatures:
                     hint="give it with the log that it is of",
                 )
 
-    def take_pruned(self, keys: Iterable[KeyDetails]) -> None:
-        """Walk the chain through segments that are in the archive."""
-        for details in keys:
-            self._take_key(details, 0, "audit.pruned", 0)
+    def take_pruned(self, markers: Iterable[PrunedDetails], directory: Directory) -> None:
+        """Walk the chain through segments that are in the archive; their checkpoints are still here."""
+        for marker in markers:
+            if marker.key is not None:
+                self._take_key(marker.key, marker.first_seq + 1, marker_name(marker.segment), 0)
+                if not self._first_key_seq:
+                    self._first_key_seq = marker.first_seq + 1
+                    self._first_key_place = (marker_name(marker.segment), 0)
+                self._check_pruned_history(marker, directory)
+
+    def _check_pruned_history(self, marker: PrunedDetails, directory: Directory) -> None:
+        """Of the roots only the last can be compared: the marker carries the tree at that size."""
+        name = history_name(marker.segment)
+        try:
+            file = directory.open(name)
+        except OSError as why:
+            missing = "missing" if isinstance(why, FileNotFoundError) else f"cannot be read: {why}"
+            self.course.note(0, name, 0, missing)
+            return
+        history = HistoryReader(file)
+        try:
+            while (note := history.next()) is not None:
+                history.accept(note)
+                root = frontier_of(marker).root() if note.size == marker.last_seq else note.root
+                self._hold_note(name, note, root, alone=False)
+        finally:
+            file.close()
+        for fault in [*history.faults, *([] if history.torn is None else [history.torn])]:
+            self.course.note(0, name, fault.offset, fault.reason)
+        if history.filler:
+            self.course.note(0, name, history.end, "filler in the checkpoint history of an archived segment")
+        elif self.covered != marker.last_seq:
+            self.course.note(
+                0,
+                name,
+                history.end,
+                f"its last checkpoint covers records up to {self.covered}, the segment ends at {marker.last_seq}",
+            )
 
     def enter(self, facts: SegmentFacts) -> None:
         """A segment begins: its key, if it has one, is the next of the chain."""
+        self._first_file = self._first_file or facts.file
         key = next((own for own in facts.own if own.type == "KEY" and own.number == 2), None)
         for own in facts.own:
             if own.type == "KEY" and own is not key:
@@ -161,7 +199,8 @@ class Signatures:
             self.course.note(own.seq, facts.file, own.offset, f"KEY does not fit its schema: {why}")
             return False
         self._take_key(details, own.seq, facts.file, own.offset)
-        self._first_key_seq = self._first_key_seq or own.seq
+        if not self._first_key_seq:
+            self._first_key_seq, self._first_key_place = own.seq, (facts.file, own.offset)
         return details.reason == REPLACEMENT
 
     def _take_key(self, details: KeyDetails, sequence: int, file: str, offset: int) -> None:

@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 _VERIFY_EXAMPLES = """examples:
   holdfast audit verify logs/audit
   holdfast audit verify run/*/audit --json
+  holdfast audit verify copy/audit --key log.pub --anchor /mnt/other/checkpoint
 
-exit code: 0 intact, also while a torn tail waits for recovery; 3 damaged: the first bad sequence is named
+Keys count when they are pinned in the configuration, or named here; the high-water mark and kept receipts there
+are anchors that are always looked at. What was only signed by a key that the log itself names proves nothing.
+
+exit code: 0 intact, also while a torn tail waits for recovery; 3 damaged: the first bad sequence is named;
+1 a key or anchor of another log, or a log of a newer format
 """
 _RECOVER_EXAMPLES = """examples:
   holdfast audit recover logs/audit
@@ -31,6 +36,28 @@ def add(verbs: Verbs) -> None:
     """Describe the verbs."""
     verify = verbs.add("verify", "check every byte of one or more logs", _VERIFY_EXAMPLES, _verify)
     verify.add_argument("dirs", metavar="DIR", type=Path, nargs="+")
+    verify.add_argument(
+        "--key",
+        metavar="VKEY|FILE",
+        action="append",
+        default=[],
+        help="a public key that counts, or a file of them; without it the pins of the configuration count",
+    )
+    verify.add_argument(
+        "--anchor",
+        metavar="FILE",
+        action="append",
+        type=Path,
+        default=[],
+        help="a checkpoint that was saved elsewhere, a receipt, or a high-water mark; may be given more than once",
+    )
+    verify.add_argument(
+        "--jobs",
+        metavar="N",
+        type=_count,
+        default=0,
+        help="processes to use; without it one for each core where the log is large",
+    )
 
     recover = verbs.add(
         "recover",
@@ -41,13 +68,28 @@ def add(verbs: Verbs) -> None:
     recover.add_argument("dir", metavar="DIR", type=Path)
 
 
+def _count(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= 256:
+        raise argparse.ArgumentTypeError(f"{count} processes, expected 1 to 256")
+    return count
+
+
 def _verify(args: argparse.Namespace) -> int:
     from holdfast.audit.verify import verify
+    from holdfast.cli.audit.vouching import Progress, read_keys, vouchers
 
     reports: list[VerifyReport] = []
     for directory in args.dirs:
         refuse_folder_of_logs(directory)
-        report = verify(directory)
+    for directory, (keys, anchors) in zip(
+        args.dirs, vouchers(args.dirs, read_keys(args.key), args.anchor), strict=True
+    ):
+        progress = Progress(directory)
+        try:
+            report = verify(directory, progress, keys=keys, anchors=anchors, jobs=args.jobs)
+        finally:
+            progress.clear()
         reports.append(report)
         if args.json:
             print_json(report.to_dict())
@@ -62,16 +104,26 @@ def _print_report(report: VerifyReport) -> None:
     if on_terminal():
         mark = f"\x1b[{'32' if report.ok else '1;31'}m{mark}\x1b[0m"
     facts = f"{report.total_entries} records in {report.segments} files, state {report.state}"
+    if report.corrupted_entries:
+        facts += f", {report.corrupted_entries} corrupted"
     print(f"{printable(str(report.directory))}: {mark}, {facts}")
     if report.root:
-        print(f"  tree size {report.total_entries}, root {report.root}")
+        print(f"  tree size {report.size}, root {report.root}")
+    for what, first, last in report.ranges():
+        print(f"  {what}: {first} to {last}")
+    for sentence in report.unknowns:
+        print(f"  not known: {printable(sentence)}")
     if report.needs_recovery:
         print(f"  needs recovery: {printable(report.recovery_range)}")
         print("  hint: the next writer repairs it, or: holdfast audit recover DIR")
-    for problem in report.problems[:20]:
+    bad = report.first_bad
+    if bad is not None:
+        print(f"  first bad: {printable(str(bad))}")
+    others = [problem for problem in report.problems if problem is not bad]
+    for problem in others[:19]:
         print(f"  {printable(str(problem))}")
-    if len(report.problems) > 20:
-        print(f"  … and {len(report.problems) - 20} more")
+    if report.problem_count > 20:
+        print(f"  … and {report.problem_count - 20} more")
 
 
 def _recover(args: argparse.Namespace) -> int:

@@ -1,0 +1,145 @@
+"""Who vouches for a log: the keys and anchors that a check is given, and those that this user's configuration has."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from holdfast.core.errors import BadInput, ConfigError
+
+if TYPE_CHECKING:
+    from holdfast.audit.anchor import Anchor
+    from holdfast.audit.note import VerifierKey
+
+
+class Vouchers(NamedTuple):
+    """What one log is held against.
+
+    Attributes:
+        keys: The public keys that count.
+        anchors: What is remembered of it elsewhere.
+    """
+
+    keys: list[VerifierKey]
+    anchors: list[Anchor]
+
+
+def read_keys(named: Iterable[str]) -> list[VerifierKey]:
+    """The keys that `--key` names: each a verifier key, or a file with one a line.
+
+    Raises:
+        BadInput: One of them is neither.
+    """
+    from holdfast.audit.note import VerifierKey
+
+    keys: list[VerifierKey] = []
+    for text in named:
+        path = Path(text)
+        try:
+            lines = path.read_text(encoding="utf-8").split() if path.is_file() else [text]
+        except (OSError, UnicodeDecodeError) as why:
+            raise BadInput(f"key file {text!r} cannot be read: {why}") from why
+        if not lines:
+            raise BadInput(f"key file {text!r} holds no key")
+        keys += [VerifierKey.parse(line) for line in lines]
+    return keys
+
+
+def vouchers(directories: Iterable[Path], keys: list[VerifierKey], files: Iterable[Path]) -> list[Vouchers]:
+    """For each directory its keys and anchors: those given that are of its log, and those of the configuration.
+
+    Pins count only where no key was named for a log. A key or anchor that is of none of the logs goes to all of
+    them, so that verification refuses it by name.
+
+    Raises:
+        BadInput: An anchor's file cannot be read; or a key is of none of the logs.
+    """
+    from holdfast.anchors.read import read_anchor
+    from holdfast.audit.keys import log_name
+    from holdfast.audit.verify import log_name_of
+
+    given = [anchor for path in files for anchor in read_anchor(path, keys)]
+    identities = [log_name_of(directory) for directory in directories]
+    names = {log_name(*identity) for identity in identities if identity is not None}
+    for key in keys:
+        if names and key.name not in names:
+            raise BadInput(
+                f"key {key.name!r} is of none of these logs: {', '.join(sorted(names))}",
+                hint="holdfast audit keys show DIR prints a log's own",
+            )
+    found: list[Vouchers] = []
+    for identity in identities:
+        name = None if identity is None else log_name(*identity)
+        of_this = [anchor for anchor in given if anchor.origin == name or anchor.origin not in names]
+        pinned, remembered = ([], []) if identity is None else _configured(*identity)
+        named = [key for key in keys if key.name == name or not names]
+        found.append(Vouchers(named or pinned, [*of_this, *remembered]))
+    return found
+
+
+def _configured(origin: str, log_id: str) -> tuple[list[VerifierKey], list[Anchor]]:
+    """Pins, high-water mark and kept receipts of this user for one log."""
+    from holdfast.anchors.marks import anchor_marks
+    from holdfast.audit.anchor import Anchor
+    from holdfast.audit.keys import KeyHome, log_name
+    from holdfast.config import key_home
+
+    try:
+        home = KeyHome(key_home(os.environ))
+        kept = home.log(log_id)
+        anchors = [
+            Anchor(log_name(origin, log_id), mark.size, mark.root, mark.source)
+            for source in anchor_marks(home)
+            for mark in source(log_id)
+        ]
+        water = kept.high_water()
+        if water is not None:
+            said = water.checkpoint
+            source = f"high-water mark {str(kept.path / 'high-water')!r}"
+            anchors.append(Anchor(said.origin, said.size, said.root, source, water.note))
+        return kept.pins(), anchors
+    except ConfigError:
+        return [], []
+    except OSError as why:
+        print(f"warning: keys and anchors of log {log_id} cannot be read: {why}", file=sys.stderr)
+        return [], []
+
+
+class Progress:
+    """One line on stderr that says how far a check is; nothing where that is no terminal, or it takes no time.
+
+    Args:
+        directory: The log.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._name = directory.name
+        self._total = sum(path.lstat().st_size for path in directory.glob("audit_*.log*")) or 1
+        self._on_terminal = sys.stderr.isatty()
+        self._began = self._told = time.monotonic()
+        self._shown = False
+
+    def __call__(self, done: int) -> None:
+        """So many bytes were read."""
+        now = time.monotonic()
+        if not self._on_terminal or now - self._told < 0.2:
+            return
+        self._told, self._shown = now, True
+        rate = done / max(now - self._began, 0.001)
+        left = max(0.0, (self._total - done) / max(rate, 1.0))
+        print(
+            f"\r\x1b[K{self._name}: {min(100, 100 * done // self._total)} % of {self._total >> 20} MiB,"
+            f" {rate / 2**20:.0f} MiB/s, {left:.0f} s left",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
