@@ -11,6 +11,7 @@ names the folder of recordings, and $HOLDFAST_HOME the folder of the keys that s
                max_order_value = "500"        dollars, count x price of the side paid
                max_daily_loss = "1000"        dollars below the session's opening value
                max_mark_age_secs = 30         older prices count as unknown
+    [audit]    personal_fields = ["email"]    recorded under a key per person, which `holdfast audit erase` destroys
     [anchors]  sinks = ["file:/mnt/second/anchors", "witness:https://… <key>"]   who remembers the log elsewhere
                every_secs = 60                how often `holdfast audit anchor --follow` submits
     [venue.kalshi]
@@ -70,6 +71,16 @@ class LimitsConfig(msgspec.Struct, frozen=True):
     max_mark_age_secs: int = 30
 
 
+class AuditConfig(msgspec.Struct, frozen=True):
+    """What is special about the log's content.
+
+    Attributes:
+        personal_fields: Names of details, at any depth, that are hidden under a key of the record's user.
+    """
+
+    personal_fields: tuple[str, ...] = ()
+
+
 class AnchorsConfig(msgspec.Struct, frozen=True):
     """Who remembers the log outside its directory.
 
@@ -113,6 +124,7 @@ class Config(msgspec.Struct, frozen=True):
     limits: LimitsConfig = LimitsConfig()
     kalshi: KalshiConfig = KalshiConfig()
     anchors: AnchorsConfig = AnchorsConfig()
+    audit: AuditConfig = AuditConfig()
     source: str = ""
     explicit_limits: bool = False
 
@@ -127,6 +139,12 @@ def _env(value: object) -> str:
     if value not in KALSHI_ENVS:
         raise BadInput('expected "demo" or "prod"')
     return str(value)
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise BadInput('expected a list of names, such as ["email"]')
+    return tuple(_text(name) for name in cast("list[object]", value))
 
 
 def _sinks(value: object) -> tuple[str, ...]:
@@ -179,6 +197,7 @@ _KEYS: Mapping[str, _Reader] = {
     "limits.max_order_value": _positive_money,
     "limits.max_daily_loss": _positive_money,
     "limits.max_mark_age_secs": _positive_int,
+    "audit.personal_fields": _names,
     "anchors.sinks": _sinks,
     "anchors.every_secs": _positive_int,
     "venue.kalshi.env": _env,
@@ -254,6 +273,11 @@ def key_home(environ: Mapping[str, str] | None = None) -> Path:
     raise ConfigError("no folder for the keys that sign logs: set HOLDFAST_HOME")
 
 
+def people_home(environ: Mapping[str, str] | None = None) -> Path:
+    """The folder of the keys under which personal fields are recorded, one for each person; as `key_home`."""
+    return key_home(environ) / "people"
+
+
 def find_recording(path: Path, *, environ: Mapping[str, str] | None = None) -> Path:
     """*path* as given where it exists, else below $HOLDFAST_DATA, else below ../shared/data; else as given."""
     environ = os.environ if environ is None else environ
@@ -284,6 +308,7 @@ def _build(values: dict[str, Any], source: str) -> Config:
         limits=LimitsConfig(**limits),
         kalshi=KalshiConfig(**section("venue.kalshi.")),
         anchors=AnchorsConfig(**section("anchors.")),
+        audit=AuditConfig(**section("audit.")),
         source=source,
         explicit_limits=bool(limits),
     )

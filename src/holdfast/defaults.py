@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.config import Config, key_home, load_config
+from holdfast.config import Config, key_home, load_config, people_home
 from holdfast.core.clock import Clock, SystemClock
 from holdfast.core.money import format_money, format_qty
 
@@ -77,6 +77,7 @@ def default_audit_logger() -> AuditLogger:
     from holdfast.anchors.marks import anchor_marks  # noqa: PLC0415  reading defaults must not cost the log
     from holdfast.audit.keys import KeyHome  # noqa: PLC0415
     from holdfast.audit.logger import AuditLogger  # noqa: PLC0415
+    from holdfast.audit.people import PersonalData  # noqa: PLC0415
     from holdfast.audit.wal import WriteAheadLog  # noqa: PLC0415
 
     with _lock:
@@ -87,7 +88,11 @@ def default_audit_logger() -> AuditLogger:
             marks = anchor_marks(keys, config.anchors.sinks)
             wal = WriteAheadLog(Path(config.paths.audit), clock=default_clock(), keys=keys, marks=marks)
             atexit.register(wal.close)
-            logger = AuditLogger(wal, user=config.kalshi.member_id or config.kalshi.key_id or "unknown")
+            logger = AuditLogger(
+                wal,
+                user=config.kalshi.member_id or config.kalshi.key_id or "unknown",
+                personal=PersonalData(people_home(), config.audit.personal_fields),
+            )
             _built["audit_logger"] = logger
         return logger
 

@@ -16,10 +16,11 @@ from holdfast.anchors.marks import anchor_marks
 from holdfast.anchors.opening import anchor_by
 from holdfast.audit.keys import KeyHome
 from holdfast.audit.logger import AuditLogger
+from holdfast.audit.people import PersonalData
 from holdfast.audit.reserve import RESERVE_BYTES
 from holdfast.audit.wal import WriteAheadLog
 from holdfast.breaker.registry import BreakerRegistry, standard_registry
-from holdfast.config import Config, key_home
+from holdfast.config import Config, key_home, people_home
 from holdfast.core.clock import Clock, ManualClock, SystemClock
 from holdfast.core.money import MoneyE6
 from holdfast.execution.strategy import Strategy
@@ -95,7 +96,7 @@ def open_desk(
         marks=anchor_marks(keys, config.anchors.sinks),
         anchor=anchor_by(audit_dir, keys, config.anchors.sinks, SystemClock()),
     )
-    audit = AuditLogger(log, user=user)
+    audit = AuditLogger(log, user=user, personal=PersonalData(people_home(), config.audit.personal_fields))
     breakers = standard_registry(clock=clock, audit=audit)
     client = AsyncKalshiClient(
         kalshi.key_id or None,

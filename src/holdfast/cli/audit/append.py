@@ -14,6 +14,7 @@ from holdfast.cli.output import printable
 from holdfast.core.errors import EXIT_OK, EXIT_USER_ERROR, BadInput
 
 if TYPE_CHECKING:
+    from holdfast.audit.people import PersonalData
     from holdfast.audit.wal import Entry, WriteAheadLog
 
 BATCH_BYTES = 1 << 20
@@ -38,16 +39,19 @@ def add(verbs: Verbs) -> None:
 
 
 def _append(args: argparse.Namespace) -> int:
+    from holdfast.audit.people import PersonalData
     from holdfast.audit.storage import share_with_group
     from holdfast.cli.audit.writing import open_log
+    from holdfast.config import load_config, people_home
 
+    people = PersonalData(people_home(), load_config().audit.personal_fields)
     if args.group is not None:
         share_with_group(args.dir, args.group)
     log = open_log(args.dir)
     bad = 0
     try:
         for first_line, lines in _batches():
-            bad += _append_batch(log, first_line, lines, as_json=args.json)
+            bad += _append_batch(log, people, first_line, lines, as_json=args.json)
     finally:
         log.close()
     return EXIT_USER_ERROR if bad else EXIT_OK
@@ -76,7 +80,9 @@ def _batches() -> Iterator[tuple[int, list[bytes]]]:
         yield number, [rest]
 
 
-def _append_batch(log: WriteAheadLog, first_line: int, lines: list[bytes], *, as_json: bool) -> int:
+def _append_batch(
+    log: WriteAheadLog, people: PersonalData, first_line: int, lines: list[bytes], *, as_json: bool
+) -> int:
     """Write what is good of *lines* as one batch, then acknowledge it; how many were bad."""
     from holdfast.audit.wal import Level
 
@@ -87,7 +93,7 @@ def _append_batch(log: WriteAheadLog, first_line: int, lines: list[bytes], *, as
         if not line.strip():
             continue
         try:
-            entries.append(_parse_entry(line))
+            entries.append(_parse_entry(line, people))
             numbers.append(number)
         except BadInput as why:
             errors.append((number, str(why)))
@@ -107,8 +113,8 @@ def _append_batch(log: WriteAheadLog, first_line: int, lines: list[bytes], *, as
     return len(errors)
 
 
-def _parse_entry(line: bytes) -> Entry:
-    """The record that one input line asks for, secrets removed; `BadInput` says why there is none."""
+def _parse_entry(line: bytes, people: PersonalData) -> Entry:
+    """The record that one input line asks for, without secrets, personal fields hidden; `BadInput` says why not."""
     import msgspec
 
     from holdfast.audit.format import MAX_RECORD_BYTES, encode_details, line_bound, line_middle
@@ -136,6 +142,7 @@ def _parse_entry(line: bytes) -> Entry:
         raise BadInput(f"type {type_} is written by the log itself" if type_ else "type is empty")
     details = REDACTOR.details(fields["details"], encode_details(fields["details"]))
     user, component = REDACTOR.text(fields["user"]), REDACTOR.text(fields.get("component", ""))
+    details = people.hide(user, details)
     # The log's own bound, so that no batch can fail because of one line's length.
     bytes_at_most = line_bound(line_middle(type_, user, component), encode_details(details))
     if bytes_at_most > MAX_RECORD_BYTES:
