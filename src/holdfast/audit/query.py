@@ -57,6 +57,11 @@ class AuditEntry(msgspec.Struct, frozen=True):
     component: str
     details: dict[str, Any]
 
+    @classmethod
+    def of(cls, record: Record) -> AuditEntry:
+        """The entry of a stored record."""
+        return cls(record.type, record.user, record.seq, record.ts, record.component, record.details)
+
     @property
     def timestamp(self) -> datetime:
         """When, as an aware UTC datetime, cut to microseconds."""
@@ -145,7 +150,8 @@ class LogReader:
             AuditCorruption: The log is damaged somewhere in the part that had to be read.
         """
         wanted = conditions(start_time, end_time, event_type, user_id, component=component, order_id=order_id)
-        return map(_entry, self._matches(wanted, max_results, newest_first=newest_first))
+        matches = self._matches(wanted, max_results, newest_first=newest_first)
+        return (AuditEntry.of(match.record) for match in matches)
 
     def iter_matching_lines(
         self,
@@ -169,14 +175,18 @@ class LogReader:
     def _matches(self, wanted: Conditions, max_results: int | None, *, newest_first: bool) -> Iterator[Match]:
         if max_results is not None and (isinstance(max_results, bool) or max_results < 0):
             raise BadInput(f"max_results {max_results!r} is not a count")
-        self._refuse_misspelt(wanted.types or frozenset())
+        self.check_types(wanted.types)
         return self._searcher.matches(
             wanted, max_results, newest_first=newest_first, missing_ok=self._missing_ok
         )
 
-    def _refuse_misspelt(self, types: frozenset[str]) -> None:
-        """Refuse a type that occurs nowhere and resembles one that does or could."""
-        unknown = types - SCHEMAS.keys()
+    def check_types(self, types: frozenset[str] | None) -> None:
+        """Refuse a type that occurs nowhere and resembles one that does or could.
+
+        Raises:
+            BadInput: It names the type and what it resembles.
+        """
+        unknown = (types or frozenset()) - SCHEMAS.keys()
         if not unknown:
             return
         present = self._searcher.types(missing_ok=self._missing_ok)
@@ -294,11 +304,6 @@ def _lines(directory: Directory, start_seq: int) -> Iterator[bytes]:
                 yield line
     finally:
         directory.close()
-
-
-def _entry(match: Match) -> AuditEntry:
-    record = match.record
-    return AuditEntry(record.type, record.user, record.seq, record.ts, record.component, record.details)
 
 
 # -- conditions -----------------------------------------------------------------------------------------------

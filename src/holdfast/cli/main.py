@@ -109,7 +109,22 @@ def _dispatch(words: list[str]) -> int:
     )
     own.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
     verb.add_arguments(own)
-    return verb.run(own.parse_args(words[words.index(name) + 1 :]))
+    args, unknown = own.parse_known_args(words[words.index(name) + 1 :])
+    if unknown:
+        _refuse_option(getattr(args, "parser", own), unknown)
+    return verb.run(args)
+
+
+def _refuse_option(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> NoReturn:
+    """End with a usage error that names what the first unknown option resembles."""
+    import difflib
+    import re
+
+    option = next((word for word in unknown if word.startswith("-")), "").partition("=")[0]
+    known = set(re.findall(r"--[a-z-]+", parser.format_usage()))
+    close = difflib.get_close_matches(option, sorted(known), n=1, cutoff=0.5) if option else []
+    suggestion = f"; did you mean {close[0]}?" if close else ""
+    parser.error(f"unrecognized arguments: {' '.join(unknown)}{suggestion}")
 
 
 def _top_parser() -> argparse.ArgumentParser:

@@ -1,7 +1,7 @@
 """What every verb prints with: lines for eyes, plain lines for pipes, JSON Lines for programs.
 
 A terminal gets rows that fit its width; anything else gets tab-separated lines under one header line, never
-wrapped or cut. JSON goes out as one compact object per line.
+wrapped or cut. JSON goes out as one compact object per line, CSV so that no spreadsheet computes with it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 _INDENT = "    "
 _NARROWEST = 20
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 
@@ -45,15 +46,28 @@ def printable(text: str) -> str:
     return text.translate(_CONTROL)
 
 
-def print_records(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_csv(columns: Sequence[str], rows: Iterable[Sequence[str]], *, flush: bool = False) -> None:
+    """Rows as CSV under a header line; a cell that a spreadsheet would read as a formula begins with an apostrophe."""
+    import csv
+
+    out = csv.writer(sys.stdout, lineterminator="\n")
+    out.writerow(columns)
+    for row in rows:
+        out.writerow([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in row])
+        if flush:
+            sys.stdout.flush()
+
+
+def print_records(columns: Sequence[str], rows: Iterable[Sequence[str]], *, flush: bool = False) -> None:
     """Rows, one at a time: tab-separated lines under *columns*; on a terminal the last cell stands below its row.
 
-    The last cell is the long one. In a column of its own it would be as narrow as the others leave it.
+    The last cell is the long one. In a column of its own it would be as narrow as the others leave it. With
+    *flush* each row is seen at once.
     """
     if not on_terminal():
-        print("\t".join(columns))
+        print("\t".join(columns), flush=flush)
         for row in rows:
-            print("\t".join(printable(cell) for cell in row))
+            print("\t".join(printable(cell) for cell in row), flush=flush)
         return
     width = max(_NARROWEST, shutil.get_terminal_size().columns)
     for row in rows:
@@ -64,4 +78,4 @@ def print_records(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None
         lines += textwrap.wrap(
             text, width, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False
         )
-        print("\n".join(lines))
+        print("\n".join(lines), flush=flush)

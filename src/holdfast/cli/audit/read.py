@@ -5,32 +5,38 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from holdfast.cli.audit.conditions import TIMES, add_conditions, conditions
 from holdfast.cli.audit.verbs import Verbs, refuse_folder_of_logs
-from holdfast.cli.output import on_terminal, print_json, print_records, printable
+from holdfast.cli.output import on_terminal, print_csv, print_json, print_records, tell
 from holdfast.core.errors import EXIT_OK, AuditCorruption, BadInput
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     from holdfast.audit.query import AuditEntry
 
 _CAT_EXAMPLES = """examples:
   holdfast audit cat logs/audit | wc -l
   holdfast audit cat logs/audit --hash | tail -1
 """
-_QUERY_EXAMPLES = """examples:
+_QUERY_EXAMPLES = f"""examples:
   all trades of a user on one day:
     holdfast audit query logs/audit --type TRADE --user desk-1 --from 2026-11-19T00:00:00Z --to 2026-11-20T00:00:00Z
   all violations since a moment, newest first:
     holdfast audit query logs/audit --type RISK_VIOLATION --from 1763596800 --newest-first
   one order from decision to fill, as JSON Lines:
     holdfast audit query logs/audit --order-id hf-1042 --json
+  every halt and refusal from now on:
+    holdfast audit query logs/audit --type STATE --type RISK_VIOLATION --follow
+  a question that auditors ask, as CSV:
+    holdfast audit query logs/audit --saved trades-of-user --param user=desk-1 --param day=2026-11-19 --format csv
 
-times: Unix seconds, or ISO 8601 with an offset (…Z, …+01:00); --from is included, --to is not
-"""
+{TIMES}"""
+
+_FORMATS = ("table", "jsonl", "csv")
+_RECORD_COLUMNS = ("sequence", "timestamp", "timestamp_ns", "event_type", "user_id", "component", "details")
 
 
 def add(verbs: Verbs) -> None:
@@ -44,17 +50,21 @@ def add(verbs: Verbs) -> None:
     )
 
     query = verbs.add("query", "search the log", _QUERY_EXAMPLES, _query)
-    query.add_argument("dir", metavar="DIR", type=Path)
-    query.add_argument("--from", dest="start", metavar="TIME", help="not before this")
-    query.add_argument("--to", dest="end", metavar="TIME", help="before this")
-    query.add_argument("--type", metavar="TYPE", help="ORDER, TRADE, RISK_VIOLATION, API_CALL, …")
-    query.add_argument("--user", metavar="ID")
-    query.add_argument("--component", metavar="NAME")
-    query.add_argument("--order-id", metavar="ID", help="the venue's order id or our client order id")
+    query.add_argument("dir", metavar="DIR", type=Path, nargs="?")
+    add_conditions(query)
     query.add_argument(
-        "--limit", metavar="N", type=int, help="stop after N records; by default all are printed"
+        "--format", choices=_FORMATS, help="table (the default), jsonl (the same as --json), or csv"
     )
-    query.add_argument("--newest-first", action="store_true")
+    query.add_argument(
+        "--follow", action="store_true", help="then print each new match as it becomes durable, until Ctrl-C"
+    )
+    query.add_argument("--saved", metavar="NAME", help="ask one of the questions of --list-saved")
+    query.add_argument(
+        "--param", metavar="KEY=VALUE", action="append", default=[], help="with --saved; may be repeated"
+    )
+    query.add_argument(
+        "--list-saved", action="store_true", help="list the saved queries and their parameters"
+    )
 
 
 def _cat(args: argparse.Namespace) -> int:
@@ -85,83 +95,173 @@ def _cat(args: argparse.Namespace) -> int:
 
 
 def _query(args: argparse.Namespace) -> int:
+    _refuse_what_does_not_go_together(args)
+    if args.list_saved:
+        return _list_saved(_format(args))
+    if args.dir is None:
+        raise BadInput("no log named", hint="holdfast audit query DIR …; --list-saved needs none")
+    refuse_folder_of_logs(args.dir)
+    if args.saved is not None:
+        return _saved(args)
+    asked = conditions(args)
+    if args.follow:
+        return _follow(args, asked)
     from holdfast.audit.query import iter_query
 
-    refuse_folder_of_logs(args.dir)
-    entries = iter_query(
-        args.dir,
-        start_time=_moment(args.start, "--from"),
-        end_time=_moment(args.end, "--to"),
-        event_type=args.type,
-        user_id=args.user,
-        max_results=args.limit,
-        component=args.component,
-        order_id=args.order_id,
-        newest_first=args.newest_first,
-    )
-    first = next(entries, None)
-    if first is None:
-        _say_nothing_matched(args.type)
-    entries = itertools.chain(() if first is None else (first,), entries)
-    if args.json:
-        for entry in entries:
-            print_json(entry.to_dict())
-        return EXIT_OK
-    print_records(("time", "sequence", "type", "user", "component", "details"), map(_row, entries))
+    _print_entries(_first_noted(iter_query(args.dir, **asked)), _format(args))
     return EXIT_OK
 
 
-def _say_nothing_matched(type_: str | None) -> None:
-    """On stderr, so that a program that counts lines is not told."""
-    hint = (
-        f"; types are written in capitals: --type {type_.upper()}" if type_ and type_ != type_.upper() else ""
-    )
-    print(f"holdfast: no record matches{printable(hint)}", file=sys.stderr, flush=True)
+def _refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
+    chosen = {
+        name: bool(getattr(args, name.replace("-", "_")))
+        for name in ("type", "user", "component", "order-id", "newest-first", "follow", "saved", "param")
+    }
+    chosen |= {"from": args.start is not None, "to": args.end is not None}
+    if args.json and args.format not in {None, "jsonl"}:
+        raise BadInput(f"--json does not go with --format {args.format}", hint="--json is --format jsonl")
+    if args.saved is not None:
+        others = [name for name, given in chosen.items() if given and name not in {"saved", "param"}]
+        if others:
+            raise BadInput(
+                f"--saved does not go with --{others[0]}",
+                hint="say it as --param; --list-saved shows which a question has",
+            )
+    elif args.param:
+        raise BadInput("--param goes with --saved only", hint="--list-saved lists the questions")
+    if args.follow and args.newest_first:
+        raise BadInput("--follow does not go with --newest-first")
 
 
-def _row(entry: AuditEntry) -> tuple[str, ...]:
-    from holdfast.audit.format import encode_details
-    from holdfast.core.clock import iso_utc
+def _format(args: argparse.Namespace) -> str:
+    return "jsonl" if args.json else args.format or "table"
 
-    if on_terminal():
+
+def _first_noted(entries: Iterator[AuditEntry]) -> Iterator[AuditEntry]:
+    """*entries*; where there is none, that is said on stderr, so that a program that counts lines is not told."""
+    first = next(entries, None)
+    if first is None:
+        tell("no record matches")
+        return entries
+    return itertools.chain((first,), entries)
+
+
+# -- following ------------------------------------------------------------------------------------------------
+
+
+def _follow(args: argparse.Namespace, asked: dict[str, Any]) -> int:
+    import time
+
+    from holdfast.audit import query
+    from holdfast.audit.follow import follow
+
+    limit = asked.pop("max_results")
+    del asked["newest_first"]
+    wanted = query.conditions(**asked)
+    query.LogReader(args.dir).check_types(wanted.types)
+    matches = follow(args.dir, wanted, time.sleep)
+    entries = (query.AuditEntry.of(match.record) for match in matches)
+    _print_entries(itertools.islice(entries, limit), _format(args), flush=True)
+    return EXIT_OK
+
+
+# -- saved queries --------------------------------------------------------------------------------------------
+
+
+def _list_saved(format_: str) -> int:
+    from holdfast.audit.saved import SAVED
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": query.name,
+            "question": query.question,
+            "parameters": {one.name: one.meaning for one in query.parameters},
+            "defaults": {one.name: one.default for one in query.parameters if one.default is not None},
+        }
+        for query in SAVED.values()
+    ]
+    if format_ != "table":
+        _print_rows(("name", "question", "parameters", "defaults"), rows, format_)
+        return EXIT_OK
+    for query in SAVED.values():
+        print(f"{query.name}\n    {query.question}")
+        for one in query.parameters:
+            default = (
+                "" if one.default is None else f" (default {one.default})" if one.default else " (optional)"
+            )
+            print(f"    --param {one.name}=…  {one.meaning}{default}")
+    return EXIT_OK
+
+
+def _saved(args: argparse.Namespace) -> int:
+    from holdfast.audit.query import LogReader
+    from holdfast.audit.saved import answer, saved_query
+    from holdfast.core.clock import SystemClock
+
+    query = saved_query(args.saved)
+    given: dict[str, str] = {}
+    for text in args.param:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise BadInput(f"--param {text!r} is not KEY=VALUE")
+        given[name] = value
+    if args.limit is not None and args.limit < 0:
+        raise BadInput(f"--limit {args.limit} is not a count")
+    rows = answer(query, LogReader(args.dir), given, now_ns=SystemClock().now_ns())
+    count = _print_rows(query.columns, itertools.islice(rows, args.limit), _format(args))
+    if not count:
+        tell("nothing in this log answers that")
+    return EXIT_OK
+
+
+# -- printing -------------------------------------------------------------------------------------------------
+
+
+def _print_entries(entries: Iterable[AuditEntry], format_: str, *, flush: bool = False) -> None:
+    if format_ == "table":
+        columns = ("time", "sequence", "type", "user", "component", "details")
+        print_records(columns, map(_table_row, entries), flush=flush)
+    else:
+        _print_rows(_RECORD_COLUMNS, (entry.to_dict() for entry in entries), format_, flush=flush)
+
+
+def _print_rows(
+    columns: tuple[str, ...], rows: Iterable[Mapping[str, Any]], format_: str, *, flush: bool = False
+) -> int:
+    """Print *rows* and return how many there were."""
+    counter = itertools.count()
+    counted = (row for row, _ in zip(rows, counter, strict=False))
+    if format_ == "jsonl":
+        for row in counted:
+            print_json(row)
+            if flush:
+                sys.stdout.flush()
+    else:
+        cells = (tuple(_cell(row.get(name), format_) for name in columns) for row in counted)
+        (print_csv if format_ == "csv" else print_records)(columns, cells, flush=flush)
+    return next(counter)
+
+
+def _cell(value: Any, format_: str) -> str:
+    if isinstance(value, str):
+        return value
+    if format_ == "table" and on_terminal() and isinstance(value, dict | list):
         import json
 
-        details = json.dumps(entry.details, ensure_ascii=False)  # with blanks, where a line may break
-    else:
-        details = encode_details(entry.details).decode()
+        return json.dumps(value, ensure_ascii=False)  # with blanks, where a line may break
+    import msgspec
+
+    return "" if value is None else msgspec.json.encode(value).decode()
+
+
+def _table_row(entry: AuditEntry) -> tuple[str, ...]:
+    from holdfast.core.clock import iso_utc
+
     return (
         iso_utc(entry.timestamp_ns),
         str(entry.sequence),
         entry.event_type,
         entry.user_id,
         entry.component,
-        details,
+        _cell(entry.details, "table"),
     )
-
-
-def _moment(text: str | None, option: str) -> Decimal | None:
-    """Unix seconds, or ISO 8601 with an offset, as exact Unix seconds."""
-    if text is None:
-        return None
-    from datetime import datetime
-    from decimal import Decimal, InvalidOperation
-
-    from holdfast.audit.query import moment_ns
-
-    try:
-        seconds = Decimal(text)
-    except InvalidOperation:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            raise BadInput(
-                f"{option} {text!r} is neither Unix seconds nor an ISO 8601 time",
-                hint="for instance 1763596800 or 2026-11-20T00:00:00Z",
-            ) from None
-        if moment.tzinfo is None:
-            raise BadInput(
-                f"{option} {text!r} names no time zone",
-                hint=f"for UTC: {moment.isoformat()}Z",
-            ) from None
-        return Decimal(moment_ns(moment, option)).scaleb(-9)
-    return seconds

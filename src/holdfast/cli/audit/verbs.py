@@ -38,7 +38,7 @@ class Verbs:
         )
         child.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         add_json_argument(child)
-        child.set_defaults(handler=handler)
+        child.set_defaults(handler=handler, parser=child)
         return child
 
 
