@@ -65,6 +65,30 @@ def test_one_wrong_signature_of_a_named_key_refuses_the_note():
         open_note(note, [LOG.vkey, OTHER.vkey])
 
 
+def test_of_two_signatures_of_one_key_the_first_counts():
+    """A second line of a key that has signed is passed over, as Go's reader does; a wrong first one refuses."""
+    good, wrong = LOG.sign(TEXT).line(), LOG.sign(b"another text\n").line()
+    assert open_note(TEXT + b"\n" + good + wrong, [LOG.vkey]) == (TEXT, (LOG.vkey,), ())
+    with pytest.raises(BadInput, match="wrong signature"):
+        open_note(TEXT + b"\n" + wrong + good, [LOG.vkey])
+
+
+def test_the_text_ends_at_the_last_empty_line():
+    """A text may hold empty lines, and lines that look like signatures."""
+    text = b"one\n\n" + OTHER.sign(b"one\n").line() + b"\n\ntwo\n"
+    opened = open_note(sign_note(text, LOG), [LOG.vkey, OTHER.vkey])
+    assert opened == (text, (LOG.vkey,), ())
+
+
+@pytest.mark.parametrize("text", [b"a\x00\n", b"a\x1f\n", b"\ta\n", b"a\r\n", b"\xc3\n", b"\xed\xa0\x80\n"])
+def test_a_text_that_no_note_may_hold_is_not_read(text):
+    """Control characters and what is not UTF-8 are refused before any signature is looked at."""
+    with pytest.raises(BadInput, match="note refused"):
+        parse_note(text + b"\n" + LOG.sign(text).line())
+    with pytest.raises(BadInput):
+        parse_checkpoint(text.replace(b"\n", b"\n1\nAAAA\n"))
+
+
 def test_two_keys_that_cannot_be_told_apart_are_refused():
     """Named keys with one name and id but different bytes are refused; the same key twice is one."""
     assert open_note(sign_note(TEXT, LOG), [LOG.vkey, VerifierKey.parse(str(LOG.vkey))]).verified
@@ -175,7 +199,15 @@ def test_a_signature_is_added_once():
     line = OTHER.sign(TEXT).line()
     twice = add_signature(add_signature(note, line), line[:-1])
     assert twice == note + line == sign_note(TEXT, LOG, OTHER)
-    for bad in (b"", b"\n", b"x" + line, "— a b".encode(), "— a AAAA".encode(), "—  AAAAAAA=".encode()):
+    for bad in (
+        b"",
+        b"\n",
+        b"x" + line,
+        "— a b".encode(),
+        "— a AAAA".encode(),
+        "— a AAAAAA==".encode(),
+        "—  AAAAAAA=".encode(),
+    ):
         with pytest.raises(BadInput):
             add_signature(note, bad)
 
@@ -225,7 +257,8 @@ def test_a_cosignature_binds_checkpoint_and_time():
     later = struct.pack(">Q", WHEN + 1) + cosignature.value[8:]
     assert not WITNESS.vkey.verify(TEXT, later)
     assert not WITNESS.vkey.verify(Checkpoint("holdfast/log", 8, b"\7" * 32).text(), cosignature.value)
-    assert not WITNESS.vkey.verify(TEXT, b"\xff" * 72)
+    too_late = WITNESS.bare_signature(b"cosignature/v1\ntime %d\n%b" % (2**63, TEXT))
+    assert not WITNESS.vkey.verify(TEXT, struct.pack(">Q", 2**63) + too_late)
     assert not WITNESS.vkey.verify(TEXT, b"")
 
 
@@ -250,6 +283,18 @@ def test_an_ml_dsa_cosignature_binds_checkpoint_time_and_name():
     assert VerifierKey.parse(str(witness.vkey)) == witness.vkey
     cosignature = cosign(TEXT, witness, WHEN)
     assert len(cosignature.value) == 8 + 2420
+    # The message of tlog-cosignature, laid down by hand.
+    message = b"".join(
+        (
+            b"subtree/v1\n\x00",
+            b"\x12witness.example/pq",
+            struct.pack(">Q", WHEN),
+            b"\x0choldfast/log",
+            struct.pack(">QQ", 0, 7),
+            b"\7" * 32,
+        )
+    )
+    witness.vkey._key.verify(cosignature.value[8:], message)
     note = add_signature(sign_note(TEXT, LOG), cosignature.line())
     assert open_note(note, [LOG.vkey, witness.vkey]).verified == (LOG.vkey, witness.vkey)
     assert not VerifierKey("another", 6, witness.vkey.public).verify(TEXT, cosignature.value)

@@ -160,6 +160,30 @@ def test_the_checkpoint_must_be_signed_by_the_last_epoch_told():
         check(proof.encode(), vkey(1))
 
 
+def test_a_pinned_key_does_not_stand_for_a_later_epoch():
+    """Where KEY notes lead past a pinned key, a checkpoint that only the pinned key signed is refused."""
+    proof = proof_of(7, 3)._replace(checkpoint=sign_note(TEXT, epoch_key(2).signer))
+    with pytest.raises(BadInput, match="none of these"):
+        check(proof.encode(), vkey(1), vkey(2))
+
+
+def test_the_key_of_another_log_vouches_for_nothing():
+    """A named key counts only for the log that it is named after."""
+    other = SigningKey("holdfast/other", b"\1" * 32)
+    proof = proof_of(7)._replace(checkpoint=sign_note(TEXT, other))
+    with pytest.raises(BadInput, match="0 were named"):
+        check(proof.encode(), other.vkey)
+
+
+def test_a_record_that_stands_in_another_records_place_is_refused():
+    """A log that signed a line under the wrong sequence proves nothing with it."""
+    line = LINES[4]
+    text = Checkpoint(ORIGIN, 1, leaf_hash(line)).text()
+    proof = RecordProof(line, 0, (), sign_note(text, epoch_key(1).signer))
+    with pytest.raises(ProofRefused, match="sequence 5, its place is 1"):
+        check(proof.encode(), vkey(1))
+
+
 def test_a_witness_alone_vouches_for_nothing():
     """Cosignatures count beside the log's own signature, with their time; without it they do not."""
     note = sign_note(TEXT, epoch_key(1).signer)

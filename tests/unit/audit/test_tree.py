@@ -12,6 +12,7 @@ from holdfast.audit.tree import (
     check_inclusion,
     consistency_proof,
     inclusion_proof,
+    node_hash,
     peak_places,
     tree_root,
 )
@@ -243,6 +244,19 @@ def test_the_empty_tree_begins_every_tree_but_proves_nothing():
     for index in (-1, 5):
         with pytest.raises(BadInput):
             inclusion_proof(index, 5, read)
+
+
+def test_a_path_that_is_too_long_is_refused_whatever_it_leads_to():
+    """A path with a hash too many is refused even where it leads to the root that was given."""
+    leaf, other = LEAVES[:2]
+    for root in (node_hash(leaf, other), node_hash(other, leaf)):
+        with pytest.raises(BadInput, match="too many"):
+            check_inclusion(leaf, 0, 1, [other], root)
+    pair = node_hash(leaf, other)
+    with pytest.raises(BadInput, match="too many"):
+        check_consistency(1, node_hash(other, leaf), 2, node_hash(other, pair), [leaf, other])
+    with pytest.raises(BadInput, match="too many"):
+        check_consistency(1, leaf, 2, node_hash(LEAVES[2], pair), [other, LEAVES[2]])
 
 
 def test_hashes_of_other_lengths_are_refused():
