@@ -121,6 +121,7 @@ class Committer:
         self._leaves = bytearray()  # of the signed segment's records written by this object, 32 bytes each
         self._leaves_from = 0  # how many records came before those
         self._signer: LogSigner | None = None
+        self._due = threading.Event()  # the keeper has work at once
         self._aim = NOWHERE  # what the next sync covers; under _sync
         self._log_id = ""
         self._spare = ""  # an empty segment found at start, whose first sequence is the next
@@ -550,7 +551,7 @@ class Committer:
         self._acknowledge(file, seq, self._segment.end)
 
     def _make_signer(self, keys: KeyHome, home: Directory) -> LogSigner:
-        return LogSigner(keys.log(self._log_id), home, self._clock, self._wake.set)
+        return LogSigner(keys.log(self._log_id), home, self._clock, self._due.set)
 
     # ------------------------------------------------------------------ poison
 

@@ -11,10 +11,10 @@ import threading
 from typing import TYPE_CHECKING
 
 from holdfast.audit.clockwatch import ClockWatch, Reading
-from holdfast.audit.commit import IDLE_SECS, Committer
+from holdfast.audit.commit import IDLE_SECS
 from holdfast.audit.format import LINE_OVERHEAD, encode_details
+from holdfast.audit.keeper import Keeper
 from holdfast.audit.schemas import RecordType
-from holdfast.core.clock import NANOS
 from holdfast.core.errors import AuditError
 
 if TYPE_CHECKING:
@@ -24,10 +24,9 @@ _WRITE_WITHIN_SECS = 0.01
 _SYNC_EVERY_ROUNDS = 9
 
 
-class Flusher(Committer):
+class Flusher(Keeper):
     """A log with its flusher; `_stopping` and the `_wake` event end it."""
 
-    _stopping = False
     _flusher: threading.Thread | None = None
     _sealer: Sealer | None = None
     _clock_watch: ClockWatch
@@ -40,7 +39,7 @@ class Flusher(Committer):
                     # A batch that is led has waiters: whatever became of their leader, they are served.
                     pending = self._batch.led or self._queue.last_seq > self._durable
                     idle = self._flusher_idle = not (pending or self._wanted or self._segment.filler_wanted)
-                kicked = self._wake.wait(self._idle_secs() if idle else _WRITE_WITHIN_SECS)
+                kicked = self._wake.wait(IDLE_SECS if idle else _WRITE_WITHIN_SECS)
                 self._wake.clear()
                 with self._mutex:
                     wanted, self._wanted = self._wanted, False
@@ -69,19 +68,12 @@ class Flusher(Committer):
             self._tell_sealer(self._sealer)
         if self._segment.filler_wanted or self._segment.space_low:
             self._segment.fill_ahead(self._sync, lambda: self._state == "open")
-        if self._signer is not None:
-            self._signer.keep()
         if self._written <= self._durable and not self._batch.led:
             return 0
         if rounds + 1 < _SYNC_EVERY_ROUNDS:
             return rounds + 1
         self.sync()
         return 0
-
-    def _idle_secs(self) -> float:
-        """How long to sleep when there is nothing to write: until the next checkpoint is due."""
-        due_ns = None if self._signer is None else self._signer.due_in_ns()
-        return IDLE_SECS if due_ns is None else min(IDLE_SECS, max(_WRITE_WITHIN_SECS, due_ns / NANOS))
 
     def _watch_clock(self) -> None:
         """Queue a CLOCK_STEP record where the wall clock was stepped since the last round."""

@@ -171,6 +171,8 @@ class Lifecycle(Flusher, ABC):
     def _start_flusher(self) -> None:
         self._flusher = threading.Thread(target=self._run_flusher, name="holdfast-audit", daemon=True)
         self._flusher.start()
+        if self._keys is not None:
+            self._start_keeper()
         atexit.register(self.close)
 
     def _choose_key(self, evidence: Evidence) -> Taken:
@@ -304,14 +306,16 @@ class Lifecycle(Flusher, ABC):
                 self._tell_poisoned()
 
     def _close(self) -> None:
-        sealer, flusher, home = self._sealer, self._flusher, self._home
+        sealer, home = self._sealer, self._home
         if sealer is not None:
             self._tell_sealer(sealer)
             sealer.close(*(() if self._state == "open" else (0.0,)))
         self._stopping = True
         self._wake.set()
-        if flusher is not None and flusher is not threading.current_thread():
-            flusher.join()
+        self._due.set()
+        for thread in (self._flusher, self._keeper):
+            if thread is not None and thread is not threading.current_thread():
+                thread.join()
         # Not before: a close that was interrupted while it waited may be tried again.
         self._ended = True
         atexit.unregister(self.close)

@@ -3,8 +3,8 @@
 Promise: a checkpoint covers only synced records; it is durable in its segment's history before the file
 `checkpoint` and the high-water mark say it, and before anybody is given it. Nothing is signed before the tree that
 recovery rebuilt has reproduced the newest checkpoint's root. The head never moves more than 20,000 records or 2 s
-beyond a synced record that no checkpoint covers: usually the keeper, in the log's flusher thread, signs within a
-second or 10,000 records, off the path of appends; whoever would pass the bound signs first.
+beyond a synced record that no checkpoint covers: usually the keeper, a thread of its own, signs within a second or
+10,000 records, off the path of appends; whoever would pass the bound signs first.
 
 Every segment has a key of its own. Its second record, KEY, names it and is signed by the key before; the next
 checkpoint is signed by both; then the old key is destroyed. `resume` finishes a change that a crash cut short.
@@ -167,7 +167,7 @@ class LogSigner:
         return max(0, self._since_ns + KEEP_WITHIN_NS - now)
 
     def keep(self) -> None:
-        """Sign and publish what is due; the flusher's work, with none of the log's locks held."""
+        """Sign and publish what is due; the keeper's work, with none of the log's locks held."""
         if self.due_in_ns() != 0:
             return
         with self._lock:
@@ -344,10 +344,11 @@ class LogSigner:
             self._publish(must=True)
 
     def close(self) -> None:
-        """Give up the descriptors."""
-        self._history.close()
-        if self._high_water is not None:
-            self._high_water.close()
+        """Give up the descriptors, when nobody is inside a call on them."""
+        with self._lock:
+            self._history.close()
+            if self._high_water is not None:
+                self._high_water.close()
 
     def forget_after_fork(self) -> None:
         """In a forked child nobody releases the lock."""
