@@ -93,7 +93,16 @@ def send_signed(  # noqa: PLR0917  the parts of a request in their order
     else:
         parts = urlsplit("https://s3")
         host, path = f"{bucket}.s3.{account.region}.amazonaws.com", f"/{quote(key, safe='/-_.~')}"
-    headers = sign(account, method, host, path, subresource, body, datetime.now(UTC))
+    now = datetime.now(UTC)
+    headers = {
+        "content-md5": b64encode(md5(body, usedforsecurity=False).digest()).decode(),
+        "host": host,
+        "x-amz-content-sha256": sha256(body).hexdigest(),
+        "x-amz-date": f"{now:%Y%m%dT%H%M%SZ}",
+    }
+    if account.token:
+        headers["x-amz-security-token"] = account.token
+    headers["authorization"] = authorization(account, method, path, subresource, headers)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(host, timeout=_TIMEOUT_SECS)
     try:
@@ -108,20 +117,10 @@ def send_signed(  # noqa: PLR0917  the parts of a request in their order
         connection.close()
 
 
-def sign(  # noqa: PLR0917  as above
-    account: Account, method: str, host: str, path: str, subresource: str, body: bytes, now: datetime
-) -> dict[str, str]:
-    """The headers of a request, its signature among them; every header that is sent is signed."""
-    moment, day = f"{now:%Y%m%dT%H%M%SZ}", f"{now:%Y%m%d}"
-    payload = sha256(body).hexdigest()
-    headers = {
-        "content-md5": b64encode(md5(body, usedforsecurity=False).digest()).decode(),
-        "host": host,
-        "x-amz-content-sha256": payload,
-        "x-amz-date": moment,
-    }
-    if account.token:
-        headers["x-amz-security-token"] = account.token
+def authorization(
+    account: Account, method: str, path: str, subresource: str, headers: Mapping[str, str]
+) -> str:
+    """The value of a request's Authorization header; every one of *headers*, in lower case, is signed."""
     names = ";".join(sorted(headers))
     canonical = "\n".join(
         [
@@ -131,16 +130,15 @@ def sign(  # noqa: PLR0917  as above
             *(f"{name}:{headers[name]}" for name in sorted(headers)),
             "",
             names,
-            payload,
+            headers["x-amz-content-sha256"],
         ]
     )
-    scope = f"{day}/{account.region}/s3/aws4_request"
+    moment = headers["x-amz-date"]
+    parts = (moment[:8], account.region, "s3", "aws4_request")
+    scope = "/".join(parts)
     to_sign = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{sha256(canonical.encode()).hexdigest()}"
     key = f"AWS4{account.secret_key}".encode()
-    for part in (day, account.region, "s3", "aws4_request"):
+    for part in parts:
         key = hmac.new(key, part.encode(), sha256).digest()
     signature = hmac.new(key, to_sign.encode(), sha256).hexdigest()
-    headers["authorization"] = (
-        f"AWS4-HMAC-SHA256 Credential={account.access_key}/{scope},SignedHeaders={names},Signature={signature}"
-    )
-    return headers
+    return f"AWS4-HMAC-SHA256 Credential={account.access_key}/{scope},SignedHeaders={names},Signature={signature}"
