@@ -44,10 +44,6 @@ class MemorySource:
     def newest(self):
         return self.log.submission()
 
-    def submission(self, note):
-        size = int(note.split(b"\n")[1])
-        return self.log.submission(size)
-
 
 class AnchorSinkContract:
     """Every promise of `anchors/sink.py` that can be seen from outside."""

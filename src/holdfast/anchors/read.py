@@ -63,15 +63,16 @@ def _read(path: Path) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as why:
         raise BadInput(f"anchor {str(path)!r} cannot be read: {(why.strerror or '').lower()}") from why
-    with open(fd, "rb") as file:  # noqa: PTH123  a descriptor has no Path
+    try:
         facts = os.fstat(fd)
         if not stat.S_ISREG(facts.st_mode):
             raise BadInput(
                 f"anchor {str(path)!r} is not a file", hint="name one file; --anchor may be repeated"
             )
         start = max(0, facts.st_size - MAX_BYTES)
-        file.seek(start)
-        data = file.read(MAX_BYTES)
+        data = os.pread(fd, MAX_BYTES, start)
+    finally:
+        os.close(fd)
     return data if start == 0 else data[data.find(b"\n\n") + 2 :]
 
 

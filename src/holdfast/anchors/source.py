@@ -34,6 +34,9 @@ from holdfast.audit.tiles import TileStore, tile_reader
 from holdfast.audit.tree import HashReader, check_consistency, consistency_proof, tree_root
 from holdfast.core.errors import AuditCorruption, BadInput
 
+_ROUNDS = 3
+"""A key may change between reading the checkpoint and reading the keys; then both are read again."""
+
 
 class LogSource:
     """One log's checkpoints.
@@ -55,6 +58,18 @@ class LogSource:
         Raises:
             BadInput: There is no log, or it has no checkpoint, or not one by a key that counts.
         """
+        for _ in range(_ROUNDS):
+            note = self._newest_note()
+            try:
+                return self._submission(note)
+            except BadInput:
+                if self._newest_note() == note:
+                    raise
+        raise BadInput(
+            f"the checkpoint of log {str(self._directory)!r} changed {_ROUNDS} times while it was read"
+        )
+
+    def _newest_note(self) -> bytes:
         opened = self._open()
         try:
             file = opened.open(CHECKPOINT_NAME)
@@ -66,17 +81,11 @@ class LogSource:
         finally:
             opened.close()
         try:
-            note = file.pread(MAX_NOTE_BYTES + 1, 0)
+            return file.pread(MAX_NOTE_BYTES + 1, 0)
         finally:
             file.close()
-        return self.submission(note)
 
-    def submission(self, note: bytes) -> Submission:
-        """The signed checkpoint *note* of this log, with what sinks may ask for.
-
-        Raises:
-            BadInput: It is none, or no key that counts signed it.
-        """
+    def _submission(self, note: bytes) -> Submission:
         checkpoint = parse_checkpoint(parse_note(note).text)
         log_id = checkpoint.origin.rpartition("/")[2]
         open_note(note, self._signers(log_id))

@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from holdfast.anchors.receipts import Receipts
 from holdfast.anchors.sink import AnchorSink, Outcome, Receipt, Submission, follows
 from holdfast.anchors.source import LogSource
+from holdfast.audit.anchor import Mark
+from holdfast.audit.note import parse_checkpoint, parse_note
 from holdfast.core.clock import NANOS, Clock
 from holdfast.core.errors import AnchorUnreachable, AuditCorruption
 
@@ -109,13 +111,18 @@ class Anchorer:
         return max(0.0, (due - self._clock.monotonic_ns()) / NANOS)
 
     def confirm(self, note: bytes) -> None:
-        """Return once at least one sink has the signed checkpoint *note* and none contradicts it.
+        """Return once at least one sink has the checkpoint *note*, or a newer one, and none contradicts it.
+
+        The log's newest checkpoint is what goes out: it covers the same records, and by its key in force.
 
         Raises:
             AnchorUnreachable: No sink took it.
-            AuditCorruption: A sink or a receipt remembers what the log does not hold.
+            AuditCorruption: A sink or a receipt remembers what the log does not hold, or the log forgot *note*.
         """
-        submission = self._checked(self._source.submission(note))
+        submission = self._checked(self._source.newest())
+        asked = parse_checkpoint(parse_note(note).text)
+        if why := follows(submission, Mark(asked.size, asked.root, "the writer")):
+            raise went_back(why)
         answers = [self._submit(sink, submission) for sink in self._sinks]
         for receipt in answers:
             if receipt.outcome is Outcome.WENT_BACK:
