@@ -20,7 +20,7 @@ import msgspec
 
 from holdfast.core.errors import BadInput
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """The version of this whole set; every segment names it in its first record."""
 
 
@@ -625,8 +625,8 @@ SCHEMAS: Mapping[str, type[msgspec.Struct]] = {
     RecordType.ERASURE: ErasureDetails,
 }
 
-VERSIONS: Mapping[str, int] = dict.fromkeys(SCHEMAS, 1)
-"""Each schema's own version; it grows with every added field."""
+VERSIONS: Mapping[str, int] = {**dict.fromkeys(SCHEMAS, 1), RecordType.SEALED: 2}
+"""Each schema's own version; it grows with every added field. `vectors/journal/recordings` keeps lines of each."""
 
 _REQUIRED: Mapping[str, frozenset[str]] = {
     name: frozenset(field.encode_name for field in msgspec.structs.fields(schema) if field.required)

@@ -19,6 +19,7 @@ from holdfast.audit import waiting as waiting_module
 from holdfast.audit.format import leaf_hash, parse_segment_name
 from holdfast.audit.head import HeadState, read_head
 from holdfast.audit.query import read_lines
+from holdfast.audit.schemas import SCHEMA_VERSION
 from holdfast.audit.storage import LocalStorage
 from holdfast.audit.waiting import Batch
 from holdfast.audit.wal import Entry, Level, WriteAheadLog
@@ -63,7 +64,7 @@ def test_first_line_of_a_segment_says_what_the_log_is(tmp_path):
     assert first["type"] == "SEGMENT"
     assert first["details"] == {
         "format": 1,
-        "schema": 1,
+        "schema": SCHEMA_VERSION,
         "log_id": "ab" * 16,
         "origin": "desk-1",
         "first_seq": 1,
