@@ -258,6 +258,39 @@ def test_cosignatures_are_shown_with_their_time(call, log, tmp_path, vkey, stran
         assert "also signed by witness.example/w, a key that was not named" in out
 
 
+def test_the_newest_cosigned_receipt_is_proven_against(call, log, tmp_path, vkey, monkeypatch):
+    """Of the receipts that this user keeps, the newest cosigned one that covers the records is taken."""
+    monkeypatch.setenv("HOLDFAST_HOME", str(tmp_path / "home"))
+    text, signatures = min(log.glob("*.checkpoints")).read_bytes().split(b"\n\n")[:2]
+    older = parse_note(text + b"\n\n" + signatures + b"\n")
+    newest = parse_note((log / "checkpoint").read_bytes())
+    origin = parse_checkpoint(newest.text).origin
+    size = parse_checkpoint(older.text).size
+    kept = tmp_path / "home/logs" / origin.rpartition("/")[2] / "anchors/witness-12345678"
+    kept.mkdir(parents=True)
+
+    def keep(name, note, *witnesses):
+        lines = [*note.signatures, *(cosign(note.text, witness, 1_763_634_000) for witness in witnesses)]
+        (kept / name).write_bytes(note.text + b"\n" + b"".join(line.line() for line in lines))
+
+    keep(f"20251120-{size:012d}.note", older, WITNESS)
+    keep("20251120-000000000999.note", newest)  # a time stamp's: nobody cosigned it
+    (kept / "20251119-000000000001.note").write_bytes(b"junk")
+    made = tmp_path / f"{size:012d}.tlog-proof"
+    code, _, err = call("prove", log, size, "--out", tmp_path)
+    assert code == 0
+    assert "receipt passed over" in err
+    assert len(err.splitlines()) == 1
+    assert parse_note(parse_record_proof(made.read_bytes()).checkpoint).text == older.text
+    assert "cosigned 2025" in call("check-proof", made, "--key", vkey, "--key", WITNESS.vkey)[1]
+    assert call("prove", log, size + 1, "--out", tmp_path)[0] == 0  # not covered by it: the log's own newest
+    made = tmp_path / f"{size + 1:012d}.tlog-proof"
+    assert parse_note(parse_record_proof(made.read_bytes()).checkpoint) == newest
+    # One that was changed is not passed over in silence.
+    keep(f"20251120-{size:012d}.note", older._replace(text=newest.text.replace(b"\n3", b"\n4", 1)), WITNESS)
+    assert call("prove", log, size, "--out", tmp_path)[0] == 1
+
+
 def test_what_cannot_be_proven_is_refused(call, log, tmp_path, pinned):
     """A sequence that is not covered, a directory without log and a log without checkpoint exit 1, damage exits 3."""
     size = len(list(read_lines(log)))

@@ -23,8 +23,9 @@ _PROVE_EXAMPLES = """examples:
   holdfast audit prove logs/audit 48211 48215 --out proofs
   holdfast audit prove logs/audit 48211 --checkpoint cosigned.note --out proofs
 
-A proof holds the record as it is stored, its place in the tree, the newest checkpoint (or the one given) and the
-notes of the log's keys. It is a C2SP tlog-proof and needs nothing else but the log's first public key.
+A proof holds the record as it is stored, its place in the tree, a checkpoint and the notes of the log's keys. It is
+a C2SP tlog-proof and needs nothing else but the log's first public key. The checkpoint is the one given; else the
+newest that a witness cosigned, where this machine keeps one that covers the records; else the log's newest.
 
 exit code: 0 proven; 1 no such record, or no checkpoint covers it; 3 the log is damaged there
 """
@@ -74,7 +75,11 @@ def _prove(args: argparse.Namespace) -> int:
         raise BadInput(
             f"{len(wanted)} proofs need a folder", hint="--out FOLDER writes one file for each record"
         )
-    checkpoint = None if args.checkpoint is None else _read(args.checkpoint, MAX_NOTE_BYTES)
+    if args.checkpoint is None:
+        with Prover(args.dir) as own:
+            checkpoint = _cosigned(own.checkpoint.origin, wanted[-1])
+    else:
+        checkpoint = _read(args.checkpoint, MAX_NOTE_BYTES)
     with Prover(args.dir, checkpoint=checkpoint) as prover:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -83,6 +88,37 @@ def _prove(args: argparse.Namespace) -> int:
         if prover.tiles_damaged:
             tell(f"tiles put aside, all hashes taken from the records: {prover.tiles_damaged}")
     return EXIT_OK
+
+
+def _cosigned(origin: str, size: int) -> bytes | None:
+    """The newest checkpoint of at least *size* records that a witness of this machine's user cosigned, or None."""
+    from holdfast.anchors.receipts import FOLDER
+    from holdfast.audit.keys import LOGS
+    from holdfast.audit.note import MAX_NOTE_BYTES, parse_checkpoint, parse_note
+    from holdfast.config import key_home
+    from holdfast.core.errors import ConfigError
+
+    try:
+        folder = key_home() / LOGS / origin.rpartition("/")[2] / FOLDER
+    except ConfigError:
+        return None
+    newest: tuple[int, bytes] | None = None
+    for path in folder.glob("*/*.note"):
+        try:
+            data = _read(path, MAX_NOTE_BYTES)
+            note = parse_note(data)
+            checkpoint = parse_checkpoint(note.text)
+        except (BadInput, OSError) as why:
+            tell(f"receipt passed over: {path}: {why}")
+            continue
+        cosigned = any(signature.name != origin for signature in note.signatures)
+        if (
+            cosigned
+            and checkpoint.origin == origin
+            and checkpoint.size >= max(size, newest[0] if newest else 0)
+        ):
+            newest = checkpoint.size, data
+    return newest[1] if newest else None
 
 
 def _give(proof: RecordProof, folder: Path | None, *, as_json: bool) -> None:
