@@ -254,8 +254,7 @@ class TileStore:
         directory = parent.subdirectory(path[-1])
         folder = _Folder(directory, set(directory.names()))
         if len(self._folders) >= _OPEN_FOLDERS:
-            for stale in [known for known in self._folders if known != path[: len(known)]]:
-                self._folders.pop(stale).directory.close()
+            self.close()
         self._folders[path] = folder
         return folder
 
