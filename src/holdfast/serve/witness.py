@@ -64,7 +64,8 @@ class WitnessServer:
         app = web.Application(client_max_size=MAX_REQUEST_BYTES)
         app.router.add_post("/add-checkpoint", self._handler(self._witness.add_checkpoint))
         app.router.add_post("/add-key", self._handler(self._witness.add_key))
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        # lingering_time: for how long the rest of a body that was refused is still taken from the wire.
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, lingering_time=1.0)
         await runner.setup()
         try:
             await web.TCPSite(runner, host, port).start()
