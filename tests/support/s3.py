@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import logging
+import os
 import secrets
 import threading
 from collections.abc import Iterator, Mapping
@@ -304,11 +305,16 @@ def make_log(
     segments: int = 3,
     records: int = 300,
     signed: bool = True,
-    close: bool = True,
-) -> WriteAheadLog:
-    """A signed log with *segments* sealed segments of *records* records each, and a few in the active one."""
+    log_id: bytes | None = None,
+) -> None:
+    """A closed log with *segments* sealed segments, a day and *records* records each, and a few in the last one."""
     clock = ManualClock(START_NS)
-    log = WriteAheadLog(directory, clock=clock, keys=KeyHome(home) if signed else None)
+    log = WriteAheadLog(
+        directory,
+        clock=clock,
+        keys=KeyHome(home) if signed else None,
+        random_bytes=os.urandom if log_id is None else lambda _: log_id,
+    )
     for number in range(segments):
         for n in range(records):
             log.append("NOTE", {"n": n, "order_id": f"o-{number}-{n}"}, user=f"u{n % 3}", level=Level.WRITTEN)
