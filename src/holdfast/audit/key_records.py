@@ -23,6 +23,7 @@ from holdfast.core.errors import AuditCorruption, BadInput
 
 _FIRST_BYTES = 1 << 17
 """Two lines of the greatest length fit."""
+_VERIFY = "holdfast audit verify lists everything that is damaged"
 
 
 class KeyRecord(NamedTuple):
@@ -45,21 +46,25 @@ def key_records(directory: Directory) -> list[KeyRecord]:
     Raises:
         AuditCorruption: A KEY record cannot be read, or an epoch is missing.
     """
-    found = [
-        _key_record(marker.first_seq + 1, marker.key, marker.segment)
-        for marker in read_pruned(directory).markers
-        if marker.key is not None
-    ]
-    for segment in list_segments(directory):
-        if not found or segment.first_seq > found[-1].sequence:
-            found.extend(_in_segment(directory, segment))
-    for epoch, record in enumerate(found, 1):
+    found = {
+        record.sequence: record
+        for segment in list_segments(directory)
+        for record in _in_segment(directory, segment)
+    }
+    # The markers afterwards: what is pruned meanwhile is in both, never in neither.
+    for marker in read_pruned(directory).markers:
+        if marker.key is not None:
+            sequence = marker.first_seq + 1
+            found[sequence] = _key_record(sequence, marker.key, marker.segment)
+    records = [found[sequence] for sequence in sorted(found)]
+    for epoch, record in enumerate(records, 1):
         if record.details.epoch != epoch:
             raise AuditCorruption(
                 f"audit log damaged: sequence {record.sequence} begins epoch {record.details.epoch}, not {epoch}",
                 sequence=record.sequence,
+                hint=_VERIFY,
             )
-    return found
+    return records
 
 
 def _in_segment(directory: Directory, segment: SegmentName) -> list[KeyRecord]:
@@ -77,13 +82,16 @@ def _in_segment(directory: Directory, segment: SegmentName) -> list[KeyRecord]:
     try:
         decode_line(first)
         record = decode_line(others[0])
-        if record.seq == sequence and record.type != RecordType.KEY:
-            return []
-        details = msgspec.convert(record.details, KeyDetails)
-    except (BadInput, msgspec.ValidationError) as why:
+    except BadInput as why:
         raise _damaged(sequence, segment.name, str(why)) from why
     if record.seq != sequence:
         raise _damaged(sequence, segment.name, f"it says sequence {record.seq}")
+    if record.type != RecordType.KEY:
+        return []
+    try:
+        details = msgspec.convert(record.details, KeyDetails)
+    except msgspec.ValidationError as why:
+        raise _damaged(sequence, segment.name, str(why)) from why
     return [_key_record(sequence, details, segment.name)]
 
 
@@ -105,5 +113,5 @@ def _damaged(sequence: int, file: str, why: str) -> AuditCorruption:
         f"audit log damaged: sequence {sequence} in {file!r}: {why}",
         sequence=sequence,
         file=file,
-        hint="holdfast audit verify lists everything that is damaged",
+        hint=_VERIFY,
     )

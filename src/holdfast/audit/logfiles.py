@@ -181,7 +181,10 @@ def read_batches(directory: Directory, start_seq: int) -> Iterator[Batch]:
             if skip <= 0:
                 yield batch
             elif skip < len(batch.lines):
-                yield batch._replace(first_seq=start_seq, lines=batch.lines[skip:])
+                before = 0 if batch.sealed else sum(map(len, batch.lines[:skip])) + skip
+                yield batch._replace(
+                    first_seq=start_seq, lines=batch.lines[skip:], offset=batch.offset + before
+                )
 
 
 def refuse_pruned(directory: Directory, plan: list[Stretch], start_seq: int) -> None:

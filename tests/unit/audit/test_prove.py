@@ -3,9 +3,10 @@
 import shutil
 from random import Random
 
+import msgspec
 import pytest
 
-from holdfast.audit.format import decode_line, encode_details, encode_line
+from holdfast.audit.format import decode_line, encode_details, encode_line, leaf_hash
 from holdfast.audit.key_records import key_records
 from holdfast.audit.keys import KeyHome
 from holdfast.audit.note import (
@@ -19,9 +20,11 @@ from holdfast.audit.note import (
 )
 from holdfast.audit.proofs import ProofChecker, parse_record_proof
 from holdfast.audit.prove import Prover
+from holdfast.audit.pruned import InArchive, encode_marker, marker_name
 from holdfast.audit.query import read_lines
+from holdfast.audit.schemas import KeyDetails, PrunedDetails
 from holdfast.audit.storage import LocalStorage
-from holdfast.audit.tree import node_hash
+from holdfast.audit.tree import Frontier, node_hash
 from holdfast.audit.wal import Level, WriteAheadLog
 from holdfast.core.clock import ManualClock
 from holdfast.core.errors import AuditCorruption, BadInput, ProofRefused
@@ -162,9 +165,13 @@ def test_a_changed_record_is_not_proven(log):
     with pytest.raises(AuditCorruption, match="sequence 299 cannot be proven"), Prover(log) as prover:
         list(prover.prove([299]))
     segment.write_bytes(segment.read_bytes().replace(new, new[:-2] + b"1}"))
-    with pytest.raises(AuditCorruption, match="crc does not match") as error, Prover(log) as prover:
-        list(prover.prove([301]))
-    assert error.value.sequence == 300
+    for sequence in (300, 301):
+        with pytest.raises(AuditCorruption, match="crc does not match") as error, Prover(log) as prover:
+            list(prover.prove([sequence]))
+        assert (error.value.sequence, error.value.file) == (300, segment.name)
+        damaged = segment.read_bytes()[error.value.offset :].partition(b"\n")[0]
+        assert b'"seq":300,' in damaged
+        assert damaged.startswith(b'{"crc":"')
 
 
 def test_what_the_checkpoint_does_not_cover_is_refused(log):
@@ -219,6 +226,59 @@ def test_a_damaged_checkpoint_or_key_chain_is_named(log):
     second.unlink()
     with pytest.raises(AuditCorruption, match="begins epoch 3, not 2"):
         Prover(log)
+
+
+def test_a_log_whose_beginning_was_pruned_still_proves_the_rest(log, first_key):
+    """Keys come from the markers of pruned segments, hashes from the tiles; what was pruned is in the archive."""
+    lines = list(read_lines(log))
+    with Prover(log) as prover:
+        proofs = list(prover.prove([200, 500]))
+    first, second, _ = sorted(log.glob("audit_*.log"))
+    keys = [record for record in map(decode_line, lines) if record.type == "KEY"]
+    before = 0
+    for segment, key in zip((first, second), keys, strict=False):
+        count = segment.read_bytes().count(b"\n")
+        frontier = Frontier()
+        frontier.extend([leaf_hash(line) for line in lines[: before + count]])
+        marker = PrunedDetails(
+            segment=segment.name,
+            first_seq=before + 1,
+            last_seq=before + count,
+            raw_sha256="00" * 32,
+            raw_bytes=1,
+            gzip_sha256="00" * 32,
+            gzip_bytes=1,
+            index_sha256="00" * 32,
+            archive="s3://bucket/log",
+            peaks=[peak.hex() for peak in frontier.peaks()],
+            key=msgspec.convert(key.details, KeyDetails),
+            quarantine=[],
+        )
+        (log / marker_name(segment.name)).write_bytes(encode_marker(marker))
+        assert len(keys_of(log)) == 3  # a marker beside its segment counts once
+        segment.unlink()
+        before += count
+        assert len(keys_of(log)) == 3
+    with Prover(log) as prover:
+        assert list(prover.prove([500])) == proofs[1:]
+        with pytest.raises(InArchive, match="s3://bucket/log"):
+            list(prover.prove([200]))
+        assert prover.proof_of(200, lines[199]) == proofs[0]  # whoever has the record gets its proof
+    shutil.rmtree(log / "tile")
+    with pytest.raises(InArchive), Prover(log) as prover:
+        list(prover.prove([500]))
+    for proof in proofs:
+        ProofChecker([first_key]).check(proof)
+
+
+def test_a_segment_whose_second_line_is_another_is_damage(log):
+    """A valid line of another place in the place of a KEY record is damage there, not a log without that key."""
+    second = sorted(log.glob("audit_*.log"))[1]
+    content = second.read_bytes().split(b"\n")
+    second.write_bytes(b"\n".join([content[0], content[2], *content[2:]]))
+    with pytest.raises(AuditCorruption, match="it says sequence 106") as error:
+        Prover(log)
+    assert error.value.sequence == 105
 
 
 def test_an_older_cosigned_checkpoint_is_proven_against(log, first_key):

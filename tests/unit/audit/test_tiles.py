@@ -238,6 +238,23 @@ def test_every_proof_from_tiles_is_the_one_from_records(store):
             check_inclusion(LEAVES[index], index, size, path, root_of(size))
 
 
+def test_holes_among_the_tiles_are_filled_from_records(store):
+    """With tiles missing here and there on every level, the missing hashes come from the records under them."""
+    write_tiles(store, MOST, Source(), partial=True)
+    for place in ((0, 0), (0, 3), (0, 4), (0, 7), (0, 258, 252), (1, 0), (1, 1, 2)):
+        (store._log.path / tile_path(*place)).unlink()
+    source = Source()
+    read = tile_reader(again(store), MOST, source)
+    assert tree_root(MOST, read) == root_of(MOST)
+    path = inclusion_proof(4 * 256, MOST, read)
+    check_inclusion(LEAVES[4 * 256], 4 * 256, MOST, path, root_of(MOST))
+    assert sorted(source.asked) == [(0, 256), (768, 1280), (1024, 1280), (1792, 2048), (66048, 66300)]
+    # The tile above is made again from the same mixture, and is the one it was.
+    write_tiles(again(store), MOST, Source(), partial=True)
+    assert again(store).names() == expected_paths(MOST)
+    assert again(store).read(1, 0) == by_definition(1, 0, 256)
+
+
 def test_an_older_size_is_read_from_tiles_that_have_grown(store):
     """Of a size whose unfinished tile is superseded the full one is read."""
     write_tiles(store, 512, Source(), partial=True)
