@@ -34,8 +34,6 @@ from holdfast.core.errors import BadInput
 
 HIGH_WATER_NAME = "high-water"
 SLOT_BYTES = 2048
-NOTE_LIMIT = 700
-"""Bytes of a note that leave room for the peaks of any tree."""
 
 _START = struct.Struct("<QI")
 _OFFSET = struct.Struct("<Q")
