@@ -9,7 +9,20 @@ from __future__ import annotations
 
 import argparse
 
-from holdfast.cli.audit import anchor, append, archive, check, checkpoint, keys, people, prove, read, witness
+from holdfast.cli.audit import (
+    anchor,
+    append,
+    archive,
+    check,
+    checkpoint,
+    export,
+    keys,
+    people,
+    prove,
+    read,
+    replay,
+    witness,
+)
 from holdfast.cli.audit.verbs import Handler, Verbs
 
 _EXAMPLES = """examples:
@@ -18,7 +31,7 @@ _EXAMPLES = """examples:
   holdfast audit cat logs/audit | jq 'select(.type == "API_CALL" and .details.latency_ms > 1000)'
 """
 
-_FAMILIES = (append, read, check, checkpoint, prove, keys, anchor, witness, archive, people)
+_FAMILIES = (append, read, replay, check, checkpoint, prove, export, keys, anchor, witness, archive, people)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
