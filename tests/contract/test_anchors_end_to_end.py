@@ -103,6 +103,26 @@ def test_a_writer_refuses_a_log_that_went_back(desk, capsys, kept):
     assert {path: path.read_bytes() for path in desk.log.rglob("*") if path.is_file()} == before
 
 
+def test_verify_names_a_rollback_by_a_receipt(desk, capsys, monkeypatch):
+    """An auditor who holds one cosigned receipt finds the rollback; without it he is told what he cannot know."""
+    desk.write(5)
+    log_id = desk.pin()
+    desk.keep(desk.log)
+    desk.write(20, rotate=True)
+    assert desk.anchor(capsys)[0] == EXIT_OK
+    (receipt,) = (desk.home / "logs" / log_id / "anchors").glob("witness-*/*.note")
+    monkeypatch.setenv("HOLDFAST_HOME", str(desk.root / "nobody"))
+    assert main(["audit", "verify", str(desk.log), "--anchor", str(receipt)]) == EXIT_OK
+    assert "anchored: 1 to " in capsys.readouterr().out
+    desk.roll_back(desk.log)
+    assert main(["audit", "verify", str(desk.log), "--anchor", str(receipt)]) == EXIT_INTEGRITY
+    assert receipt.name in capsys.readouterr().out
+    assert main(["audit", "verify", str(desk.log)]) == EXIT_OK
+    said = capsys.readouterr().out
+    assert "not known: " in said
+    assert "anchored" not in said.splitlines()[1]
+
+
 def test_a_witness_names_a_rollback_that_took_everything_local(desk, capsys):
     """Log, keys, receipts and second volume rolled back together: the next anchoring ends with exit 3."""
     desk.write(5)
