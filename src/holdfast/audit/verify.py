@@ -504,8 +504,9 @@ def _read_head(directory: Directory) -> tuple[bytes | None, HeadMark | None, str
 
     A reading that fell into a writer's change is taken anew; damage stays.
     """
-    page: bytes | None = b""
+    page: bytes | None = None
     for _ in range(8):
+        before = page
         try:
             file = directory.open(HEAD_NAME)
             try:
@@ -513,9 +514,9 @@ def _read_head(directory: Directory) -> tuple[bytes | None, HeadMark | None, str
             finally:
                 file.close()
         except FileNotFoundError:
-            page = None
+            return None, None, ""
         except OSError as why:
             return b"", None, f"cannot be read: {why}"
-        if page is None or not head_faults(page):
+        if page == before or not head_faults(page):
             break
     return page, None if page is None else decode_head(page), ""

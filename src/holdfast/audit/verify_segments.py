@@ -349,6 +349,7 @@ class _SegmentCheck:
             except AuditCorruption as why:
                 damaged += 1
                 self.facts.readable = False
+                self.index = None
                 self.member = why.offset
                 reason = str(why).rpartition(": ")[2]
                 content, complete = salvage_member(self.file, why.offset)

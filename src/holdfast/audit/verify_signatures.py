@@ -188,6 +188,10 @@ class Signatures:
                 0,
                 "KEY is missing: an epoch of the chain of keys is not there",
             )
+        for fault in facts.history_faults:
+            self.course.note(0, history_name(facts.file), fault.offset, fault.reason)
+            # Which note was the first of its epoch is not known any more.
+            self._handed_over = False
         if facts.records:
             self._leave(replaced=replaced)
             self._ended = _Ended(facts, key is not None, self.covered)
@@ -316,8 +320,6 @@ class Signatures:
         has_notes = any(stop.note is not None for stop in facts.stops)
         if has_notes or self._uncovered is None:
             self._uncovered = facts.uncovered
-        for fault in facts.history_faults:
-            self.course.note(0, history_name(facts.file), fault.offset, fault.reason)
         if self._ended is not None and self._ended.facts is facts:
             self._ended = self._ended._replace(signed=self.covered)
 
