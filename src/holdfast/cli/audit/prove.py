@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,8 +147,9 @@ def _give(proof: RecordProof, folder: Path | None, *, as_json: bool) -> None:
 def _check(args: argparse.Namespace) -> int:
     from holdfast.audit.note import ED25519
     from holdfast.audit.proofs import MAX_PROOF_BYTES, ProofChecker, parse_record_proof
+    from holdfast.cli.audit.vouching import read_keys
 
-    named = [key for text in args.key for key in _keys(text)]
+    named = read_keys(args.key)
     has_log_key = any(key.algorithm == ED25519 for key in named)
     checkers: dict[str, ProofChecker] = {}
     worst = EXIT_OK
@@ -167,25 +167,6 @@ def _check(args: argparse.Namespace) -> int:
             worst = max(worst, EXIT_USER_ERROR)
             _refuse(file, (why.strerror or str(why)).lower(), "", EXIT_USER_ERROR, as_json=args.json)
     return worst
-
-
-def _keys(text: str) -> list[VerifierKey]:
-    """The keys that a --key names: itself, or the lines of a file."""
-    from holdfast.audit.note import MAX_NOTE_BYTES, VerifierKey
-
-    try:
-        return [VerifierKey.parse(text)]
-    except BadInput:
-        if not os.path.exists(text):  # noqa: PTH110  a Path of this text may be impossible
-            raise BadInput(
-                f"--key {text[:80]!r} is neither a verifier key nor a file",
-                hint="a verifier key reads name+12345678+A…; holdfast audit keys show DIR prints it",
-            ) from None
-    lines = _read(Path(text), MAX_NOTE_BYTES).decode("utf-8", "replace").splitlines()
-    keys = [VerifierKey.parse(line.strip()) for line in lines if line.strip()]
-    if not keys:
-        raise BadInput(f"--key {text!r} holds no verifier key")
-    return keys
 
 
 def _log_of(proof: RecordProof) -> str:
