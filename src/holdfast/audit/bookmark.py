@@ -51,9 +51,10 @@ def find_bookmark(
         return None
     if not all(mark.size >= size or _is_ours(home, segments, water, mark) for mark in marks):
         return None
-    if not _quarantine_is_named(home, segments, segment, water.end_offset):
+    named = _named_copies(home, segments, segment, water.end_offset)
+    if named is None:
         return None
-    return Bookmark(log_id, segment, size, water.end_offset, water.frontier, first.ts, facts.ts)
+    return Bookmark(log_id, segment, size, water.end_offset, water.frontier, first.ts, facts.ts, named)
 
 
 def _holding(segments: Sequence[SegmentName], sequence: int) -> SegmentName | None:
@@ -104,26 +105,28 @@ def _is_ours(home: Directory, segments: Sequence[SegmentName], water: WaterMark,
 # ------------------------------------------------------------------ quarantined tails
 
 
-def _quarantine_is_named(
+def _named_copies(
     home: Directory, segments: Sequence[SegmentName], segment: SegmentName, offset: int
-) -> bool:
-    """Whether a RECOVERY record is known to name every copy of a tail before *offset* of *segment*."""
+) -> frozenset[str] | None:
+    """The copies of tails from before *offset* of *segment*, if a RECOVERY record names each; None where one does not."""
     if QUARANTINE not in home.names():
-        return True
+        return frozenset()
     folder = home.subdirectory(QUARANTINE)
     try:
         copies = folder.names()
     finally:
         folder.close()
+    named: set[str] = set()
     for copy in copies:
         match = _COPY.fullmatch(copy)
         if match is None:
-            return False
+            return None
         if match[1] == segment.name and int(match[2]) >= offset:
             continue  # its RECOVERY record, if there is one, is among what will be read
         if not _is_named(home, segments, copy, match[1], int(match[2])):
-            return False
-    return True
+            return None
+        named.add(copy)
+    return frozenset(named)
 
 
 def _is_named(home: Directory, segments: Sequence[SegmentName], copy: str, raw: str, offset: int) -> bool:

@@ -198,6 +198,7 @@ class Bookmark(NamedTuple):
         frontier: The tree over everything before it.
         first_ts: `ts` of the segment's first record.
         last_ts: `ts` of the last line before it.
+        quarantine: Copies of tails that RECOVERY records before it name.
     """
 
     log_id: str
@@ -207,6 +208,7 @@ class Bookmark(NamedTuple):
     frontier: Frontier
     first_ts: int
     last_ts: int
+    quarantine: frozenset[str]
 
 
 def scan(directory: Directory, marks: Iterable[Mark] = (), bookmark: Bookmark | None = None) -> Scan:
@@ -269,6 +271,7 @@ def _begin(found: Scan, directory: Directory, segments: list[SegmentName], bookm
     found.log_id = bookmark.log_id
     found.frontier = bookmark.frontier.copy()
     found.last_ts = bookmark.last_ts
+    found.named_quarantine |= bookmark.quarantine
     passed = [name for name in segments if name.first_seq < bookmark.segment.first_seq]
     ends = [name.first_seq - 1 for name in segments[1 : len(passed) + 1]]
     found.segments = [SegmentFacts(name, 0, end, 0) for name, end in zip(passed, ends, strict=True)]
