@@ -89,10 +89,12 @@ def replay_log(records: Iterable[Record]) -> Replayed:
             continue
         try:
             done.account.apply(type_, details)
+            if type_ == "DECISION" and not details.get("question"):
+                _judge_again(done, record.seq, details)
         except IllegalTransition as why:
             done.contradictions.append((record.seq, str(why)))
-        if type_ == "DECISION" and not details.get("question"):
-            _judge_again(done, record.seq, details)
+        except (LookupError, TypeError, ValueError) as why:
+            done.contradictions.append((record.seq, f"not what a trader writes: {why!r}"))
     return done
 
 
