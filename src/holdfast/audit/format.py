@@ -33,6 +33,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from math import isfinite
 from typing import Annotated, Any, NamedTuple, cast
@@ -317,6 +318,7 @@ def segment_name(ts_ns: int, first_seq: int) -> str:
     return f"audit_{utc(ts_ns):%Y%m%d_%H%M%S}_{first_seq:012d}.log"
 
 
+@lru_cache(maxsize=4096)  # every look into the directory asks again
 def parse_segment_name(name: str) -> SegmentName | None:
     """*name* taken apart, or None where it is not a segment's name."""
     match = _SEGMENT_NAME.fullmatch(name)

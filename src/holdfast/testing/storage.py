@@ -127,6 +127,12 @@ class _Folder:
         )
         return twin
 
+    def fingerprint(self) -> tuple[tuple[str, object], ...]:
+        return tuple(
+            (name, entry.fingerprint() if isinstance(entry, _Folder) else bytes(entry.cache))
+            for name, entry in sorted(self.names.items())
+        )
+
     def after_kill(self) -> _Folder:
         twin = _Folder()
         known: dict[int, _Inode | _Folder] = {}
@@ -171,7 +177,7 @@ class SimulatedStorage:
             self._root.sync()
         if not isinstance(folder, _Folder):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-        return SimulatedDirectory(self, path, folder)
+        return SimulatedDirectory(self, (path, ""), folder)
 
     def after_power_cut(self, random: Random) -> SimulatedStorage:
         """The disk that the next boot finds, one of the possible ones."""
@@ -184,6 +190,13 @@ class SimulatedStorage:
         twin = SimulatedStorage()
         twin._root = self._root.after_kill()
         return twin
+
+    def fingerprint(self) -> int:
+        """A number that two disks share when a reader finds the same on both."""
+        return hash(self._root.fingerprint())
+
+    def release(self) -> None:
+        """Nothing is held; a disk of another kind may hold something."""
 
     def content(self, path: Path) -> dict[str, bytearray]:
         """The files of a directory as reads show them; the arrays are the disk's own, to damage it."""
@@ -198,11 +211,16 @@ class SimulatedStorage:
 class SimulatedDirectory:
     """A directory of a `SimulatedStorage`."""
 
-    def __init__(self, disk: SimulatedStorage, path: Path, folder: _Folder) -> None:
-        self.path = path
+    def __init__(self, disk: SimulatedStorage, place: tuple[Path, str], folder: _Folder) -> None:
+        self._place = place
         self._disk = disk
         self._folder = folder
         self._holds_lock = False
+
+    @property
+    def path(self) -> Path:
+        above, name = self._place
+        return above / name if name else above
 
     def _inode(self, name: str) -> _Inode:
         inode = self._folder.names.get(name)
@@ -251,7 +269,9 @@ class SimulatedDirectory:
             self._folder.sync()
         if not isinstance(folder, _Folder):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name)
-        return SimulatedDirectory(self._disk, self.path / name, folder)
+        return SimulatedDirectory(
+            self._disk, (self._place[0], f"{self._place[1]}/{name}".lstrip("/")), folder
+        )
 
     def sync(self) -> None:
         self._disk.called("sync directory", "")
