@@ -5,9 +5,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 TAPE   ?=
+CEPH   := ceph-mon ceph-mgr ceph-osd radosgw ceph-common
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-bench paper test test-fast check fmt contract bench lock clean
+.PHONY: help setup setup-dev setup-bench paper test test-fast ceph check fmt contract bench lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -40,6 +41,11 @@ test: setup-dev  ## run every test
 
 test-fast: setup-dev  ## run the tests that take under two seconds each
 	$(BIN)/python -m pytest -m "not slow"
+
+ceph: setup-dev  ## archive to a real S3 server: a Ceph of one machine, from Debian's packages
+	@if ! command -v radosgw >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(CEPH) >/dev/null; fi
+	$(BIN)/python -m pytest tests/ceph
 
 check: setup-dev  ## format, lint, strict types, import layers
 	$(BIN)/ruff format --check .
