@@ -174,6 +174,17 @@ def test_a_changed_record_is_not_proven(log):
         assert damaged.startswith(b'{"crc":"')
 
 
+def test_a_damaged_line_is_named_though_its_tiles_are_whole(log):
+    """A line whose CRC does not match is damage at its place, whatever the tiles say."""
+    segment = sorted(log.glob("audit_*.log"))[1]
+    content = segment.read_bytes()
+    segment.write_bytes(content.replace(b'{"n":297}', b'{"n":298}', 1))
+    with pytest.raises(AuditCorruption, match="crc does not match") as error, Prover(log) as prover:
+        list(prover.prove([300, 302]))
+    assert error.value.sequence == 302
+    assert decode_line(content[error.value.offset :].partition(b"\n")[0]).details == {"n": 297}
+
+
 def test_what_the_checkpoint_does_not_cover_is_refused(log):
     """Sequence 0, negative ones and those behind the checkpoint are refused; no sequence gives no proof."""
     with Prover(log) as prover:
