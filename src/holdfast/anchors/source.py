@@ -11,6 +11,7 @@ Limits: a proof that begins in the segment now written hashes that segment's rec
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -93,7 +94,8 @@ class LogSource:
             log_id=log_id,
             checkpoint=checkpoint,
             note=note,
-            prove=lambda old: self._prove(old, checkpoint),
+            # Sinks and receipts mostly ask from the same size; one proof may hash a whole segment.
+            prove=cache(lambda old: self._prove(old, checkpoint)),
             key_notes=self.key_notes,
         )
 
