@@ -48,9 +48,10 @@ from holdfast.core.errors import BadInput, ProofRefused
 PROOF_HEADING = b"c2sp.org/tlog-proof@v1"
 PROOF_SUFFIX = ".tlog-proof"
 MAX_PROOF_BYTES = 4 << 20
-"""A record of the greatest length and the keys of some two thousand epochs fit."""
+"""A record of the greatest length and the keys of some six thousand epochs fit."""
 MAX_PATH = 64
 
+_MAX_NOTES = 10_000
 _INDEX = re.compile(rb"index (0|[1-9][0-9]{0,19})")
 
 
@@ -159,14 +160,17 @@ def parse_record_proof(data: bytes) -> RecordProof:
     proof = parse_tlog_proof(data)
     if proof.extra is None:
         raise BadInput("the proof carries no record", hint="it was made by another tool, for another log")
-    line, _, rest = proof.extra.partition(b"\n")
-    notes: list[bytes] = []
-    while rest:
-        end = rest.find(b"\n\n", rest.find(b"\n\n") + 2)
-        if end < 0:
-            raise BadInput("not a whole proof: a KEY note has no end")
-        notes.append(rest[: end + 1])
-        rest = rest[end + 2 :]
+    extra, notes = proof.extra, list[bytes]()
+    line, newline, _ = extra.partition(b"\n")
+    at = len(line + newline)
+    while at < len(
+        extra
+    ):  # text, empty line, signatures, empty line; a slice of the rest each time would be quadratic
+        end = extra.find(b"\n\n", extra.find(b"\n\n", at) + 2)
+        if end < at or len(notes) == _MAX_NOTES:
+            raise BadInput("not a whole proof: a KEY note has no end, or there are too many")
+        notes.append(extra[at : end + 1])
+        at = end + 2
     return RecordProof(line, proof.leaf_index, proof.path, proof.checkpoint, tuple(notes))
 
 

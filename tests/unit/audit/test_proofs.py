@@ -258,6 +258,21 @@ def test_a_hostile_file_is_refused_in_words(junk, start, end):
                 check(hostile, vkey(1))
 
 
+def test_a_file_full_of_notes_is_refused_without_delay():
+    """The greatest file of the shortest notes is refused at the first of them; numbers of any length are refused."""
+    proof = proof_of(7)
+    for junk in (b"\n" * 3_000_000, b"a\n\nb\n\n" * 500_000):
+        data = TlogProof(6, proof.path, proof.checkpoint, proof.line + b"\n" + junk).encode()
+        assert MAX_PROOF_BYTES * 0.9 < len(data) <= MAX_PROOF_BYTES
+        with pytest.raises(BadInput):
+            check(data, vkey(1))
+    note = sign_note(
+        f"holdfast key v1\nholdfast\n{LOG_ID}\n{'9' * 5000}\n{vkey(2)}\n".encode(), epoch_key(1).signer
+    )
+    with pytest.raises(BadInput):
+        check(proof._replace(key_notes=(note,)).encode(), vkey(1))
+
+
 def test_hostile_extras_are_refused():
     """A proof without record, with half a KEY note or with hidden bytes behind the notes is refused."""
     proof = proof_of(7, 2)

@@ -342,6 +342,27 @@ def test_a_log_is_proven_while_it_is_written(tmp_path):
     assert [ProofChecker([key]).check(proof).record.seq for proof in (*proofs, newer)] == [1, 256, 302, 303]
 
 
+def test_sealed_segments_are_proven_too(tmp_path):
+    """Records and keys are read from compressed segments as from raw ones."""
+    with WriteAheadLog(tmp_path / "log", clock=ManualClock(START_NS), keys=KeyHome(tmp_path / "keys")) as log:
+        for number in range(300):
+            log.append("STATE", {"n": number}, level=Level.BUFFERED)
+            if number == 150:
+                log.rotate()
+    home = tmp_path / "log"
+    assert [path.name.endswith(".gz") for path in sorted(home.glob("audit_*.log*"))] == [True, False]
+    lines = list(read_lines(home))
+    for tiles in (True, False):
+        with Prover(home) as prover:
+            proofs = list(prover.prove([1, 2, 100, 200, len(lines)]))
+            assert prover.tiles_damaged == ""
+        for proof in proofs:
+            proven = ProofChecker(keys_of(home)[:1]).check(proof)
+            assert proven.record == decode_line(lines[proof.leaf_index])
+        if tiles:
+            shutil.rmtree(home / "tile")
+
+
 def test_a_proof_is_of_the_line_that_was_given(log):
     """Whoever has the stored line already gets its proof, and none for another line."""
     lines = list(read_lines(log))
