@@ -220,8 +220,9 @@ def _print_pruned(report: dict[str, Any]) -> None:
 
 def _restore(args: argparse.Namespace) -> int:
     from holdfast.archive.restore import restore
+    from holdfast.cli.audit.vouching import read_keys
 
-    keys = [key for text in args.key for key in _keys_of(text)]
+    keys = read_keys(args.key)
     done = restore(
         _bucket(args), args.dir, _pinned(keys), first=args.first, last=args.last, tell=_progress(args)
     )
@@ -251,19 +252,6 @@ def _pinned(keys: Sequence[VerifierKey]) -> Callable[[str], Sequence[VerifierKey
         return [*keys, *(one for one in KeyHome(key_home()).log(log_id).pins() if one not in keys)]
 
     return pinned
-
-
-def _keys_of(text: str) -> list[VerifierKey]:
-    """The key that *text* is, or those in the file that it names, one a line."""
-    from holdfast.audit.note import VerifierKey
-
-    if "+" in text:
-        return [VerifierKey.parse(text)]
-    try:
-        lines = Path(text).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as why:
-        raise BadInput(f"key {text!r} is neither a key nor a file that can be read: {why}") from why
-    return [VerifierKey.parse(line.strip()) for line in lines if line.strip()]
 
 
 def _bucket(args: argparse.Namespace) -> Bucket:
