@@ -23,22 +23,12 @@ from support.crash import (
     open_log,
     small_pages,
 )
-from support.planted import BadLineIsATornTail, SyncRetried
+from support.planted import FAULTS, BadLineIsATornTail, SyncRetried
 
 from holdfast.audit.wal import Entry, Level
 from holdfast.core.clock import ManualClock
 from holdfast.core.errors import AuditCorruption, AuditError
 from holdfast.testing.storage import FaultyStorage, SimulatedStorage
-
-NAMING = {"create", "subdirectory", "rename"}
-FAULTS: dict[str, dict] = {
-    "EIO once": {"error": errno.EIO},
-    "EIO for ever": {"error": errno.EIO, "forever": True},
-    "ENOSPC once": {"error": errno.ENOSPC},
-    "ENOSPC for ever": {"error": errno.ENOSPC, "forever": True},
-    "short write": {"error": "short"},
-    "no inodes": {"error": errno.ENOSPC, "forever": True, "counts": lambda operation, _: operation in NAMING},
-}
 
 
 class Life:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
+from hashlib import sha256
 from random import Random
 from unittest import mock
 
 import pytest
 from support.crash import LOG, SMALL_PAGES, SteppedLog
+from support.planted import FAULTS
 
 from holdfast.audit import seal
 from holdfast.audit import segment as segment_module
@@ -17,7 +20,8 @@ from holdfast.audit.query import read_lines
 from holdfast.audit.verify import verify
 from holdfast.audit.wal import Entry, WriteAheadLog
 from holdfast.core.clock import ManualClock, SystemClock
-from holdfast.testing.storage import SimulatedFile, SimulatedStorage
+from holdfast.core.errors import AuditError
+from holdfast.testing.storage import FaultyStorage, SimulatedFile, SimulatedStorage
 
 
 def open_log(disk: SimulatedStorage) -> SteppedLog:
@@ -133,6 +137,95 @@ def test_a_planted_bug_in_the_order_of_sealing_is_found(monkeypatch, bug):
         )
     with pytest.raises((AssertionError, FileNotFoundError)):
         sum(crash_everywhere(seed) for seed in range(5))
+
+
+class Lying(SimulatedStorage):
+    """A disk that turns over one bit of what is written into compressed files, and says nothing."""
+
+    lies = False
+
+    def called(self, operation: str, name: str) -> None:
+        super().called(operation, name)
+        if self.lies and operation == "fsync" and name.endswith(".gz.tmp"):
+            content = self.content(LOG)[name]
+            # In the stored length of the last member's content, so that all of it still unpacks.
+            content[len(content) // 2] ^= 4
+
+
+def sealed_by_a_liar(lies: bool = True) -> tuple[list[bytes], list[bytes], list[str]]:
+    """The lines before and after sealing on a disk that damages what it compresses, and what the sealer said."""
+    disk = Lying()
+    with mock.patch.multiple(segment_module, **SMALL_PAGES):
+        log = open_log(disk)
+        for n in range(20):
+            log.append("NOTE", {"n": n, "text": "x" * 400})
+        before = list(read_lines(LOG, storage=disk))
+        disk.lies = lies
+        for name in log._rotated:
+            log._sealer.rotated(name)
+        log._sealer.run_pending()
+        said = log._sealer.failures
+        after: list[bytes] = []
+        with contextlib.suppress(AuditError):
+            after.extend(read_lines(LOG, storage=disk))
+    return before, [line for line in after if b'"type":"SEALED"' not in line], said
+
+
+@pytest.mark.invariant("I8")
+@pytest.mark.contract("A11")
+def test_a_compressed_copy_that_is_damaged_never_replaces_its_segment():
+    """On a disk that damages what is compressed, every line stays readable and the sealer says why."""
+    before, after, said = sealed_by_a_liar()
+    assert after == before
+    assert said
+    assert sealed_by_a_liar(lies=False)[2] == []
+
+
+def test_a_copy_that_is_not_compared_would_lose_the_segment(monkeypatch):
+    """gzip without compare, planted, is found: the raw file goes and its lines cannot be read any more."""
+
+    def unproved(directory, raw_name, packed_name):
+        packed = directory.open(packed_name)
+        content = packed.pread(packed.size(), 0)
+        return sha256(content).hexdigest(), len(content)
+
+    monkeypatch.setattr(seal, "_prove_equal", unproved)
+    before, after, _ = sealed_by_a_liar()
+    assert after != before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.invariant("I9")
+@pytest.mark.contract("A11")
+def test_no_failing_call_of_a_seal_costs_a_line(fault):
+    """Whichever call of sealing fails, every line stays, verify finds no damage, and a later start seals."""
+    number, failed, sealing = 0, "first", [False]
+    told = FAULTS[fault].get("counts", lambda *_: True)
+    with mock.patch.multiple(segment_module, **SMALL_PAGES):
+        while failed:
+            number += 1
+            disk = SimulatedStorage()
+            faults = {**FAULTS[fault], "counts": lambda *call: sealing[0] and told(*call)}
+            faulty = FaultyStorage(disk, fail_at=number, **faults)
+            log = open_log(faulty)
+            for n in range(20):
+                log.append("NOTE", {"n": n, "text": "x" * 400})
+            durable = list(read_lines(LOG, storage=disk))
+            sealing[0] = True
+            for name in log._rotated:
+                log._sealer.rotated(name)
+            log._sealer.run_pending()
+            sealing[0] = False
+            failed = faulty.failed
+            # What was written in part is written on.
+            told_of = log._sealer.failures or log.state == "poisoned" or fault == "short write"
+            assert not failed or told_of, f"{fault} at {failed}: unsaid"
+            with contextlib.suppress(AuditError):
+                log.close()
+            judge(disk.after_kill(), durable)
+            judge(disk.after_power_cut(Random(number)), durable)
+    assert number > (4 if fault == "no inodes" else 25)
 
 
 WRITER = """

@@ -254,10 +254,12 @@ def judge(  # noqa: PLR0917
         if after != found:
             raise Violation(f"{len(found)} records after recovery, {len(after)} after the next power cut")
     if thorough:
-        problems = [one for one in verify(LOG, storage=disk).problems if "an unknown file" not in str(one)]
-        if problems:
-            raise Violation(f"verify finds {problems[0]}")
-        log.close()
+        keys = KeyHome(KEYS, disk).log(log.log_id).pins()
+        for moment in ("beside the writer", "closed"):
+            report = verify(LOG, storage=disk, keys=keys, jobs=1)
+            if report.problems:
+                raise Violation(f"verify, {moment}, finds {report.problems[0]}")
+            log.close()
     else:
         abandon(log)
     for state, bound in inside:

@@ -6,6 +6,7 @@ simulated disk and the ext4 image must both find them. `SIMULATED_ONLY` says whi
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 from unittest import mock
 
@@ -220,3 +221,14 @@ SIMULATED_ONLY = {
     DirectoryNotSynced: "the fsync of a new file commits its name too on ext4",
     CallsDurableWhatOnlyBegan: "a write that overlaps a sync is placed behind it on the image",
 }
+
+NAMING = {"create", "subdirectory", "rename"}
+FAULTS: dict[str, dict] = {
+    "EIO once": {"error": errno.EIO},
+    "EIO for ever": {"error": errno.EIO, "forever": True},
+    "ENOSPC once": {"error": errno.ENOSPC},
+    "ENOSPC for ever": {"error": errno.ENOSPC, "forever": True},
+    "short write": {"error": "short"},
+    "no inodes": {"error": errno.ENOSPC, "forever": True, "counts": lambda operation, _: operation in NAMING},
+}
+"""What a `FaultyStorage` is told, by name."""

@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     import subprocess
 
 MEMBER_BYTES = 128 * 1024
-"""Raw bytes in one gzip member, at most; a line is shorter."""
+"""Raw bytes in one gzip member, at most; a line is shorter. No reader needs more memory."""
+CUT_BYTES = 32 * 1024
+"""Raw bytes in the members made here, unless one line is longer. A search unpacks whole members: a quarter of the
+bound is unpacked in a quarter of the time and costs 6 % of the compression."""
 TEMPORARY_SUFFIX = ".gz.tmp"
 TEMPORARY_ENDING = ".tmp"
 _INDEX_TEMPORARY = INDEX_SUFFIX + TEMPORARY_ENDING
@@ -52,6 +55,7 @@ CLOSE_WAIT_SECS = 30.0
 """How long `Sealer.close` lets a running seal finish."""
 
 _BLOCK = 1 << 20
+_READ = 1 << 18
 _WINDOW_BITS = 15
 _GZIP = 16 + _WINDOW_BITS
 _HEADER_BYTES = 10
@@ -88,8 +92,8 @@ def read_blocks(file: File, *, end: int | None = None) -> Iterator[bytes]:
         yield block
 
 
-def read_members(file: File, *, start: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Each gzip member of *file* from offset *start*: where it begins, and its raw bytes.
+def read_members(file: File, *, start: int = 0, step: int = _READ) -> Iterator[tuple[int, bytes]]:
+    """Each gzip member of *file* from offset *start*: where it begins, and its raw bytes; read *step* bytes at a time.
 
     Raises:
         AuditCorruption: Not a series of gzip members of at most `MEMBER_BYTES`; the offset says where.
@@ -102,7 +106,7 @@ def read_members(file: File, *, start: int = 0) -> Iterator[tuple[int, bytes]]:
         fed = False
         while not unpack.eof:
             if not pending:
-                pending = file.pread(_BLOCK // 4, offset)
+                pending = file.pread(step, offset)
                 offset += len(pending)
                 if not pending:
                     if not fed:
@@ -162,19 +166,25 @@ def _damaged(file: File, offset: int, why: str) -> AuditCorruption:
 
 
 def _whole_line_pieces(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """*blocks* cut anew into pieces of at most `MEMBER_BYTES`, each ending behind a newline."""
-    rest = b""
+    """*blocks* cut anew into pieces that end behind a newline, each of one line or of at most `CUT_BYTES`."""
+    rest, is_begun = b"", False
     for block in blocks:
         rest += block
-        while len(rest) > MEMBER_BYTES:
-            cut = rest.rfind(b"\n", 0, MEMBER_BYTES) + 1
+        start = 0
+        while len(rest) - start > CUT_BYTES:
+            cut = rest.rfind(b"\n", start, start + CUT_BYTES) + 1
+            cut = cut or rest.find(b"\n", start, start + MEMBER_BYTES) + 1
             if not cut:
-                raise BadInput(f"no line end within {MEMBER_BYTES} bytes")
-            yield rest[:cut]
-            rest = rest[cut:]
-    if not rest.endswith(b"\n"):
+                if len(rest) - start > MEMBER_BYTES:
+                    raise BadInput(f"no line end within {MEMBER_BYTES} bytes")
+                break
+            yield rest[start:cut]
+            start, is_begun = cut, True
+        rest = rest[start:]
+    if not (rest or is_begun) or (rest and not rest.endswith(b"\n")):
         raise BadInput("it is empty, or its last line has no end")
-    yield rest
+    if rest:
+        yield rest
 
 
 def compress_segment(directory: Directory, name: str) -> SealFacts:
@@ -417,6 +427,9 @@ class Sealer:
                 thread.join()
         try:
             remove_temporary(self._directory)
+            if self.failures:
+                # A sync of the directory may have failed: no name may come back behind the close.
+                self._directory.sync()
         except OSError as why:
             self.failures.append(f"temporary files stay: {why}")
 
