@@ -376,11 +376,11 @@ class Index:
             yield Pick(block, numbers[at:stop], self.blocks[block].records)
             at = stop
 
-    def block_with(self, number: int) -> tuple[Block, int | None]:
-        """The block that holds record *number*, and where it ends in the raw segment, if another one follows."""
+    def block_with(self, number: int) -> tuple[Block, Block | None]:
+        """The block that holds record *number*, and the one behind it, if there is one."""
         at = bisect_right(self._firsts, number) - 1
         following = self.blocks[at + 1 : at + 2]
-        return self.blocks[at], following[0].raw_offset if following else None
+        return self.blocks[at], following[0] if following else None
 
     def _span(self, block: int) -> tuple[int, int]:
         first = self._firsts[block]

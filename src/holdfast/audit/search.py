@@ -41,7 +41,7 @@ from holdfast.audit.logfiles import (
     stretches,
 )
 from holdfast.audit.schemas import RecordType, SealedDetails
-from holdfast.audit.seal import MEMBER_BYTES, read_blocks, read_members
+from holdfast.audit.seal import CUT_BYTES, MEMBER_BYTES, read_blocks, read_members
 from holdfast.audit.storage import Directory, File, Storage
 from holdfast.core.errors import BadInput
 
@@ -437,13 +437,15 @@ class _Source:
             AuditCorruption: It has fewer lines than the index says, or cannot be read.
         """
         file = self._file or self._open()
-        block, end = self._index.block_with(number)
+        block, following = self._index.block_with(number)
         if self._file_sealed:
             offset = block.gzip_offset
-            _, piece = next(read_members(file, start=offset), (0, b""))
+            size = following.gzip_offset - offset if following is not None else MEMBER_BYTES
+            _, piece = next(read_members(file, start=offset, step=max(size, 1)), (0, b""))
         else:
             offset = block.raw_offset
-            piece = file.pread((end or offset + MEMBER_BYTES) - offset, offset)
+            size = following.raw_offset - offset if following is not None else MEMBER_BYTES
+            piece = file.pread(size, offset)
         lines = piece.split(b"\n", block.records)[:-1]  # what follows the last newline is no line
         self._batch = Batch(self.first_seq + block.first, lines, file.name, offset, self._file_sealed)
         if number - block.first >= len(lines):
@@ -517,13 +519,11 @@ def _index_lines(index: Index, file: File, end: int, records: int) -> int:
                 raise endless_line(file, end)
             raise missing(index.first_seq + index.records, file.name)
         while start < cut and index.records < records:
-            room = index.blocks[-1].raw_offset + MEMBER_BYTES - end if index.blocks else 0
+            room = index.blocks[-1].raw_offset + CUT_BYTES - end if index.blocks else 0
             stop = data.rfind(b"\n", start, start + room) + 1 if room > 0 else 0
             if not stop:
                 index.begin_block(end)
-                stop = data.rfind(b"\n", start, start + MEMBER_BYTES) + 1
-                if not stop:
-                    raise endless_line(file, end)
+                stop = data.rfind(b"\n", start, start + CUT_BYTES) + 1 or data.find(b"\n", start) + 1
             left = records - index.records
             lines = data[start : stop - 1].split(b"\n", left)
             if len(lines) > left:

@@ -10,6 +10,7 @@ from holdfast.audit import seal
 from holdfast.audit.format import leaf_hash
 from holdfast.audit.query import query
 from holdfast.audit.seal import (
+    CUT_BYTES,
     MEMBER_BYTES,
     Sealer,
     compress_segment,
@@ -54,13 +55,14 @@ def test_a_sealed_segment_unpacks_to_the_same_bytes(log, directory):
 
 
 def test_members_are_bounded_and_hold_whole_lines(log, directory):
-    """Each gzip member holds at most 128 KiB and ends behind a line, so a reader may enter at any of them."""
-    name = log.segment(long_rows(1000))
+    """Each gzip member holds one line or at most 32 KiB and ends behind a line, so a reader may enter at any of them."""
+    name = log.segment([*long_rows(1000), ("NOTE", {"t": "x" * 60_000}), *long_rows(3)])
     facts = compress_segment(directory, name)
     file = directory.open(f"{name}.gz.tmp")
     members = list(read_members(file))
     assert len(members) == facts.members > 5
-    assert all(len(piece) <= MEMBER_BYTES and piece.endswith(b"\n") for _, piece in members)
+    assert all(len(piece) <= CUT_BYTES or piece.count(b"\n") == 1 for _, piece in members)
+    assert all(piece.endswith(b"\n") for _, piece in members)
     began, piece = members[3]
     assert next(read_members(file, start=began)) == (began, piece)
     assert find_member(file, members[2][0] + 1) == began
@@ -116,6 +118,7 @@ def test_a_foreign_name_is_refused(directory):
         gzip.compress(bytes(MEMBER_BYTES + 1)),
         gzip.compress(b"a\n") + b"x",
     ],
+    ids=["garbage", "cut", "too large", "a trailing byte"],
 )
 def test_what_is_not_a_series_of_small_members_is_corruption(log, directory, data):
     """Garbage, a cut file, a member too large and a trailing byte are all named, and nothing hangs."""

@@ -12,6 +12,7 @@ from support.journal import SECOND, START_NS, HandmadeLog, rows
 from holdfast.audit import search
 from holdfast.audit.format import decode_line, encode_line
 from holdfast.audit.head import HeadState
+from holdfast.audit.index import Index
 from holdfast.audit.pruned import InArchive, encode_marker, marker_name
 from holdfast.audit.query import LogReader, query
 from holdfast.audit.schemas import PrunedDetails
@@ -246,6 +247,24 @@ def test_memory_for_indexes_and_lines_is_bounded(home, monkeypatch):
         assert reader.query(user_id="bob") == expected
         assert sum(known.index is not None for known in reader._searcher._known.values()) <= 2
         assert len(reader._searcher._lines) <= 1
+
+
+def test_a_segment_is_cut_alike_raw_and_sealed(home):
+    """The blocks of a raw segment, indexed bit by bit as it grows, are the members that its sealing makes."""
+    log = HandmadeLog(home)
+    lengths = [100, 30_000, 60_000, 5_000, 31_000, 10, *[700] * 300]
+    log.segment([("NOTE", {"text": "x" * length}) for length in lengths])
+    reader = LogReader(home)
+    for sequence in (*range(1, 30), 250, log.next_seq - 1):
+        log.head(HeadState.OPEN, sequence=sequence)
+        reader.query(user_id="nobody")
+    grown = reader._searcher._known[1].index.blocks
+    directory = LocalStorage().directory(home, create=False)
+    compress_segment(directory, log.name)
+    directory.close()
+    sealed = Index.decode((home / log.name.replace(".log", ".idx.tmp")).read_bytes()).blocks
+    assert grown == [block._replace(gzip_offset=0) for block in sealed]
+    assert len(grown) > 8
 
 
 # -- while the log lives ----------------------------------------------------------------------------------------------
