@@ -90,14 +90,12 @@ class LogSource:
         checkpoint = parse_checkpoint(parse_note(note).text)
         log_id = checkpoint.origin.rpartition("/")[2]
         open_note(note, self._signers(log_id))
-        return Submission(
-            log_id=log_id,
-            checkpoint=checkpoint,
-            note=note,
-            # Sinks and receipts mostly ask from the same size; one proof may hash a whole segment.
-            prove=cache(lambda old: self._prove(old, checkpoint)),
-            key_notes=self.key_notes,
-        )
+
+        @cache  # sinks and receipts mostly ask from the same size, and one proof may hash a whole segment
+        def prove(old: int) -> list[bytes]:
+            return self._prove(old, checkpoint)
+
+        return Submission(log_id, checkpoint, note, prove, self.key_notes)
 
     def key_notes(self, after: int) -> list[bytes]:
         """The notes of the KEY records of every epoch after *after*, in order."""

@@ -113,6 +113,20 @@ def test_only_a_regular_file_is_written(volume, tmp_path, what):
     assert target.read_bytes() == b"precious"
 
 
+def test_a_receipt_is_given_only_after_the_sync(volume, monkeypatch):
+    """The last thing before ANCHORED is a sync of the file that was written to."""
+    calls = []
+    for name in ("write", "fsync"):
+        real = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda fd, *rest, n=name, r=real: (calls.append((n, fd)), r(fd, *rest))[1]
+        )
+    FileSink(volume).submit(MemoryLog(3).submission())
+    (written, fd), (last, synced) = calls[-2:]
+    assert (written, last) == ("write", "fsync")
+    assert fd == synced
+
+
 @pytest.mark.parametrize("call", ["fsync", "write"])
 def test_a_failing_disk_is_unknown(volume, monkeypatch, call):
     """A write or sync that fails is never reported as anchored."""

@@ -91,6 +91,13 @@ def test_a_witness_refuses_another_history():
     assert forks == [other.note(9)], "the proof that the log shows two histories is kept"
 
 
+def _stray_bits(step):
+    """A proof line, and the same one with a bit set that base64 does not use."""
+    line = base64.b64encode(step)
+    alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    return line, line[:-2] + bytes([alphabet[alphabet.index(line[-2]) + 1]]) + b"="
+
+
 STATUSES = {
     "not a request": (400, lambda log: b"hello\n"),
     "no body": (400, lambda log: b""),
@@ -99,6 +106,10 @@ STATUSES = {
     "64 proof lines": (
         400,
         lambda log: wire.encode_add_checkpoint(3, [b"\0" * 32] * 64, log.note()),
+    ),
+    "a proof line spelled in another way": (
+        400,
+        lambda log: log.request(3).replace(*_stray_bits(log.prove(3)[0])),
     ),
     "a proof line of 31 bytes": (400, lambda log: wire.encode_add_checkpoint(3, [b"\0" * 31], log.note())),
     "a checkpoint that is none": (400, lambda log: wire.encode_add_checkpoint(3, [], b"a\nb\n")),
@@ -245,6 +256,45 @@ def test_a_key_that_the_log_did_not_sign_is_not_followed():
     assert witness.add_key(b"").status == 400
     assert witness.add_key(wire.encode_notes([log.notes[1], thief.note()])).status == 400
     assert witness.add_key(log.notes[1]).status == 200
+
+
+def test_epochs_follow_one_another():
+    """A note that the key in force signed for a later epoch than the next one is not followed."""
+    log = MemoryLog(4)
+    witness = a_witness(log)
+    witness.add_key(log.notes[0])
+    leap = log._key(7).details("rotation", log.keys[0]).note.encode()
+    assert witness.add_key(leap) == wire.Answer(409, b"1\n", "text/x.holdfast.epoch")
+    log.rotate()
+    assert witness.add_key(log.notes[1]).body == b"2\n"
+    rival = MemoryLog(4, seed=b"rival")._key(2).details("rotation", log.keys[0]).note.encode()
+    assert witness.add_key(rival) == wire.Answer(409, b"2\n", "text/x.holdfast.epoch"), "the first one counts"
+    assert witness.add_checkpoint(log.request(0)).status == 200
+
+
+@pytest.mark.parametrize(
+    "vkey",
+    [
+        MemoryLog(log_id="cd" * 16).vkey,
+        SigningKey(MemoryLog().origin, b"k" * 32, COSIGNATURE_ED25519).vkey,
+        "rubbish",
+    ],
+)
+def test_only_a_key_of_the_log_follows_its_key(vkey):
+    """A signed note that names another log's key, a cosigner's or none is refused with 400."""
+    log = MemoryLog(4)
+    witness = a_witness(log)
+    text = f"holdfast key v1\ntest\n{log.log_id}\n2\n{vkey}\n".encode()
+    assert witness.add_key(sign_note(text, log.keys[0].signer)).status == 400
+
+
+@pytest.mark.parametrize("epoch", ["0", "01", "-1", "x", "2" * 5000, "²"])
+def test_an_epoch_is_a_count(epoch):
+    """A signed note whose epoch is no plain number from 1 is refused with 400."""
+    log = MemoryLog(4)
+    witness = a_witness(log)
+    text = f"holdfast key v1\ntest\n{log.log_id}\n{epoch}\n{log._key(2).signer.vkey}\n".encode()
+    assert witness.add_key(sign_note(text, log.keys[0].signer)).status == 400
 
 
 def test_a_bogus_epoch_number_is_not_learned_from_a_stranger():
