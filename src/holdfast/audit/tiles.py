@@ -94,7 +94,7 @@ def partial_width(level: int, size: int) -> int:
 
 def tile_root(tile: bytes) -> bytes:
     """The hash of the subtree over a full tile."""
-    return _fold([tile[at : at + HASH_BYTES] for at in range(0, len(tile), HASH_BYTES)])
+    return _fold(_nodes(tile))
 
 
 class TileStore:
@@ -301,28 +301,26 @@ def tile_reader(store: TileStore | None, size: int, leaves: Leaves) -> HashReade
     everything comes from *leaves*.
     """
     source = _Source(store, leaves)
-    cached: dict[tuple[int, int], bytes] = {}
+    cached: dict[tuple[int, int], list[list[bytes]]] = {}
 
-    def tile_at(level: int, number: int) -> bytes:
-        tile = cached.get((level, number))
-        if tile is None:
+    def tile_at(level: int, number: int) -> list[list[bytes]]:
+        levels = cached.get((level, number))
+        if levels is None:
             begin = number * TILE_WIDTH
             width = min(TILE_WIDTH, (size >> _HEIGHT * level) - begin)
             tile = source.tile(level, number, width)
             if tile is None and width < TILE_WIDTH:  # the log has grown since
                 tile = source.tile(level, number)
-            if tile is None:
-                tile = b"".join(source.entries(level, begin, begin + width))
+            nodes = list(source.entries(level, begin, begin + width)) if tile is None else _nodes(tile)
             if len(cached) >= _CACHED_TILES:
                 cached.clear()
-            cached[level, number] = tile
-        return tile
+            cached[level, number] = levels = _levels(nodes)
+        return levels
 
     def read(level: int, index: int) -> bytes:
         tile_level, height = divmod(level, _HEIGHT)
         first = index << height
-        tile, at = tile_at(tile_level, first // TILE_WIDTH), first % TILE_WIDTH * HASH_BYTES
-        return tile_root(tile[at : at + (HASH_BYTES << height)])
+        return tile_at(tile_level, first // TILE_WIDTH)[height][first % TILE_WIDTH >> height]
 
     return read
 
@@ -393,13 +391,26 @@ def _all(leaves: Leaves, begin: int, end: int) -> Iterator[bytes]:
         )
 
 
+def _nodes(tile: bytes) -> list[bytes]:
+    return [tile[at : at + HASH_BYTES] for at in range(0, len(tile), HASH_BYTES)]
+
+
 def _fold(nodes: list[bytes]) -> bytes:
     """The root over a power of two of nodes."""
+    return _levels(nodes)[-1][0]
+
+
+def _levels(nodes: list[bytes]) -> list[list[bytes]]:
+    """The nodes of a tile, and the levels of the tree above them as far as they are complete."""
     hasher = sha256
+    levels = [nodes]
     while len(nodes) > 1:
-        pairs = iter(nodes)
-        nodes = [hasher(b"\1" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
-    return nodes[0]
+        nodes = [
+            hasher(b"\1" + left + right).digest()
+            for left, right in zip(nodes[::2], nodes[1::2], strict=False)
+        ]
+        levels.append(nodes)
+    return levels
 
 
 def _runs(indexes: list[int]) -> Iterator[range]:
