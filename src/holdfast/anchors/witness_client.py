@@ -143,12 +143,12 @@ class WitnessSink:
             return answer.status == 200
         known = _count(answer, wire.EPOCH_TYPE)
         taken = False
+        # A witness that was pinned to a later key passes over the notes before it: only the last answer counts.
         for batch in _batches(submission.key_notes(known)):
             answer = self._ask("/add-key", wire.encode_notes(batch))
             taken = answer.status == 200
-            # A witness that was pinned to a later key passes over what came before it.
-            if not taken and (answer.status != 409 or known):
-                return False
+        if answer.status >= 500:
+            raise AnchorUnreachable(f"{self._url} answered with status {answer.status}")
         return taken
 
     def _refused(self, submission: Submission, answer: Answer) -> Receipt:

@@ -56,6 +56,34 @@ def test_the_size_confirmed_last_is_told_first():
     assert line.asked == [("/add-checkpoint", log.request(20))]
 
 
+@pytest.mark.parametrize("false", [MemoryLog(19), MemoryLog(10).grow(30, b"x")])
+def test_a_receipt_that_contradicts_the_log_is_enough(false):
+    """Where the receipt remembers what the log does not hold, the sink says so and asks nobody."""
+    known = Mark(20, MemoryLog(20).checkpoint().root, "receipt")
+    asked = []
+    receipt = a_sink(lambda *call: asked.append(call), known=lambda log_id, sink: known).submit(
+        false.submission()
+    )
+    assert (receipt.outcome, receipt.known_size) == (Outcome.WENT_BACK, 20)
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"), [(403, Outcome.REFUSED), (404, Outcome.REFUSED), (503, Outcome.UNKNOWN)]
+)
+def test_keys_that_are_not_taken_are_no_anchor(status, outcome):
+    """Where `add-key` is refused the checkpoint is REFUSED; where it fails the sink is UNKNOWN."""
+    log = MemoryLog(20)
+    for _ in range(3):
+        log.rotate()
+    answers = {
+        "/add-checkpoint": [Answer(403, b"no\n")],
+        "/add-key": [Answer(409, b"1\n", wire.EPOCH_TYPE), Answer(status, b"")],
+    }
+    receipt = a_sink(lambda path, body: answers[path].pop(0)).submit(log.submission())
+    assert receipt.outcome is outcome
+
+
 def test_an_unknown_size_is_learned_from_the_witness():
     """Without a receipt the witness says which size it knows, and gets the proof from there."""
     log = MemoryLog(20)
