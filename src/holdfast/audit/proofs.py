@@ -229,18 +229,18 @@ class ProofChecker:
         return self._opened
 
     def _verified(self, note: bytes, key_notes: tuple[bytes, ...], origin: str) -> Opened:
-        last = self._key_of_last_epoch(key_notes, origin)
-        log_keys = [key for key in self._pins if _is_log_key(key, origin)] if last is None else [last]
-        opened = _open(note, [*log_keys, *filter(_is_witness, self._pins)], "checkpoint")
-        if opened is None or not any(_is_log_key(key, origin) for key in opened.verified):
+        trusted, last = self._follow(key_notes, origin)
+        opened = _open(note, [*trusted, *filter(_is_witness, self._pins)], "checkpoint")
+        signed = () if opened is None else opened.verified
+        if opened is None or not (last in signed if last else trusted.intersection(signed)):
             raise self._unknown(origin)
         return opened
 
-    def _key_of_last_epoch(self, notes: tuple[bytes, ...], origin: str) -> VerifierKey | None:
-        """The trusted key that the KEY notes lead to; None where there are no notes."""
+    def _follow(self, notes: tuple[bytes, ...], origin: str) -> tuple[set[VerifierKey], VerifierKey | None]:
+        """The log's keys that are trusted, and the one of the last KEY note; None where there are no notes."""
+        trusted = {key for key in self._pins if _is_log_key(key, origin)}
         before: VerifierKey | None = None
         epoch = 0
-        trusted = {key for key in self._pins if _is_log_key(key, origin)}
         for note in notes:
             said = parse_key_note(note)
             if log_name(said.origin, said.log_id) != origin or not _is_log_key(said.vkey, origin):
@@ -252,9 +252,7 @@ class ProofChecker:
             if _open(note, signers, f"KEY note of epoch {said.epoch}") is not None:
                 trusted.add(said.vkey)
             before, epoch = said.vkey, said.epoch
-        if before is not None and before not in trusted:
-            raise self._unknown(origin)
-        return before
+        return trusted, before
 
     def _unknown(self, origin: str) -> BadInput:
         named = sum(_is_log_key(key, origin) for key in self._pins)

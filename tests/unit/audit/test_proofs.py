@@ -167,6 +167,17 @@ def test_a_pinned_key_does_not_stand_for_a_later_epoch():
         check(proof.encode(), vkey(1), vkey(2))
 
 
+def test_no_signature_of_any_trusted_key_may_be_wrong():
+    """A first checkpoint of an epoch shows both its signers; a wrong signature of the older one refuses it."""
+    both = proof_of(7, 2, epoch_key(1).signer)
+    assert check(both.encode(), vkey(1)).signers == (vkey(2), vkey(1))
+    assert check(both.encode(), vkey(2)).others == (ORIGIN,)
+    wrong = epoch_key(1).signer.sign(b"another text\n").line()
+    false = both._replace(checkpoint=sign_note(TEXT, epoch_key(2).signer) + wrong)
+    with pytest.raises(ProofRefused, match="checkpoint is forged"):
+        check(false.encode(), vkey(1))
+
+
 def test_the_key_of_another_log_vouches_for_nothing():
     """A named key counts only for the log that it is named after."""
     other = SigningKey("holdfast/other", b"\1" * 32)
