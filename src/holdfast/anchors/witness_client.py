@@ -138,18 +138,20 @@ class WitnessSink:
         notes = submission.key_notes(0)
         if not notes:
             return False
-        answer = self._ask("/add-key", wire.encode_notes(notes[-1:]))
+        answer = self._ask_to_learn(notes[-1:])
         if answer.status != 409:
             return answer.status == 200
         known = _count(answer, wire.EPOCH_TYPE)
-        taken = False
         # A witness that was pinned to a later key passes over the notes before it: only the last answer counts.
         for batch in _batches(submission.key_notes(known)):
-            answer = self._ask("/add-key", wire.encode_notes(batch))
-            taken = answer.status == 200
+            answer = self._ask_to_learn(batch)
+        return answer.status == 200
+
+    def _ask_to_learn(self, notes: list[bytes]) -> Answer:
+        answer = self._ask("/add-key", wire.encode_notes(notes))
         if answer.status >= 500:
             raise AnchorUnreachable(f"{self._url} answered with status {answer.status}")
-        return taken
+        return answer
 
     def _refused(self, submission: Submission, answer: Answer) -> Receipt:
         said = answer.body[:200].decode("utf-8", "replace").strip()

@@ -82,6 +82,9 @@ def test_keys_that_are_not_taken_are_no_anchor(status, outcome):
     }
     receipt = a_sink(lambda path, body: answers[path].pop(0)).submit(log.submission())
     assert receipt.outcome is outcome
+    answers = {"/add-checkpoint": [Answer(403, b"no\n")], "/add-key": [Answer(status, b"")]}
+    receipt = a_sink(lambda path, body: answers[path].pop(0)).submit(log.submission())
+    assert receipt.outcome is outcome
 
 
 def test_an_unknown_size_is_learned_from_the_witness():
