@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast.audit.format import SegmentName, decode_facts, facts_in_place, parse_segment_name
 from holdfast.audit.head import HEAD_NAME, HeadMark, decode_head
-from holdfast.audit.pruned import read_pruned
 from holdfast.audit.seal import MEMBER_BYTES, read_blocks, read_members
 from holdfast.audit.storage import PAGE_BYTES, Directory, File, LocalStorage, Storage
 from holdfast.core.errors import AuditCorruption, BadInput
+
+if TYPE_CHECKING:
+    from holdfast.audit.pruned import Pruned
 
 
 class Batch(NamedTuple):
@@ -118,7 +120,7 @@ def stretches(directory: Directory, mark: HeadMark) -> list[Stretch]:
     """
     segments = [segment for segment in list_segments(directory) if segment.first_seq <= mark.sequence]
     first = segments[0].first_seq if segments else mark.sequence + 1
-    if first != 1 and first != read_pruned(directory).next_seq:
+    if first != 1 and first != _pruned(directory).next_seq:
         raise missing(1, segments[0].name if segments else "")
     ends = [segment.first_seq for segment in segments[1:]] + [mark.sequence + 1]
     return [Stretch(segment, end - segment.first_seq) for segment, end in zip(segments, ends, strict=True)]
@@ -191,7 +193,13 @@ def refuse_pruned(directory: Directory, plan: list[Stretch], start_seq: int) -> 
     """Raise `InArchive` where records from *start_seq* on are not here any more."""
     first = plan[0].segment.first_seq if plan else 1
     if start_seq < first:
-        raise read_pruned(directory).in_archive()
+        raise _pruned(directory).in_archive()
+
+
+def _pruned(directory: Directory) -> Pruned:
+    from holdfast.audit.pruned import read_pruned  # noqa: PLC0415  most logs are whole, and start sooner without it
+
+    return read_pruned(directory)
 
 
 def _segment_batches(directory: Directory, segment: SegmentName, count: int) -> Iterator[Batch]:

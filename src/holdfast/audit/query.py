@@ -12,7 +12,6 @@ Limits: records that are written but not yet durable (at most the last 100 ms of
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, Decimal
@@ -189,6 +188,8 @@ class LogReader:
         unknown = (types or frozenset()) - SCHEMAS.keys()
         if not unknown:
             return
+        import difflib  # noqa: PLC0415  only a slip needs it
+
         present = self._searcher.types(missing_ok=self._missing_ok)
         for type_ in sorted(unknown - present):
             close = difflib.get_close_matches(type_.upper(), sorted({*SCHEMAS, *present}), n=1, cutoff=0.7)

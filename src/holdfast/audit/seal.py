@@ -181,7 +181,7 @@ def _whole_line_pieces(blocks: Iterable[bytes]) -> Iterator[bytes]:
             yield rest[start:cut]
             start, is_begun = cut, True
         rest = rest[start:]
-    if not (rest or is_begun) or (rest and not rest.endswith(b"\n")):
+    if (rest or not is_begun) and not rest.endswith(b"\n"):
         raise BadInput("it is empty, or its last line has no end")
     if rest:
         yield rest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from hashlib import sha256
+from unittest import mock
 from zlib import crc32
 
 import pytest
@@ -146,6 +147,25 @@ def test_a_false_index_with_its_hash_in_a_later_segment_misleads_but_never_lies(
     with pytest.raises(AuditCorruption, match="not what the index says") as caught:
         query(home, user_id="eve")
     assert caught.value.sequence == 5
+
+
+def test_the_planted_bug_of_a_trusted_index_is_found(home, monkeypatch):
+    """With every index taken at its word, the lie of the test above changes the answer: the check is what saves it."""
+    sealed_log(home)
+    expected = sequences(query(home, user_id="bob"))
+    for path in home.glob("*.idx"):
+        body = path.read_bytes()[:-4].replace(b"bob", b"eve")
+        path.write_bytes(body + crc32(body).to_bytes(4, "little"))
+
+    class Trusting:
+        def __init__(self, content):
+            pass
+
+        def hexdigest(self):
+            return mock.ANY  # equal to whatever SEALED says
+
+    monkeypatch.setattr(search, "sha256", Trusting)
+    assert sequences(query(home, user_id="bob")) != expected
 
 
 @pytest.mark.parametrize("together", [True, False])
