@@ -46,10 +46,8 @@ def compact(value: object) -> bytes:
 
 def line(seq: int, synced: int, ts: int, type_: str, user: str, component: str, details: object) -> bytes:
     """One record's line without its newline."""
-    body = b'"seq":%d,"synced":%d,"ts":%d,"type":%b,"user":%b,"component":%b,"details":%b}' % (
-        *(seq, synced, ts),
-        *(compact(part) for part in (type_, user, component, details)),
-    )
+    named = compact({"type": type_, "user": user, "component": component, "details": details})[1:]
+    body = b'"seq":%d,"synced":%d,"ts":%d,%b' % (seq, synced, ts, named)
     return b'{"crc":"%08x",%b' % (crc32(body), body)
 
 
@@ -1273,8 +1271,8 @@ def everything() -> Files:
         made = make()
         about: dict[str, Any] = {"about": made.about}
         differences = [(base, edits_between(plain[base], made.files)) for base in plain]
-        base, edits = min(differences, key=lambda one: len(compact(one[1])), default=("", {}))
-        if base and len(compact(edits)) <= MAX_EDIT_BYTES:
+        base, edits = min(differences, key=lambda one: len(compact(one[1])), default=(name, {}))
+        if base in plain and len(compact(edits)) <= MAX_EDIT_BYTES:
             assert apply_edits(plain[base], edits) == made.files
             about |= {"from": base, "edits": edits}
         else:
