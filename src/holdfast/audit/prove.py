@@ -105,7 +105,7 @@ class Prover:
         if not self.tiles_damaged:
             try:
                 return self._checked(sequence, line)
-            except (AuditCorruption, ProofRefused) as why:
+            except (AuditCorruption, ProofRefused, OSError) as why:
                 self.tiles_damaged = str(why)
                 self._read = tile_reader(None, self.checkpoint.size, self._leaves)
         try:

@@ -125,6 +125,24 @@ def test_damaged_tiles_never_make_a_wrong_proof(log, first_key):
     ProofChecker([first_key]).check(good)
 
 
+def test_tiles_that_cannot_be_read_are_put_aside(log, tmp_path):
+    """A link in the place of the tiles, and a folder in the place of one, lead to the proof from the records."""
+    with Prover(log) as prover:
+        (good,) = prover.prove([300])
+    (log / "tile").rename(tmp_path / "elsewhere")
+    (log / "tile").symlink_to(tmp_path / "elsewhere")
+    with Prover(log) as prover:
+        assert list(prover.prove([300])) == [good]
+        assert prover.tiles_damaged
+    (log / "tile").unlink()
+    (tmp_path / "elsewhere").rename(log / "tile")
+    (log / "tile/0/001").unlink()
+    (log / "tile/0/001").mkdir()
+    with Prover(log) as prover:
+        assert list(prover.prove([300])) == [good]
+        assert prover.tiles_damaged
+
+
 def test_tiles_of_another_tree_are_put_aside(log):
     """Tiles that agree with one another and not with the records lead to the proof from the records."""
     leaves = (log / "tile/0/001").read_bytes()
