@@ -198,19 +198,24 @@ def _newest_note(
 ) -> tuple[tuple[str, History] | None, tuple[str, History] | None]:
     """The newest history that holds a note, and that of the last segment; each with its file's name."""
     present = set(home.names())
-    last: tuple[str, History] | None = None
+    newest = last = None
     for place, name in enumerate(reversed(segments)):
         file = history_name(name.name)
         if file not in present:
             continue
         found = _read_history(home, file, origin, keys)
-        if found.rest and (place or closed or not _is_torn(home, found, origin)):
+        if found.rest and (place or closed):
             raise _damaged(file, found.end, found.reason)
         if place == 0:
             last = (file, found)
         if found.notes:
-            return (file, found), last
-    return None, last
+            newest = (file, found)
+            break
+    if last is not None and last[1].rest:
+        size = 0 if newest is None else newest[1].notes[-1].checkpoint.size
+        if not _is_torn(home, last[1], origin, size):
+            raise _damaged(last[0], last[1].end, last[1].reason)
+    return newest, last
 
 
 def _read_history(home: Directory, name: str, origin: str, keys: Sequence[VerifierKey]) -> History:
@@ -233,11 +238,10 @@ def _read_all(file: File) -> bytes:
     return b"".join(parts)
 
 
-def _is_torn(home: Directory, found: History, origin: str) -> bool:
-    """Whether a crash may have left what follows the last whole note."""
-    size = found.notes[-1].checkpoint.size if found.notes else 0
+def _is_torn(home: Directory, found: History, origin: str, newest: int) -> bool:
+    """Whether a crash may have left what follows the last whole note; *newest* is the size of the newest one."""
     line = origin.encode() + b"\n"
-    return _published(home, size, b"") <= size and (FILLER + line) not in found.rest
+    return _published(home, newest, b"") <= newest and (FILLER + line) not in found.rest
 
 
 def _published(home: Directory, signed: int, note: bytes) -> int:

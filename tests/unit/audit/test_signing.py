@@ -616,6 +616,31 @@ def test_torn_last_note_is_made_filler_and_signed_again():
     assert found.checkpoints()[-1].size == len(found.records)
 
 
+@pytest.mark.parametrize("length", [1, 60, 200])
+def test_torn_first_note_of_a_segment_is_made_filler_too(length):
+    """The first note beside a new segment may be torn like any other: `checkpoint` holds the one of the segment before."""
+    disk = SimulatedStorage()
+    log = stepped(disk)
+    log.append("NOTE", {})
+    log.checkpoint()
+    states = []
+
+    def die(operation, name):
+        if operation == "fdatasync" and name.endswith("4.checkpoints"):
+            states.append(disk.after_kill())
+
+    disk.on_call = die
+    log.rotate()
+    disk.on_call = None
+    (state, *_) = states
+    name = next(name for name in state.content(LOG) if name.endswith("4.checkpoints"))
+    content = state.content(LOG)[name]
+    content[length:] = b"\n" * (len(content) - length)
+    with stepped(state, seed=2) as again:
+        again.append("NOTE", {})
+    check(read(state))
+
+
 @pytest.mark.parametrize("how", ["closed", "published", "not the last"])
 @pytest.mark.invariant("I8")
 def test_note_that_no_crash_can_have_torn_is_damage(how):
