@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support.crash import SteppedLog
 
+from holdfast.audit.anchor import Anchor
+from holdfast.audit.keys import KeyHome
 from holdfast.audit.query import query, read_lines
-from holdfast.audit.verify import verify
+from holdfast.audit.verify import log_name_of, verify
 from holdfast.audit.wal import Level
 from holdfast.core.clock import ManualClock
 
 WRITER = """
 import sys
+from pathlib import Path
+from holdfast.audit.keys import KeyHome
 from holdfast.audit.wal import Entry, Level, WriteAheadLog
 from holdfast.core.clock import SystemClock
 
-log = WriteAheadLog(sys.argv[1], clock=SystemClock(), rotate_bytes=int(sys.argv[2]))
+log = WriteAheadLog(
+    sys.argv[1], clock=SystemClock(), rotate_bytes=int(sys.argv[2]), keys=KeyHome(Path(sys.argv[1] + "-keys"))
+)
 n = 0
 print("ready", flush=True)
 while not sys.stdin.closed and n < int(sys.argv[3]):
@@ -63,6 +70,41 @@ def test_verify_and_query_beside_a_live_writer_never_raise_a_false_alarm(tmp_pat
     report = verify(home)
     assert report.ok, report.problems
     assert len(query(home, event_type="TRADE")) == 1000
+
+
+@pytest.mark.slow
+@pytest.mark.contract("A13")
+@pytest.mark.invariant("I8")
+def test_verify_with_keys_and_anchors_beside_a_signing_writer_never_raises_a_false_alarm(tmp_path):
+    """Through twenty rotations and seals every verification, pinned and held to the high-water mark, is clean."""
+    home = tmp_path / "audit"
+    kept = KeyHome(Path(f"{home}-keys"))
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(home), "60000", "9000"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as writer:  # fmt: skip
+        assert writer.stdout.readline() == b"ready\n"
+        rounds, covered = 0, 0
+        while writer.poll() is None:
+            identity = log_name_of(home) if home.exists() else None
+            if identity is None:
+                continue
+            keys = kept.log(identity[1])
+            water = keys.high_water()
+            anchors = [] if water is None else [Anchor(*water.checkpoint[:3], "high water", water.note)]
+            report = verify(home, keys=keys.pins(), anchors=anchors, jobs=1 + rounds % 2)
+            assert report.ok, (report.problems[:3], report.state, report.live_writer)
+            assert report.anchored_to == (0 if water is None else water.checkpoint.size)
+            assert report.signed_to >= covered
+            covered = report.signed_to
+            rounds += 1
+        writer.stdin.close()
+        assert writer.wait() == 0
+    report = verify(home, keys=kept.log(report.log_id).pins())
+    assert report.ok, report.problems
+    assert report.signed_to == report.total_entries
+    assert report.epoch >= 21
+    assert len(list(home.glob("*.gz"))) >= 20
+    assert rounds >= 10
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists who holds a lock")

@@ -110,9 +110,8 @@ class VerifyReport(msgspec.Struct):
 
     @property
     def first_bad(self) -> Problem | None:
-        """The problem with the lowest sequence, or the first one where no record is concerned."""
-        named = [problem for problem in self.problems if problem.sequence]
-        return min(named, key=lambda problem: problem.sequence) if named else next(iter(self.problems), None)
+        """The problem with the lowest sequence, or the first by kind of file where no record is concerned."""
+        return min(self.problems, key=Problem.order, default=None)
 
     @property
     def size(self) -> int:
@@ -473,16 +472,16 @@ class _Verification:
             course.note(*problem[:3], f"beyond the end of the closed log: {problem.reason}")
         if course.filler is not None:
             course.note(0, *course.filler, "filler at the end of the closed log")
-        if course.expected > course.durable + 1:
+        if course.expected > course.promised + 1:
             course.note(
-                course.durable + 1, *course.last_place, f"the closed log ends at sequence {course.durable}"
+                course.promised + 1, *course.last_place, f"the closed log ends at sequence {course.promised}"
             )
 
     def _judge_open_end(self) -> None:
         course = self.course
         first = course.tail[0] if course.tail else None
         kept = course.expected - 1
-        known = max(course.highest_synced, course.durable, min(self.signatures.covered, kept))
+        known = max(course.highest_synced, course.promised, min(self.signatures.covered, kept))
         if known > kept:
             name, offset, why = (
                 first[1:] if first is not None else (*course.last_place, "the log ends before it")

@@ -33,10 +33,29 @@ class Problem(NamedTuple):
     offset: int
     reason: str
 
+    def order(self) -> tuple[int, int, str, int]:
+        """The order in which problems are named first: by sequence, then by kind of file, name and offset.
+
+        Problems without sequence come behind all others.
+        """
+        return (self.sequence or 1 << 63, _kind(self.file), self.file, self.offset)
+
     def __str__(self) -> str:
         """As the command line prints it."""
         named = f"sequence {self.sequence} in " if self.sequence else ""
         return f"{named}{self.file!r} at byte {self.offset}: {self.reason}"
+
+
+def _kind(file: str) -> int:
+    """The place of a file's kind among the others: head, segments, histories, and what else lies there."""
+    if file.endswith((".log", ".log.gz", ".pruned")):
+        return 1
+    for kind, ending in ((2, ".checkpoints"), (4, ".idx")):
+        if file.endswith(ending) and file.startswith("audit_"):
+            return kind
+    return {HEAD_NAME: 0, "checkpoint": 3, "tile": 5, "quarantine": 6, "run": 7}.get(
+        file.partition("/")[0], 8
+    )
 
 
 class Course:
@@ -74,9 +93,14 @@ class Course:
         self.last_place: tuple[str, int] = (HEAD_NAME, 0)
 
     @property
-    def durable(self) -> int:
+    def promised(self) -> int:
         """The highest sequence that the head promises."""
         return self.mark.sequence if self.mark is not None else 0
+
+    @property
+    def durable(self) -> int:
+        """Up to where what is wrong is damage; everywhere, where the head that would say so is lost."""
+        return self.mark.sequence if self.mark is not None else 1 << 62
 
     @property
     def is_closed(self) -> bool:
@@ -129,7 +153,7 @@ class Course:
 
     def end(self) -> None:
         """The last file is read: what the head promises beyond it is missing."""
-        if self.expected <= self.durable:
+        if self.expected <= self.promised:
             if not self.run_open:
-                self.damage(*self.last_place, f"missing: the head promises records up to {self.durable}")
-            self.corrupted += self.durable - self.expected + 1
+                self.damage(*self.last_place, f"missing: the head promises records up to {self.promised}")
+            self.corrupted += self.promised - self.expected + 1

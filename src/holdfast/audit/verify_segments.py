@@ -122,7 +122,8 @@ class SegmentFacts(msgspec.Struct, array_like=True):
         history_faults: What is wrong in it.
         history_torn: What stands behind the last valid note and may be a torn one.
         beyond: The first checkpoint that is larger than the segment.
-        uncovered: Sequence and time of the first record behind the last checkpoint, or of the first record.
+        second_offset: Where its second record stands.
+        uncovered: Sequence, time and place of the first record behind the last checkpoint, or of the first record.
         head_ts: Time of the record where the head ends, if it is here.
         index_sha256: Of the index file, or "".
         index_bytes: Its length.
@@ -153,7 +154,8 @@ class SegmentFacts(msgspec.Struct, array_like=True):
     history_faults: list[HistoryFault] = []
     history_torn: HistoryFault | None = None
     beyond: HistoryNote | None = None
-    uncovered: tuple[int, int] | None = None
+    second_offset: int = 0
+    uncovered: tuple[int, int, int] | None = None
     head_ts: int | None = None
     index_sha256: str = ""
     index_bytes: int = 0
@@ -382,7 +384,12 @@ class _SegmentCheck:
         facts.raw_sha256 = self.raw_digest.hexdigest()
         if self.index_file is None:
             return
-        expected = b"" if self.index is None else self.index.encode(self.raw_digest.digest())
+        expected = b""
+        if self.index is not None:
+            try:
+                expected = self.index.encode(self.raw_digest.digest())
+            except (ValueError, OverflowError, struct.error):
+                self.index = None
         actual = self.index_file.pread(max(len(expected), 1 << 20) + 1, 0)
         facts.index_bytes = self.index_file.size()
         facts.index_sha256 = sha256(actual).hexdigest()
@@ -451,10 +458,8 @@ class _SegmentCheck:
 
     def _take_plain(self, lines: list[bytes], records: list[Record]) -> None:
         course, facts = self.course, self.facts
-        if self.index is not None:
-            self.index.take(lines)
-        if facts.uncovered is None:
-            facts.uncovered = (records[0].seq, records[0].ts)
+        self._take_into_index(lines)
+        self._note_begin(records[0])
         facts.synced = max(facts.synced, *[record.synced for record in records])
         course.highest_synced = max(course.highest_synced, facts.synced)
         if self.whole_so_far:
@@ -468,6 +473,25 @@ class _SegmentCheck:
         last = records[-1]
         if last.seq == self._next_stop(last.seq):
             self._stop_at(last.seq, last.ts)
+
+    def _note_begin(self, record: Record) -> None:
+        """*record* is the next one; where it stands may have to be named."""
+        if self.facts.uncovered is None:
+            self.facts.uncovered = (record.seq, record.ts, self.place)
+        if self.lines == 1:
+            self.facts.second_offset = self.place
+
+    def _take_into_index(self, lines: list[bytes]) -> None:
+        """Compute the index anew, as long as every line stands in its place."""
+        if self.index is None:
+            return
+        if not self.whole_so_far:
+            self.index = None
+            return
+        try:
+            self.index.take(lines)
+        except (BadInput, ValueError, OverflowError):
+            self.index = None
 
     def _check_line(self, line: bytes) -> None:
         course, facts = self.course, self.facts
@@ -484,24 +508,26 @@ class _SegmentCheck:
             return
         if facts.filler_at >= 0 or course.filler is not None:
             self._filler_before_a_line()
-        if record.type in _OWN_TYPES or not self.lines:
+        in_place = record.seq == course.expected and not course.tail
+        place = self.place
+        if not self.lines or (in_place and record.type in _OWN_TYPES):
             self._check_own(record)
+        if self.lines == 1:
+            facts.second_offset = place
         self.lines += 1
         self.offset += len(line) + 1
         facts.synced = max(facts.synced, record.synced)
         course.highest_synced = max(course.highest_synced, record.synced)
-        if record.seq != course.expected or course.tail:
+        if not in_place:
             self._out_of_place(record, len(line) + 1)
             return
-        self._take_line(line, record)
+        self._take_line(line, record, place)
 
-    def _take_line(self, line: bytes, record: Record) -> None:
+    def _take_line(self, line: bytes, record: Record, place: int) -> None:
         """*line* is the record that belongs here."""
         course, facts = self.course, self.facts
-        if self.index is not None:
-            self.index.take([line])
-        if facts.uncovered is None:
-            facts.uncovered = (record.seq, record.ts)
+        self._take_into_index([line])
+        facts.uncovered = facts.uncovered or (record.seq, record.ts, place)
         if self.whole_so_far and self.leaves.size == record.seq - 1:
             self.leaves.extend([sha256(b"\0" + line).digest()])
         course.take(1)
@@ -525,7 +551,10 @@ class _SegmentCheck:
             course.damage(self.file.name, self.facts.filler_at, "filler before the last line")
         elif course.filler is not None:
             name, offset = course.filler
-            course.damage(name, offset, "filler in a segment that others follow")
+            if course.expected > course.durable:
+                course.damage(name, offset, "filler in a segment that others follow")
+            else:
+                course.note(0, name, offset, "filler in a segment that others follow")
         self.facts.filler_at, course.filler = -1, None
 
     def _out_of_place(self, record: Record, size: int) -> None:

@@ -41,7 +41,7 @@ from holdfast.audit.schemas import PrunedDetails, RecoveryDetails, SealedDetails
 from holdfast.audit.seal import TEMPORARY_ENDING, read_blocks, read_members
 from holdfast.audit.storage import PAGE_BYTES, Directory, Storage
 from holdfast.audit.tiles import TILE_ROOT, TilePlace, TileStore, parse_tile_path, tile_path, tile_root
-from holdfast.audit.tree import HASH_BYTES, Frontier, SpanNode, node_hash
+from holdfast.audit.tree import HASH_BYTES, Frontier, Span, SpanNode, node_hash
 from holdfast.audit.verify_course import Course
 from holdfast.audit.verify_segments import TILE_LEAVES, OwnRecord, SegmentFacts
 from holdfast.core.errors import AuditCorruption, TradingError
@@ -400,7 +400,9 @@ class OwnClaims:
             except AuditCorruption as why:
                 self._course.note(0, name, 0, str(why).rpartition(": ")[2])
                 continue
-            if marker not in self.pruned.get(segment, []):
+            # The record of an earlier pruning may have gone to the archive since; that of the last cannot have.
+            may_lack = segment in gone and segment != pruned.markers[-1].segment
+            if marker not in self.pruned.get(segment, [marker] if may_lack else []):
                 self._course.note(0, name, 0, "no PRUNED record says the same")
             here = by_segment.get(segment)
             if here is None:
@@ -567,11 +569,46 @@ class TileCheck:
         self.wanted = bool(self._places)
         self._rows: list[_Row] = []  # by level, the tile that is being filled
         self._blocks: list[bytes | None] = []  # subtrees inside the tile of leaves at hand
-        size = frontier.size  # what lies left of this leaf is not known
-        while size:
-            number, width = divmod(size, TILE_LEAVES)
-            self._rows.append(_Row(number, bytearray(width * HASH_BYTES), width))
-            size = number
+        self._hidden = 0  # leaves whose hashes are not known
+        if self.wanted and frontier.size and not self._feed_archived(frontier):
+            self._hidden = size = frontier.size
+            while size:
+                number, width = divmod(size, TILE_LEAVES)
+                self._rows.append(_Row(number, bytearray(width * HASH_BYTES), width))
+                size = number
+
+    def _feed_archived(self, frontier: Frontier) -> bool:
+        """Take the leaves that are in the archive from their tiles, which must hash to what the markers say.
+
+        False where a tile is missing, so that nothing is known of these leaves.
+        """
+        number, width = divmod(frontier.size, TILE_LEAVES)
+        places = [TilePlace(0, at, TILE_LEAVES) for at in range(number)]
+        if width:
+            widths = [one for one in self._places.get((0, number), []) if one >= width]
+            places.append(TilePlace(0, number, max(widths, default=TILE_LEAVES)))
+        rebuilt, tiles = Frontier(), list[bytes]()
+        for place in places:
+            try:
+                tile = self._store.read(*place)
+            except (AuditCorruption, OSError) as why:
+                self._course.note(0, tile_path(*place), 0, f"cannot be read as a tile: {why}")
+                return False
+            if tile is None:
+                return False
+            tile = tile[: min(TILE_LEAVES, frontier.size - place.number * TILE_LEAVES) * HASH_BYTES]
+            tiles.append(tile)
+            rebuilt.extend([tile[at : at + HASH_BYTES] for at in range(0, len(tile), HASH_BYTES)])
+        if rebuilt.peaks() != frontier.peaks():
+            self._course.note(
+                0, TILE_ROOT, 0, "the tiles of the archived records are not those of their markers"
+            )
+            return False
+        for number, tile in enumerate(tiles):
+            span = Span(number * TILE_LEAVES)
+            span.extend([tile[at : at + HASH_BYTES] for at in range(0, len(tile), HASH_BYTES)])
+            self.feed(tile, span.nodes())
+        return True
 
     def feed(self, leaves: bytes, nodes: Iterable[SpanNode]) -> None:
         """The next leaves, and the subtrees over them, none above a tile."""
@@ -653,6 +690,8 @@ class TileCheck:
                 self._course.note(0, path, 0, "an unknown file")
         if intact and not live:
             for (level, number), widths in sorted(self._places.items()):
+                if number << _TILE_HEIGHT * (level + 1) < self._hidden:
+                    continue
                 for width in widths:
                     self._course.note(
                         0,

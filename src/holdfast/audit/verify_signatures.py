@@ -87,7 +87,8 @@ class Signatures:
         self._notes = 0
         self._disagrees = False
         self._ended: _Ended | None = None
-        self._uncovered: tuple[int, int] | None = None
+        self._uncovered: tuple[int, str, int, int] | None = None  # sequence, file, offset, time
+        self._history_bad = False
         self._newest: bytes | None = None  # the file `checkpoint`
         self._newest_size = 0
         self._newest_found = False
@@ -185,13 +186,13 @@ class Signatures:
             self.course.note(
                 facts.first_seq + 1,
                 facts.file,
-                0,
+                facts.second_offset,
                 "KEY is missing: an epoch of the chain of keys is not there",
             )
         for fault in facts.history_faults:
             self.course.note(0, history_name(facts.file), fault.offset, fault.reason)
             # Which note was the first of its epoch is not known any more.
-            self._handed_over = False
+            self._handed_over, self._history_bad = False, True
         if facts.records:
             self._leave(replaced=replaced)
             self._ended = _Ended(facts, key is not None, self.covered)
@@ -271,6 +272,8 @@ class Signatures:
             fault = self._signature_fault(note)
         if fault:
             self.course.note(0, file, note.offset, f"checkpoint of size {note.size}: {fault}")
+            self._handed_over = self._handed_over and note.size < self._key_seq
+            self._history_bad = True
             return
         self._handed_over = self._handed_over and note.size < self._key_seq
         self._notes += 1
@@ -319,7 +322,8 @@ class Signatures:
         """A segment was read and its stops were held."""
         has_notes = any(stop.note is not None for stop in facts.stops)
         if has_notes or self._uncovered is None:
-            self._uncovered = facts.uncovered
+            first = facts.uncovered
+            self._uncovered = None if first is None else (first[0], facts.file, first[2], first[1])
         if self._ended is not None and self._ended.facts is facts:
             self._ended = self._ended._replace(signed=self.covered)
 
@@ -395,8 +399,8 @@ class Signatures:
             self._say_beyond(facts, facts.beyond)
         elif closed and facts.history_filler:
             self.course.note(0, file, facts.history_end, "filler in the checkpoint history of a closed log")
-        elif closed and has_key and intact and signed != self.course.durable:
-            self._say_uncovered(facts, signed, f"the closed log ends at {self.course.durable}")
+        elif closed and has_key and intact and signed != self.course.promised:
+            self._say_uncovered(facts, signed, f"the closed log ends at {self.course.promised}")
 
     def _judge_newest(self, *, live: bool, closed: bool) -> None:
         """The file `checkpoint` is one note of the history; on a closed log the last."""
@@ -416,16 +420,17 @@ class Signatures:
 
     def _judge_bound(self, head_ts: int | None) -> None:
         """Of what is durable, only the newest may be without checkpoint."""
-        if not self._first_key_seq or head_ts is None or self._uncovered is None:
+        if not self._first_key_seq or head_ts is None or self._uncovered is None or self._history_bad:
             return
-        durable = self.course.durable
-        first, ts = self._uncovered
+        durable = self.course.promised
+        first, file, offset, ts = self._uncovered
         if first < self._first_key_seq:
-            first, ts = self._first_key_seq, head_ts
+            return  # the first checkpoint of a log that was not signed before is about to be made
         if first <= durable and (durable - first > BOUND_RECORDS or head_ts - ts > BOUND_NS):
             self.course.note(
                 first,
-                *self.course.last_place,
+                file,
+                offset,
                 f"records {first} to {durable} were durable without a checkpoint for longer than"
                 f" {BOUND_NS // NANOS} s or {BOUND_RECORDS} records",
             )
@@ -433,18 +438,19 @@ class Signatures:
     def _judge_trust(self, *, live: bool, closed: bool) -> None:
         if not self._keys or self._counts:
             return
-        file = self.course.last_place[0] if self._ended is None else self._ended.facts.file
         if self.epoch:
             if not self.signed_to:
                 self.course.note(
                     self._first_key_seq,
-                    file,
-                    0,
+                    *self._first_key_place,
                     "signed by an unknown key: none of the log's keys is one given",
                 )
         elif self._ended is not None and not live and (closed or self._ended.facts.records > 1):
             self.course.note(
-                1, file, 0, "not signed: there is no KEY record, though a key of this log is known"
+                1,
+                self._first_file,
+                0,
+                "not signed: there is no KEY record, though a key of this log is known",
             )
 
     # -- what cannot be known ----------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ class Vouchers(NamedTuple):
 
 
 def read_keys(named: Iterable[str]) -> list[VerifierKey]:
-    """The keys that `--key` names: each a verifier key, or a file with one a line.
+    """The keys that `--key` names, of logs and of witnesses: each a verifier key, or a file with one a line.
 
     Raises:
         BadInput: One of them is neither.
@@ -60,13 +60,14 @@ def vouchers(directories: Iterable[Path], keys: list[VerifierKey], files: Iterab
     """
     from holdfast.anchors.read import read_anchor
     from holdfast.audit.keys import log_name
+    from holdfast.audit.note import ED25519
     from holdfast.audit.verify import log_name_of
 
     given = [anchor for path in files for anchor in read_anchor(path, keys)]
     identities = [log_name_of(directory) for directory in directories]
     names = {log_name(*identity) for identity in identities if identity is not None}
     for key in keys:
-        if names and key.name not in names:
+        if names and key.algorithm == ED25519 and key.name not in names:
             raise BadInput(
                 f"key {key.name!r} is of none of these logs: {', '.join(sorted(names))}",
                 hint="holdfast audit keys show DIR prints a log's own",
@@ -76,7 +77,7 @@ def vouchers(directories: Iterable[Path], keys: list[VerifierKey], files: Iterab
         name = None if identity is None else log_name(*identity)
         of_this = [anchor for anchor in given if anchor.origin == name or anchor.origin not in names]
         pinned, remembered = ([], []) if identity is None else _configured(*identity)
-        named = [key for key in keys if key.name == name or not names]
+        named = [key for key in keys if key.algorithm == ED25519 and (key.name == name or not names)]
         found.append(Vouchers(named or pinned, [*of_this, *remembered]))
     return found
 
