@@ -39,8 +39,6 @@ class FileSink:
         directory: Where; it must exist.
     """
 
-    is_local = True
-
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 

@@ -59,8 +59,6 @@ class TimestampSink:
         BadInput: The URL is none, or the file holds no certificate.
     """
 
-    is_local = False
-
     def __init__(self, url: str, authority: Path) -> None:
         self._url = check_url(url)
         try:

@@ -40,8 +40,6 @@ class ObjectLockSink:
         BadInput: The address is none, or obstore is not installed.
     """
 
-    is_local = False
-
     def __init__(
         self,
         url: str,

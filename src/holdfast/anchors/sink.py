@@ -89,11 +89,6 @@ class AnchorSink(Protocol):
         """What it is called in messages: its kind and its address, no secret in it."""
         ...
 
-    @property
-    def is_local(self) -> bool:
-        """Whether `marks` may be asked when a writer opens the log: no network, no waiting."""
-        ...
-
     def submit(self, submission: Submission) -> Receipt:
         """Hand over a checkpoint; return once the sink has it, or what stood in the way."""
         ...

@@ -44,8 +44,6 @@ class WitnessSink:
         BadInput: The URL is none, or the key is not a cosigner's.
     """
 
-    is_local = False
-
     def __init__(
         self, url: str, key: VerifierKey, known: Callable[[str, str], Mark | None], ask: Ask | None = None
     ) -> None:

@@ -16,8 +16,6 @@ from holdfast.core.errors import AnchorUnreachable, AuditCorruption
 class ScriptedSink:
     """Answers as told, the last answer from then on."""
 
-    is_local = False
-
     def __init__(self, name, *outcomes):
         self.name = name
         self.outcomes = list(outcomes)
