@@ -48,6 +48,7 @@ FORMAT = 1
 MAX_LINE = 65_000
 MAX_MEMBER = 131_072
 MAX_PROBLEMS = 1000
+MAX_CHAIN = 10_000
 BOUND_RECORDS, BOUND_NS = 20_000, 2 * 10**9
 ED25519, COSIGNATURE = 1, 4
 OPEN, CLOSED, POISONED = 1, 2, 3
@@ -58,6 +59,7 @@ SIDECAR = re.compile(r"(audit_\d{8}_\d{6}_\d{12})\.(idx|checkpoints|pruned)", re
 TEMPORARY = re.compile(r"(audit_\d{8}_\d{6}_\d{12}\.(log\.gz|idx|pruned)|checkpoint)\.tmp", re.ASCII)
 TILE = re.compile(r"(0|[1-9]\d?)/((?:x\d{3}/)*\d{3})(?:\.p/([1-9]\d{0,2}))?", re.ASCII)
 TILE_FOLDER = re.compile(r"\d{1,2}(/x\d{3})*(/\d{3}\.p)?", re.ASCII)
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 NO_TILE = "not a name of C2SP tlog-tiles"
 LINE = re.compile(rb'\{"crc":"([0-9a-f]{8})","seq":[1-9]')
 DECIMAL = re.compile(r"0|[1-9]\d{0,18}", re.ASCII)
@@ -70,8 +72,6 @@ SEGMENT_KEYS = {
     "root": str,
     "clock": str,
 }
-
-sys.set_int_max_str_digits(0)  # a line is at most 65,000 bytes long; its integers may be as long as that
 
 
 class Refused(Exception):
@@ -264,7 +264,8 @@ class Note(NamedTuple):
     def parse(cls, content: bytes) -> Note:
         """The note that *content* is, all of it."""
         try:
-            content.decode()
+            if CONTROL.search(content.decode()):
+                raise Bad("a control character in a note")
         except UnicodeDecodeError as why:
             raise Bad("not UTF-8") from why
         text, empty, below = content.partition(b"\n\n")
@@ -1156,7 +1157,7 @@ def read_head(home: Path, findings: Findings, *, needed: bool) -> Head:
             slots.append(slot)
         elif page[at : at + 104].strip(b"\0"):
             findings.add(HEAD, 0, "head", at, "a slot is neither valid nor empty")
-    if len(slots) == 2 and abs(slots[0].count - slots[1].count) != 1:
+    if len(slots) == 2 and abs(slots[0].writes - slots[1].writes) != 1:
         findings.add(HEAD, 0, "head", 0, "the counts of its slots are not one apart")
     for begin, end in ((104, 512), (616, 4096)):
         unused = page[begin:end]
@@ -1463,29 +1464,37 @@ def tile_path(level: int, number: int) -> str:
 class Tiles:
     """Check 8: the tiles, held against the hashes of the tree while it grows.
 
-    Of every level no more is kept than the tile that is being filled. Its hashes that lie in what was pruned are
-    unknown (None); the file's own are taken for them, and must lead to the roots that the markers say.
+    Of every level no more is kept than the tile that is being filled.
     """
 
     def __init__(self, home: Path, findings: Findings) -> None:
         self.home, self.findings = home, findings
         self.present = home.is_dir()
-        self.pruned_to = 0
-        self.rows: list[list[bytes | None]] = []
+        self.rows: list[list[bytes]] = []
         self.numbers: list[int] = []
-        self.peaks: dict[tuple[int, int], bytes] = {}  # of what was pruned, by height and number
 
     def begin_at(self, tree: Tree) -> None:
-        """The tree begins with *tree*, of which only the peaks are known."""
-        rest, self.pruned_to = 0, tree.size
-        for peak in tree.peaks:
-            height = (tree.size - rest).bit_length() - 1
-            self.peaks[height, rest >> height] = peak
-            rest += 1 << height
-        for level in range(-(-tree.size.bit_length() // 8)):
-            number, known = divmod(tree.size >> (8 * level), 256)
-            self.numbers.append(number)
-            self.rows.append([None] * known)
+        """The tree begins with *tree*, whose leaves are in tiles alone: those must be there, and give its peaks."""
+        found = Tree(self.add)
+        for number in range(-(-tree.size // 256)):
+            path = tile_path(0, number)
+            try:
+                content = read_small(self.home / path, 8192)
+            except OSError:
+                content = b""
+            if len(content) != 8192:
+                self.findings.add(TILES, 0, f"tile/{path}", 0, "missing, and the records under it are pruned")
+                self.present = False
+                return
+            for at in range(0, 32 * min(256, tree.size - 256 * number), 32):
+                found.append(content[at : at + 32])
+        start = 0
+        for here, named in zip(found.peaks, tree.peaks, strict=True):
+            if here != named:
+                path = tile_path(0, start // 256)
+                self.findings.add(TILES, 0, f"tile/{path}", 0, "not the leaves of what was pruned")
+                return
+            start += 1 << ((tree.size - start).bit_length() - 1)
 
     def add(self, level: int, node: bytes) -> None:
         """The next hash of a level."""
@@ -1505,15 +1514,14 @@ class Tiles:
         """Every file of the tile that is being filled, as far as it is filled."""
         row, number = self.rows[level], self.numbers[level]
         path = tile_path(level, number)
-        widths: list[tuple[int, str]] = [(256, path)] if len(row) == 256 else []
+        if len(row) == 256:
+            self.compare(level, number, path, row)
         with contextlib.suppress(OSError):
-            for name in os.listdir(self.home / f"{path}.p"):
+            for name in sorted(os.listdir(self.home / f"{path}.p")):
                 if TILE.fullmatch(f"{path}.p/{name}") and int(name) <= min(len(row), 255):
-                    widths.append((int(name), f"{path}.p/{name}"))  # noqa: PERF401
-        for width, file in sorted(widths):
-            self.compare(level, number, file, row[:width])
+                    self.compare(level, number, f"{path}.p/{name}", row[: int(name)])
 
-    def compare(self, level: int, number: int, file: str, row: Sequence[bytes | None]) -> None:
+    def compare(self, level: int, number: int, file: str, row: Sequence[bytes]) -> None:
         """One tile file against the hashes it must hold."""
         try:
             content = read_small(self.home / file, 32 * len(row))
@@ -1522,49 +1530,15 @@ class Tiles:
         except OSError as why:
             self.findings.add(TILES, 0, f"tile/{file}", 0, f"cannot be read: {why}")
             return
-        if len(content) != 32 * len(row):
-            offset = min(len(content), 32 * len(row))
+        expected = b"".join(row)
+        if len(content) != len(expected):
+            offset = min(len(content), len(expected))
             self.findings.add(TILES, 0, f"tile/{file}", offset, f"not {len(row)} hashes")
-            return
-        hashes = [content[at : at + 32] for at in range(0, len(content), 32)]
-        for place, (there, here) in enumerate(zip(hashes, row, strict=True)):
-            if here not in {None, there}:
-                sequence = 256 * number + place + 1 if level == 0 else 0
-                reason = f"hash {place} is not that of the records"
-                self.findings.add(TILES, sequence, f"tile/{file}", 32 * place, reason)
-                return
-        if None in row and not self.leads_to_peaks(level, 256 * number, hashes[: row.count(None)]):
-            self.findings.add(TILES, 0, f"tile/{file}", 0, "not the hashes of what was pruned")
-
-    def leads_to_peaks(self, level: int, first: int, hashes: Sequence[bytes]) -> bool:
-        """Whether *hashes*, numbers *first* and following of a level, give the peaks or parents above them."""
-        height, at = 8 * level, 0
-        while at < len(hashes):
-            size = 1 << ((len(hashes) - at).bit_length() - 1)
-            tree = Tree()
-            for node in hashes[at : at + size]:
-                tree.append(node)
-            place = (height + size.bit_length() - 1, (first + at) // size)
-            expected = self.parent(*place) if size == 256 else self.peaks.get(place)
-            if expected not in {None, tree.root()} or (expected is None and size < 256):
-                return False
-            at += size
-        return True
-
-    def parent(self, height: int, number: int) -> bytes | None:
-        """The hash of a node whose tile is full: a peak, or in the tile above it, where that is present."""
-        if (height, number) in self.peaks:
-            return self.peaks[height, number]
-        path = tile_path(height // 8, number // 256)
-        with contextlib.suppress(OSError):
-            partial = self.home / f"{path}.p"
-            names = [f"{path}.p/{name}" for name in os.listdir(partial)] if partial.is_dir() else []
-            for name in [path, *names]:
-                with contextlib.suppress(OSError), open_file(self.home / name) as file:
-                    file.seek(32 * (number % 256))
-                    if len(node := file.read(32)) == 32:
-                        return node
-        return None
+        elif content != expected:
+            place = first_difference(content, expected) // 32
+            sequence = 256 * number + place + 1 if level == 0 else 0
+            why_not = f"hash {place} is not that of the records"
+            self.findings.add(TILES, sequence, f"tile/{file}", 32 * place, why_not)
 
     def judge(self, size: int, *, bounded: bool, closed: bool) -> None:
         """The tiles at the edge of a tree of *size*, and every name; *bounded*: no tile may go beyond."""
@@ -1582,7 +1556,7 @@ class Tiles:
                 self.check_name(prefix + name, size if bounded else None, closed=closed)
 
     def check_name(self, path: str, size: int | None, *, closed: bool) -> None:
-        """Whether a file may lie there; tiles of nothing but what was pruned are checked here too."""
+        """Whether a file may lie there."""
         match = TILE.fullmatch(path)
         if not match or not is_file(self.home / path):
             if closed or not TILE.fullmatch(path.removesuffix(".tmp")) or not is_file(self.home / path):
@@ -1595,8 +1569,6 @@ class Tiles:
             self.findings.add(TILES, 0, f"tile/{path}", 0, NO_TILE)
         elif size is not None and end > size >> (8 * level):
             self.findings.add(TILES, 0, f"tile/{path}", 0, "beyond the end of the log")
-        elif end <= self.pruned_to >> (8 * level):
-            self.compare(level, number, path, [None] * width)
 
 
 # -- proofs of single records ("Proofs") --------------------------------------------------------------------------
@@ -1647,12 +1619,15 @@ def check_proof(content: bytes, pins: Sequence[Key]) -> dict[str, Any]:
 
 def chain_notes(content: bytes) -> Iterator[bytes]:
     """Notes that stand one behind the other, each with an empty line behind it."""
-    while content:
-        text, _, rest = content.partition(b"\n\n")
-        signatures, empty, content = rest.partition(b"\n\n")
-        if not empty:
-            raise Bad("a KEY note is cut")
-        yield text + b"\n\n" + signatures + b"\n"
+    at, count = 0, 0
+    while at < len(content):
+        count += 1
+        text_end = content.find(b"\n\n", at)
+        end = content.find(b"\n\n", text_end + 2)
+        if text_end < 0 or end < 0 or count > MAX_CHAIN:
+            raise Bad("a KEY note is cut, or there are too many")
+        yield content[at : end + 1]
+        at = end + 2
 
 
 def follow_chain(chain: Sequence[Note], name: str, trusted: list[Key]) -> Key | None:

@@ -692,12 +692,17 @@ def recovered_copy_changed() -> Vector:
 def pruned() -> Vector:
     log = Log()
     first = log.segment()
-    log.notes(4)
+    for n in range(250):
+        log.add("TICK", {"n": n})
     log.rotate()
-    log.seal(first)
+    log.seal(first, member_lines=64)
     seal = json.loads(log.lines[-1])["details"]
     log.notes(2)
-    peaks = [tree_root(log.leaves[:4]).hex(), tree_root(log.leaves[4:6]).hex()]
+    peaks, start = list[str](), 0
+    for height in range(8, -1, -1):
+        if 252 >> height & 1:
+            peaks.append(tree_root(log.leaves[start : start + (1 << height)]).hex())
+            start += 1 << height
     names = ("segment", "first_seq", "last_seq", "raw_sha256", "raw_bytes", "gzip_sha256", "gzip_bytes")
     details = {name: seal[name] for name in (*names, "index_sha256")} | {"archive": "s3://bucket/logs"}
     details |= {"peaks": peaks, "key": json.loads(log.lines[1])["details"], "quarantine": []}
@@ -706,8 +711,16 @@ def pruned() -> Vector:
     stem = first.name.removesuffix(".log")
     del files[f"{stem}.log.gz"], files[f"{stem}.idx"]
     files[f"{stem}.pruned"] = compact(details) + b"\n"
-    checks = [intact(6, keys=[log.vkey(1)], signed_to=12, archived_to=6)]
+    checks = [intact(6, keys=[log.vkey(1)], signed_to=258, archived_to=252)]
     return Vector("the first segment was moved to the archive", files, checks)
+
+
+@vector
+def pruned_without_its_tile() -> Vector:
+    files = dict(pruned().files)
+    del files["tile/0/000"]
+    checks = [damaged("tile/0/000", 0, keys=[key(1).vkey], signed_to=258, archived_to=252)]
+    return Vector("the leaf hashes of what was pruned are gone", files, checks)
 
 
 @vector
@@ -1270,9 +1283,11 @@ def everything() -> Files:
     for name, make in VECTORS.items():
         made = make()
         about: dict[str, Any] = {"about": made.about}
-        differences = [(base, edits_between(plain[base], made.files)) for base in plain]
-        base, edits = min(differences, key=lambda one: len(compact(one[1])), default=(name, {}))
-        if base in plain and len(compact(edits)) <= MAX_EDIT_BYTES:
+        differences: list[tuple[str, dict[str, Any]]] = [
+            (base, edits_between(plain[base], made.files)) for base in plain
+        ]
+        base, edits = min(differences, key=lambda one: len(compact(one[1])), default=(name, None))
+        if edits is not None and len(compact(edits)) <= MAX_EDIT_BYTES:
             assert apply_edits(plain[base], edits) == made.files
             about |= {"from": base, "edits": edits}
         else:
