@@ -8,13 +8,15 @@ Promises:
 * Sequence, time and place of a record are assigned under one lock, in one order.
 * A failed write or sync poisons: the log acknowledges nothing more, says so in its head, closes its file and
   is only opened again through recovery.
+* With `keys`, checkpoints are signed over what is synced, before the head runs 2 s or 20,000 records ahead.
 * One process writes a directory; a second is told who does. A forked copy refuses to write.
 
 Limits: methods may be called from any thread, but never from a signal handler. Nothing here knows record
 types; `AuditLogger` holds records against their schemas.
 
 This file is the log's face: what callers append and read. What happens to a record then stands in `commit.py`,
-what nobody waits for in `flusher.py`, opening and closing in `lifecycle.py`.
+what nobody waits for in `flusher.py`, signing in `signing.py` and `keeper.py`, opening and closing in
+`lifecycle.py`, and what all of them share in `state.py`.
 """
 
 from __future__ import annotations
