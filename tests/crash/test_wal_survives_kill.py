@@ -1,8 +1,9 @@
-"""kill -9 of a process that writes a log: at random moments, and at chosen system calls."""
+"""kill -9 of a process that writes a signed log from several threads, or tasks, at random moments.
+
+At chosen system calls: test_system_calls.py."""
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +13,12 @@ from random import Random
 import pytest
 import support.journal_writer
 
+from holdfast.audit.keys import KeyHome
+from holdfast.audit.verify import verify
 from holdfast.audit.wal import WriteAheadLog
 from holdfast.core.clock import SystemClock
 
 WRITER = Path(support.journal_writer.__file__)
-CALLS = {"pwrite64": 20, "fdatasync": 15, "fsync": 3, "ftruncate": 3, "openat": 5, "msync": 2}
-"""System calls, and how many of each one thread of a writer is nearly sure to make (strace counts by thread)."""
 
 
 def acknowledged(output: bytes) -> dict[int, str]:
@@ -32,15 +33,17 @@ def acknowledged(output: bytes) -> dict[int, str]:
 
 def check_after_kill(directory: Path, acked: dict[int, str]) -> int:
     """Restart on *directory*: every acknowledged record is there; returns how many records there are."""
-    with WriteAheadLog(directory, clock=SystemClock(), seal=False) as log:
+    keys = KeyHome(directory.parent / "keys")
+    with WriteAheadLog(directory, clock=SystemClock(), seal=False, keys=keys) as log:
         log.append("RESTARTED", {"tag": "restarted"})
         records = list(log.records())
-        report = log.verify_integrity()
+        pins = keys.log(log.log_id).pins()
+    report = verify(directory, keys=pins, jobs=1)
     assert [record.seq for record in records] == list(range(1, len(records) + 1))
     found = {record.seq: record.details.get("tag") for record in records}
     missing = {seq: tag for seq, tag in acked.items() if found.get(seq) != tag}
     assert not missing, f"{len(missing)} of {len(acked)} acknowledged records are gone, first {min(missing)}"
-    assert report["integrity_ok"], report
+    assert report.ok, report.problems
     return len(records)
 
 
@@ -72,75 +75,3 @@ def test_log_keeps_every_acknowledged_record_when_killed_at_random_moments(tmp_p
         assert process.wait() == -signal.SIGKILL
         acked |= acknowledged(bytes(output))
         check_after_kill(tmp_path / "log", acked)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("call", list(CALLS))
-@pytest.mark.invariant("I7")
-def test_log_keeps_every_acknowledged_record_when_killed_at_a_system_call(tmp_path, call):
-    """Killed at the n-th write, sync, cut or open, no acknowledged record is lost, whatever n."""
-    strace = shutil.which("strace")
-    if strace is None:
-        pytest.skip("STRACE IS MISSING: kill -9 at system calls was not tested; apt-get install strace")
-    random = Random(f"strace {call}")
-    directory = tmp_path / "log"
-    acked: dict[int, str] = {}
-    kills = 0
-    for round_number in range(6):
-        when = random.randint(1, CALLS[call])
-        inject = [strace, "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}"]
-        inject += ["-P", str(directory)] if call == "openat" else []
-        done = subprocess.run(
-            [
-                *inject,
-                "-e",
-                f"inject={call}:signal=KILL:when={when}",
-                *writer_command(directory, round_number, 60, "threads"),
-            ],
-            capture_output=True,
-            check=False,
-            timeout=60,
-        )
-        if b"ptrace" in done.stderr and b"not permitted" in done.stderr.lower():
-            pytest.skip("STRACE MAY NOT TRACE HERE: kill -9 at system calls was not tested")
-        acked |= acknowledged(done.stdout)
-        kills += done.returncode in {-signal.SIGKILL, 128 + signal.SIGKILL}
-        if directory.exists():
-            check_after_kill(directory, acked)
-    assert kills >= 2, f"only {kills} of 6 writers reached the call"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("call", "code"), [("fdatasync", "EIO"), ("pwrite64", "ENOSPC"), ("pwrite64", "EIO")]
-)
-@pytest.mark.invariant("I9")
-def test_log_acknowledges_nothing_more_when_the_kernel_refuses_a_call(tmp_path, call, code):
-    """After a real EIO or ENOSPC the writer stops with the reason, and what it had acknowledged is there."""
-    strace = shutil.which("strace")
-    if strace is None:
-        pytest.skip("STRACE IS MISSING: failing system calls were not tested; apt-get install strace")
-    directory = tmp_path / "log"
-    done = subprocess.run(
-        [
-            strace,
-            "-f",
-            "-qq",
-            "-o",
-            "/dev/null",
-            "-e",
-            f"trace={call}",
-            "-e",
-            f"inject={call}:error={code}:when=40+",
-            *writer_command(directory, 1, 200, "tasks"),
-        ],
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 1
-    named = b"DiskFull" if code == "ENOSPC" else b"AuditWriteError"
-    assert named in done.stderr
-    acked = acknowledged(done.stdout)
-    assert acked
-    check_after_kill(directory, acked)

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 
 from holdfast.audit import segment as segment_module
+from holdfast.audit.keys import KeyHome
 from holdfast.audit.wal import Level, WriteAheadLog
 from holdfast.core.clock import SystemClock
 
@@ -59,7 +60,9 @@ async def with_tasks(log: WriteAheadLog, seed: int, count: int) -> None:
 
 def main() -> None:
     directory, seed, count, how = sys.argv[1:]
-    log = WriteAheadLog(Path(directory), clock=SystemClock(), rotate_bytes=100_000, seal=False)
+    home = Path(directory)
+    keys = KeyHome(home.parent / "keys")
+    log = WriteAheadLog(home, clock=SystemClock(), rotate_bytes=100_000, seal=False, keys=keys)
     log.open()
     os.write(1, b"READY 0 -\n")
     if how == "threads":
