@@ -379,20 +379,20 @@ class Searcher:
 
     def _lines_of(self, source: _Source, pick: Pick) -> list[bytes]:
         """The lines of *pick*, remembered or read."""
-        first_seq = source.first_seq
-        kept = self._lines
+        if len(pick.numbers) * _SPARSE > pick.beside:
+            return source.lines(pick.numbers)
+        first_seq, kept = source.first_seq, self._lines
         lines = [kept.get(first_seq + number, b"") for number in pick.numbers]
         if all(lines):
             return lines
-        lines = [source.line(number) for number in pick.numbers]
-        if len(lines) * _SPARSE <= pick.beside:
-            size = sum(map(len, lines))
-            with self._lock:
-                if self._line_bytes + size > LINE_BYTES:
-                    self._lines.clear()
-                    self._line_bytes = 0
-                self._line_bytes += size
-                kept.update(zip((first_seq + number for number in pick.numbers), lines, strict=True))
+        lines = source.lines(pick.numbers)
+        size = sum(map(len, lines))
+        with self._lock:
+            if self._line_bytes + size > LINE_BYTES:
+                self._lines.clear()
+                self._line_bytes = 0
+            self._line_bytes += size
+            kept.update(zip((first_seq + number for number in pick.numbers), lines, strict=True))
         return lines
 
     def sealed_meanwhile(self, directory: Directory, stretch: Stretch) -> Index:
@@ -421,14 +421,15 @@ class _Source:
         self._file_sealed = False
         self._batch = Batch(0, [], "", 0, sealed=False)
 
-    def line(self, number: int) -> bytes:
-        """The line with this *number*."""
-        batch = self._batch
-        at = self.first_seq + number - batch.first_seq
-        if not 0 <= at < len(batch.lines):
-            batch = self.batch_with(number)
-            at = self.first_seq + number - batch.first_seq
-        return batch.lines[at]
+    def lines(self, numbers: Sequence[int]) -> list[bytes]:
+        """The lines with these ascending *numbers*."""
+        found: list[bytes] = []
+        for number in numbers:
+            at = self.first_seq + number - self._batch.first_seq
+            if not 0 <= at < len(self._batch.lines):
+                at = self.first_seq + number - self.batch_with(number).first_seq
+            found.append(self._batch.lines[at])
+        return found
 
     def batch_with(self, number: int) -> Batch:
         """The block that holds line *number*.
