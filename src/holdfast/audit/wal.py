@@ -439,6 +439,11 @@ class WriteAheadLog(Lifecycle):
             component=component, order_id=order_id, newest_first=newest_first,
         )  # fmt: skip
 
+    def forget_after_fork(self) -> None:
+        """As `Lifecycle.forget_after_fork`; another thread may have been in the middle of a query."""
+        super().forget_after_fork()
+        self._reader = None
+
     def verify_integrity(self) -> dict[str, Any]:
         """Check every byte of the log; see `verify.verify`."""
         from holdfast.audit.verify import verify  # noqa: PLC0415  the writer alone does not need it

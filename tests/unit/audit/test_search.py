@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from hashlib import sha256
 from unittest import mock
@@ -374,6 +376,41 @@ def test_many_threads_share_a_reader_while_the_log_grows(tmp_path):
             thread.join()
         assert wrong == []
         assert len(log.query(user_id="u")) == 601
+
+
+FORKED_IN_A_QUERY = """
+import os, sys, threading
+from holdfast.audit.wal import WriteAheadLog
+from holdfast.core.clock import SystemClock
+
+log = WriteAheadLog(sys.argv[1], clock=SystemClock(), seal=False)
+log.append("NOTE", {})
+log.query()
+held, done = threading.Event(), threading.Event()
+
+def query_for_long():
+    with log._reader._searcher._lock:
+        held.set()
+        done.wait()
+
+thread = threading.Thread(target=query_for_long)
+thread.start()
+held.wait()
+child = os.fork()
+if child == 0:
+    os._exit(7 if [entry.event_type for entry in log.query()] == ["SEGMENT", "NOTE"] else 8)
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+done.set()
+thread.join()
+log.close()
+sys.exit(code)
+"""
+
+
+def test_a_forked_copy_can_query_whatever_the_parent_was_doing(tmp_path):
+    """A child forked while another thread is inside a query reads the log and hangs nowhere."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKED_IN_A_QUERY, str(tmp_path / "log")]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 7
 
 
 # -- damage -----------------------------------------------------------------------------------------------------------
