@@ -15,6 +15,7 @@ from unittest import mock
 import pytest
 from support.crash import SMALL_PAGES
 from support.forge import KeyThief, signed_log
+from support.journal import small_log
 
 from holdfast.audit import note
 from holdfast.audit import segment as segment_module
@@ -28,9 +29,9 @@ NO_EVIDENCE = {"run/pid"}
 class Subject:
     """A log whose files are damaged one at a time, and repaired again."""
 
-    def __init__(self, home: Path, pin: object) -> None:
+    def __init__(self, home: Path, *keys: note.VerifierKey) -> None:
         self.home = home
-        self.pin = pin
+        self.keys = keys
         self.files = {
             str(path.relative_to(home)): path.read_bytes()
             for path in sorted(home.rglob("*"))
@@ -38,7 +39,7 @@ class Subject:
         }
 
     def verify(self) -> VerifyReport:
-        return verify(self.home, keys=[self.pin])
+        return verify(self.home, keys=self.keys)
 
     def cut(self, name: str, length: int) -> VerifyReport:
         path = self.home / name
@@ -82,7 +83,9 @@ def logs(tmp_path_factory):
     report_2 = verify(root / "open")
     assert report_2.ok, report_2.problems
     assert not report_2.needs_recovery, report_2.recovery_range
+    small_log(root / "unsigned", (3, 2))
     return {
+        "unsigned": Subject(root / "unsigned"),
         "closed": Subject(root / "closed", thief.home.log(report.log_id).pins()[0]),
         "open": Subject(root / "open", thief_2.home.log(report_2.log_id).pins()[0]),
     }
@@ -125,10 +128,16 @@ def test_the_logs_hold_every_kind_of_file(logs):
     assert any(name.startswith("tile/") for name in names)
 
 
-@pytest.mark.parametrize("kind", ["head", "checkpoint", ".checkpoints", ".idx", "tile", ".log", ".gz"])
-def test_every_flipped_byte_of_a_closed_log_is_reported(logs, kind):
+@pytest.mark.parametrize(
+    ("which", "kind"),
+    [
+        *(("closed", kind) for kind in ("head", "checkpoint", ".checkpoints", ".idx", "tile", ".log", ".gz")),
+        ("unsigned", ".log"),
+    ],
+)
+def test_every_flipped_byte_of_a_closed_log_is_reported(logs, which, kind):
     """Whichever byte of whichever file is flipped, it is named."""
-    subject = logs["closed"]
+    subject = logs[which]
     chosen = [name for name in subject.files if name not in NO_EVIDENCE and (name.endswith(kind) or name.startswith(kind + "/"))]  # fmt: skip
     assert chosen
     for name in chosen:
@@ -138,7 +147,7 @@ def test_every_flipped_byte_of_a_closed_log_is_reported(logs, kind):
     assert subject.verify().ok
 
 
-@pytest.mark.parametrize("which", ["closed", "open"])
+@pytest.mark.parametrize("which", ["closed", "open", "unsigned"])
 def test_every_cut_of_every_file_is_reported(logs, which):
     """A file cut at any length is named; of an open log's filler, which may end anywhere, only its records count."""
     subject = logs[which]

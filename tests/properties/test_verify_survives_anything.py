@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.forge import KeyThief, signed_log
 from support.journal import small_log
 
 from holdfast.audit.query import query
@@ -22,6 +23,14 @@ NAMES = [
     "audit_20251120_102000_000000000001.log.gz",
     "audit_20251120_102006_000000000007.log",
     "audit_20251120_102006_000000000007.log.gz.tmp",
+    "audit_20251120_102000_000000000001.idx",
+    "audit_20251120_102000_000000000001.checkpoints",
+    "audit_20251120_102000_000000000001.pruned",
+    "checkpoint",
+    "tile/0/000",
+    "tile/0/000.p/3",
+    "run/reserve",
+    "quarantine/audit_20251120_102000_000000000001.log-0-0123456789abcdef",
 ]
 PIECE = st.one_of(
     st.binary(max_size=80),
@@ -43,7 +52,9 @@ def test_arbitrary_files_neither_crash_nor_hang_verification(files):
         home = Path(root) / "audit"
         home.mkdir(mode=0o700)
         for name, content in files.items():
-            (home / name).write_bytes(content)
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError, IsADirectoryError):
+                (home / name).write_bytes(content)
         report = verify(home)
         assert report.ok or report.problems
         assert report.to_dict()["integrity_ok"] is report.ok
@@ -56,24 +67,27 @@ def closed_logs(tmp_path_factory):
     root = tmp_path_factory.mktemp("logs")
     small_log(root / "raw", (5, 4, 3))
     small_log(root / "sealed", (9, 4), seal_first=True)
+    signed_log(root / "signed", KeyThief(root / "keys").home, (3, 3, 2))
     return root
 
 
 @pytest.mark.invariant("I8")
-@given(data=st.data(), which=st.sampled_from(["raw", "sealed"]))
+@given(data=st.data(), which=st.sampled_from(["raw", "sealed", "signed"]))
 def test_any_edit_of_a_closed_log_is_reported(closed_logs, data, which):
     """Inserting, deleting, replacing or moving bytes, and swapping or copying files, is always a problem."""
     with tempfile.TemporaryDirectory() as root:
         home = Path(root) / "audit"
         shutil.copytree(closed_logs / which, home)
         home.chmod(0o700)
-        paths = sorted(home.iterdir())
+        paths = sorted(path for path in home.rglob("*") if path.is_file() and path.name != "pid")
         victim = data.draw(st.sampled_from(paths))
         before = victim.read_bytes()
         start = data.draw(st.integers(0, len(before)))
         end = data.draw(st.integers(start, min(len(before), start + 400)))
         put = data.draw(
-            st.binary(max_size=20) | st.sampled_from([before[a : a + 300] for a in range(0, len(before), 97)])
+            st.binary(max_size=20)
+            | st.sampled_from([before[a : a + 300] for a in range(0, len(before), 97)])
+            | st.sampled_from(paths).map(lambda path: path.read_bytes()[:600])
         )
         after = before[:start] + put + before[end:]
         if after == before:

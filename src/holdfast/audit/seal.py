@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -61,6 +61,14 @@ _GZIP = 16 + _WINDOW_BITS
 _HEADER_BYTES = 10
 _MEMBER_START = b"\x1f\x8b\x08" + bytes(5)
 _LEVEL = 6
+
+
+class Readable(Protocol):
+    """What can be searched."""
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """As `File.pread`."""
+        ...
 
 
 class SealFacts(msgspec.Struct, frozen=True):
@@ -147,7 +155,7 @@ def salvage_member(file: File, start: int) -> tuple[bytes, bool]:
     return b"".join(raw)[:MEMBER_BYTES], unpack.eof
 
 
-def find_member(file: File, start: int) -> int | None:
+def find_member(file: Readable, start: int) -> int | None:
     """Where the next gzip member begins at or after *start*, or None."""
     data, offset = b"", start
     while block := file.pread(_BLOCK, offset):

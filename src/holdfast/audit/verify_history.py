@@ -25,7 +25,7 @@ MAX_NOTE = 8192
 
 _BLOCK = 64 << 10
 _FRAME = re.compile(rb"(?:[^\n]+\n){3}\n(?:[^\n]+\n)+(?=\n)")
-_MAX_REST = 16 << 20
+_MAX_REST = 4 << 20
 
 
 class HistoryNote(msgspec.Struct, array_like=True, frozen=True):
@@ -102,7 +102,7 @@ class HistoryReader:
             self._fill(MAX_NOTE)
             if not self._data or self._data.startswith(FILLER):
                 break
-            frame = _FRAME.match(self._data[:MAX_NOTE])
+            frame = _FRAME.match(self._data, 0, MAX_NOTE)
             if frame is None:
                 if not self._resume("not a whole note"):
                     break
@@ -144,8 +144,7 @@ class HistoryReader:
             self._fill(2 * _BLOCK)
             found = self._data.find(b"\n\n", start)
             while found >= 0:
-                following = self._data[found + 2 : found + 2 + MAX_NOTE]
-                if _FRAME.match(following) is not None:
+                if _FRAME.match(self._data, found + 2, found + 2 + MAX_NOTE) is not None:
                     self._skip(found + 2)
                     return True
                 found = self._data.find(b"\n\n", found + 1)

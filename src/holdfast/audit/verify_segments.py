@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 from zlib import crc32
 
 import msgspec
@@ -207,26 +207,49 @@ def check_segment(
         reason = "missing" if isinstance(why, FileNotFoundError) else f"cannot be read: {why}"
         course.damage(task.name, 0, reason)
         return None
-    history = open_if_there(directory, history_name(task.name))
+    history = _open_if_there(directory, history_name(task.name), course)
+    index = _open_if_there(directory, index_name(task.name), course) if sealed else None
     try:
-        return _SegmentCheck(directory, task, course, file, HistoryReader(history), sealed=sealed).run(
-            progress
-        )
+        return _SegmentCheck(task, course, _Files(file, sealed, history, index)).run(progress)
     except OSError as why:
         course.damage(file.name, 0, f"cannot be read: {why}")
         return None
     finally:
-        file.close()
-        if history is not None:
-            history.close()
+        for one in (file, history, index):
+            if one is not None:
+                one.close()
 
 
-def open_if_there(directory: Directory, name: str) -> File | None:
-    """The file, or None where there is none or it cannot be opened; whoever lists the directory says so."""
+class _Files(NamedTuple):
+    """What is read of one segment: its lines, whether they are compressed, its checkpoints, its index."""
+
+    file: File
+    sealed: bool
+    history: File | None
+    block_index: File | None
+
+
+def _open_if_there(directory: Directory, name: str, course: Course) -> File | None:
+    """The file, or None where there is none, or where it cannot be opened, which is a problem."""
     try:
         return directory.open(name)
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError as why:
+        course.note(0, name, 0, f"cannot be read: {why}")
+        return None
+
+
+class _Beginning:
+    """A file as if it ended at *end*, so that a search in a file of any claimed size ends too."""
+
+    def __init__(self, file: File, end: int) -> None:
+        self._file = file
+        self._end = end
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """As `File.pread`."""
+        return self._file.pread(max(0, min(size, self._end - offset)), offset)
 
 
 class _Leaves:
@@ -261,22 +284,12 @@ class _Leaves:
 class _SegmentCheck:
     """The reading of one segment."""
 
-    def __init__(
-        self,
-        directory: Directory,
-        task: Task,
-        course: Course,
-        file: File,
-        history: HistoryReader,
-        *,
-        sealed: bool,
-    ) -> None:
-        self.directory = directory
+    def __init__(self, task: Task, course: Course, files: _Files) -> None:
         self.course = course
-        self.file = file
-        self.sealed = sealed
-        self.facts = SegmentFacts(file.name, sealed, task.first_seq)
-        self.history = history
+        self.file = files.file
+        self.sealed = files.sealed
+        self.facts = SegmentFacts(self.file.name, self.sealed, task.first_seq)
+        self.history = HistoryReader(files.history)
         self.offset = 0  # in the raw file, of the line at hand
         self.member = 0  # where its gzip member begins
         self.lines = 0  # that are not filler
@@ -284,10 +297,10 @@ class _SegmentCheck:
         self.whole_so_far = True  # whether every record since the first stood in its place
         self.leaves = _Leaves(task.first_seq - 1, keep=task.leaves)
         self.anchors = deque(task.anchors)
-        self.note = history.next()
+        self.note = self.history.next()
         self.key: SegmentKey | None = None
         self.raw_digest = sha256()
-        self.index_file = open_if_there(directory, index_name(task.name)) if sealed else None
+        self.index_file = files.block_index
         self.index = Index(task.first_seq) if self.index_file is not None else None
 
     @property
@@ -324,8 +337,6 @@ class _SegmentCheck:
         self._end_history()
         if self.sealed and facts.readable:
             self._hash_sealed()
-        if self.index_file is not None:
-            self.index_file.close()
         return facts
 
     # -- the file in pieces ------------------------------------------------------------------------------------
@@ -365,7 +376,7 @@ class _SegmentCheck:
                 if damaged == MAX_DAMAGED_MEMBERS:
                     self._bad(f"{damaged} damaged gzip members; the rest of the file was not read")
                     return
-                start = find_member(self.file, why.offset + 1)
+                start = find_member(_Beginning(self.file, why.offset + MAX_BARREN_BYTES), why.offset + 1)
         yield b"", max(0, self.file.size() - done)
 
     def _begin_member(self, began: int) -> None:

@@ -46,8 +46,8 @@ from holdfast.audit.verify_course import Course
 from holdfast.audit.verify_segments import TILE_LEAVES, OwnRecord, SegmentFacts
 from holdfast.core.errors import AuditCorruption, TradingError
 
-MAX_KEPT_TAIL_BYTES = 8 << 30
-"""No tail that was put into quarantine is longer: no segment is."""
+MAX_KEPT_TAIL_BYTES = 1 << 30
+"""No tail that was put into quarantine is longer: what is not synced is a few MiB."""
 MAX_RESERVE_BYTES = 1 << 30
 
 _QUARANTINE_NAME = re.compile(r"(audit_\d{8}_\d{6}_\d{12}\.log)-(\d+)-([0-9a-f]{16})", re.ASCII)
@@ -150,6 +150,10 @@ class Listing:
         self._course = course
         self._later: frozenset[str] | None = None
         self.segments = self._sort_segments()
+
+    def has(self, name: str) -> bool:
+        """Whether *name* was there."""
+        return name in self._present
 
     def _sort_segments(self) -> list[SegmentName]:
         found: dict[int, SegmentName] = {}
@@ -346,7 +350,7 @@ class OwnClaims:
                 )
                 return
         name = index_name(one.file)
-        if name not in listing.names:
+        if not listing.has(name):
             if one.sealed and claims and claims[-1].details.index_sha256 and not live:
                 self._course.note(0, name, 0, "missing, though a SEALED record names it")
             return
@@ -472,7 +476,7 @@ def _check_kept_tail(quarantine: Directory, course: Course, name: str, *, is_nam
         file = quarantine.open(name)
         try:
             if file.size() > MAX_KEPT_TAIL_BYTES:
-                course.note(0, f"{QUARANTINE}/{name}", MAX_KEPT_TAIL_BYTES, "longer than any segment")
+                course.note(0, f"{QUARANTINE}/{name}", MAX_KEPT_TAIL_BYTES, "longer than any tail")
                 return
             for block in read_blocks(file):
                 digest.update(block)

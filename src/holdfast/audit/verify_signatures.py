@@ -227,7 +227,7 @@ class Signatures:
                 fault = f"its note is of log {log_name(said.origin, said.log_id)!r}, this is {self._origin!r}"
             elif not fault and (vkey.name != self._origin or vkey.algorithm != ED25519):
                 fault = f"its key is {vkey.name!r}, this log is {self._origin!r}"
-        except BadInput as why:
+        except (BadInput, ValueError) as why:
             fault = fault or str(why)
         counted = self._counts
         self.epoch = max(self.epoch + 1, min(details.epoch, 2**31))
