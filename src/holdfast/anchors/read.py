@@ -16,19 +16,19 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from holdfast.anchors.sink import cosigned_ns
 from holdfast.anchors.wire import split_notes
 from holdfast.audit.anchor import Anchor
 from holdfast.audit.highwater import decode_page
-from holdfast.audit.note import ED25519, VerifierKey, cosigned_at, open_note, parse_checkpoint, parse_note
+from holdfast.audit.note import ED25519, VerifierKey, open_note, parse_checkpoint, parse_note
 from holdfast.audit.storage import PAGE_BYTES
 from holdfast.audit.tree import HASH_BYTES
-from holdfast.core.clock import NANOS, iso_utc
+from holdfast.core.clock import iso_utc
 from holdfast.core.errors import BadInput
 
 MAX_BYTES = 16 << 20
 
 _DER_SEQUENCE = b"\x30"
-_LAST_YEAR_SECS = 253_402_300_799  # the end of the year 9999, the last that has a name here
 
 
 def read_anchor(path: Path, keys: Iterable[VerifierKey] = ()) -> list[Anchor]:
@@ -100,9 +100,9 @@ def _anchor(path: Path, note: bytes, keys: list[VerifierKey], what: str = "check
     for signature in signatures:
         key = known.get((signature.name, signature.key_id))
         if key is not None and key.algorithm != ED25519:
-            seconds = min(cosigned_at(signature.value), _LAST_YEAR_SECS)
-            seen_ns = max(seen_ns, seconds * NANOS)
-            said.append(f"cosigned by {key.name!r} at {iso_utc(seconds * NANOS)}")
+            when = cosigned_ns(signature.value)
+            seen_ns = max(seen_ns, when)
+            said.append(f"cosigned by {key.name!r} at {iso_utc(when)}")
         elif key is None and signature.name != checkpoint.origin:
             said.append(f"cosignature of {signature.name[:80]!r} not checked: its key is not given")
     source = f"{what} of size {checkpoint.size} in {path.name}"

@@ -17,9 +17,12 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from holdfast.audit.anchor import Mark
-from holdfast.audit.note import Checkpoint, parse_checkpoint, parse_note
+from holdfast.audit.note import Checkpoint, cosigned_at, parse_checkpoint, parse_note
 from holdfast.audit.tree import EMPTY_ROOT, HASH_BYTES, check_consistency
+from holdfast.core.clock import NANOS
 from holdfast.core.errors import BadInput
+
+_LAST_SECOND = 253_402_300_799
 
 
 class Outcome(Enum):
@@ -115,6 +118,11 @@ def checkpoint_of(note: bytes, log_id: str) -> Checkpoint:
     if len(checkpoint.root) != HASH_BYTES:
         raise BadInput(f"its root has {len(checkpoint.root)} bytes, not {HASH_BYTES}")
     return checkpoint
+
+
+def cosigned_ns(signature: bytes) -> int:
+    """When a cosignature (a `Signature.value`) says it was made, UTC ns; what lies beyond the year 9999 is its end."""
+    return min(cosigned_at(signature), _LAST_SECOND) * NANOS
 
 
 def follows(submission: Submission, mark: Mark) -> str:

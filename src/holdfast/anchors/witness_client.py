@@ -5,8 +5,9 @@ signatures in the answer are dropped. The witness is told the size it confirmed 
 says so (409) and is given the proof from there. When it does not know the log's present key yet, it is given the
 KEY notes it lacks (`add-key`, which only our own witness has).
 
-What its answers mean here: a known size above the log's, the same size with another root (409), or records that no
-proof leads from (422) are WENT_BACK. 403, 404 and 400 are REFUSED, everything else is UNKNOWN.
+What its answers mean here: a known size above the log's, the same size with another root (409), records that no
+proof leads from (422), or an epoch of keys that the log does not hold are WENT_BACK. 403, 404 and 400 are REFUSED,
+everything else is UNKNOWN. 403 is also what a witness says to a log whose lost key was replaced: pin the new one there.
 
 Source: https://c2sp.org/tlog-witness.
 """
@@ -17,11 +18,12 @@ from collections.abc import Callable, Iterable, Iterator
 
 from holdfast.anchors import wire
 from holdfast.anchors.http import check_url, post
-from holdfast.anchors.sink import Outcome, Receipt, Submission, follows
+from holdfast.anchors.sink import Outcome, Receipt, Submission, cosigned_ns, follows
 from holdfast.anchors.wire import Answer
 from holdfast.audit.anchor import Mark
-from holdfast.audit.note import ED25519, VerifierKey, cosigned_at, parse_signature
-from holdfast.core.clock import NANOS, iso_utc
+from holdfast.audit.keys import parse_key_note
+from holdfast.audit.note import ED25519, VerifierKey, parse_signature
+from holdfast.core.clock import iso_utc
 from holdfast.core.errors import AnchorUnreachable, BadInput
 
 Ask = Callable[[str, bytes], Answer]
@@ -97,9 +99,10 @@ class WitnessSink:
                     return self._receipt(submission, Outcome.WENT_BACK, why, known)
                 old = known
             elif answer.status == 403 and not taught:
-                taught = self._teach(submission)
-                if not taught:
-                    return self._refused(submission, answer)
+                refused = self._teach(submission, answer)
+                if refused is not None:
+                    return refused
+                taught = True
             elif answer.status == 422:
                 why = f"the witness saw other records among the first {old} than the log holds now"
                 return self._receipt(submission, Outcome.WENT_BACK, why, old)
@@ -120,7 +123,7 @@ class WitnessSink:
             if (signature.name, signature.key_id) == (self._key.name, self._key.key_id):
                 if not self._key.verify(text, signature.value):
                     break
-                when = iso_utc(cosigned_at(signature.value) * NANOS)
+                when = iso_utc(cosigned_ns(signature.value))
                 why = f"cosigned by {self._key.name!r} at {when}"
                 return Receipt(
                     self.name,
@@ -131,19 +134,31 @@ class WitnessSink:
                 )
         raise AnchorUnreachable(f"{self._url} answered without a valid cosignature of {self._key.name!r}")
 
-    def _teach(self, submission: Submission) -> bool:
-        """Give the witness the KEY notes it lacks; whether it took any."""
-        notes = submission.key_notes(0)
-        if not notes:
-            return False
-        answer = self._ask_to_learn(notes[-1:])
-        if answer.status != 409:
-            return answer.status == 200
-        known = _count(answer, wire.EPOCH_TYPE)
-        # A witness that was pinned to a later key passes over the notes before it: only the last answer counts.
-        for batch in _batches(submission.key_notes(known)):
-            answer = self._ask_to_learn(batch)
-        return answer.status == 200
+    def _teach(self, submission: Submission, answer: Answer) -> Receipt | None:
+        """Give the witness the KEY notes it lacks; None once it took them, else what that means."""
+        newest = submission.key_notes(0)[-1:]
+        if not newest:
+            return self._refused(submission, answer)
+        learned = self._ask_to_learn(newest)
+        known = parse_key_note(newest[0]).epoch - 1
+        if learned.status == 409:
+            known = _count(learned, wire.EPOCH_TYPE)
+            # A witness that was pinned to a later key passes over the notes before it: the last answer counts.
+            for batch in _batches(submission.key_notes(known)):
+                learned = self._ask_to_learn(batch)
+        if learned.status == 200:
+            return None
+        if learned.status in {403, 409} and known:
+            # It follows no further than that epoch. If by the log's own key, that one was replaced; if by another
+            # one, or one that the log never had, this is another history of the log.
+            own = submission.key_notes(known - 1)[:1]
+            if not own or self._ask_to_learn(own).status == 409:
+                return self._other_keys(submission, known)
+        return self._refused(submission, answer)
+
+    def _other_keys(self, submission: Submission, known: int) -> Receipt:
+        why = f"the witness follows this log's keys up to epoch {known}, which the log does not hold, or holds otherwise"
+        return self._receipt(submission, Outcome.WENT_BACK, why)
 
     def _ask_to_learn(self, notes: list[bytes]) -> Answer:
         answer = self._ask("/add-key", wire.encode_notes(notes))

@@ -76,15 +76,11 @@ def test_keys_that_are_not_taken_are_no_anchor(status, outcome):
     log = MemoryLog(20)
     for _ in range(3):
         log.rotate()
-    answers = {
-        "/add-checkpoint": [Answer(403, b"no\n")],
-        "/add-key": [Answer(409, b"1\n", wire.EPOCH_TYPE), Answer(status, b"")],
-    }
-    receipt = a_sink(lambda path, body: answers[path].pop(0)).submit(log.submission())
-    assert receipt.outcome is outcome
-    answers = {"/add-checkpoint": [Answer(403, b"no\n")], "/add-key": [Answer(status, b"")]}
-    receipt = a_sink(lambda path, body: answers[path].pop(0)).submit(log.submission())
-    assert receipt.outcome is outcome
+    for at_first in ([Answer(409, b"1\n", wire.EPOCH_TYPE)], []):
+        to_learn = [*at_first, Answer(status, b""), Answer(200, b"1\n", wire.EPOCH_TYPE)]
+        answers = {"/add-checkpoint": [Answer(403, b"no\n")], "/add-key": to_learn}
+        receipt = a_sink(lambda path, body, a=answers: a[path].pop(0)).submit(log.submission())
+        assert receipt.outcome is outcome
 
 
 def test_an_unknown_size_is_learned_from_the_witness():
@@ -111,19 +107,45 @@ def test_a_witness_is_taught_the_keys_it_lacks(epochs):
     assert line.witness.logs()[log.origin].epoch == epochs + 1
 
 
-def test_a_chain_that_leads_elsewhere_is_refused():
-    """Where the witness follows other keys of this log, the submission is REFUSED with its words."""
-    log, thief = MemoryLog(20), MemoryLog(20, seed=b"thief")
+@pytest.mark.parametrize("rotations", [0, 1, 2, 3, 4, 9])
+def test_a_log_that_went_back_behind_its_keys_is_named(rotations):
+    """Rolled back to an older key, also where other keys followed since, the log WENT_BACK, and the epoch is told."""
+    log = MemoryLog(20)
+    line = Line(log)
+    before = MemoryLog(12)
+    for _ in range(2):
+        log.rotate()
+    assert line.sink().submit(log.submission()).outcome is Outcome.ANCHORED
+    for epoch in range(2, 2 + rotations):  # what a writer that was rolled back makes up anew
+        key = before._key(epoch + 100)._replace(epoch=epoch)
+        before.notes.append(key.details("rotation", before.keys[-1]).note.encode())
+        before.keys.append(key)
+    receipt = line.sink().submit(before.submission())
+    assert receipt.outcome is Outcome.WENT_BACK
+    assert "epoch 3" in receipt.why
+    assert line.sink().submit(log.grow(1).submission()).outcome is Outcome.ANCHORED
+
+
+def test_a_replaced_key_is_refused():
+    """A log whose lost key was replaced is REFUSED with the witness's words, until the new key is pinned there."""
+    log = MemoryLog(20)
+    log.rotate()
     line = Line(log)
     line.sink().submit(log.submission())
-    thief.rotate()
-    receipt = line.sink().submit(thief.submission())
+    key = log._key(33)._replace(epoch=3)
+    log.notes.append(key.details("replacement", None).note.encode())
+    log.keys.append(key)
+    receipt = line.sink().submit(log.submission())
     assert receipt.outcome is Outcome.REFUSED
     assert "403" in receipt.why
+    line.witness.pin(key.signer.vkey)
+    assert line.sink().submit(log.submission()).outcome is Outcome.ANCHORED
+    log.rotate()
+    assert line.sink().submit(log.submission()).outcome is Outcome.ANCHORED
 
 
-def cosignature(log, *, key=KEY, size=None):
-    return cosign(log.checkpoint(size).text(), key, 1_763_634_000).line()
+def cosignature(log, *, key=KEY, size=None, secs=1_763_634_000):
+    return cosign(log.checkpoint(size).text(), key, secs).line()
 
 
 OTHER = SigningKey("witness.example/w1", b"o" * 32, COSIGNATURE_ED25519)
@@ -138,6 +160,10 @@ ANSWERS = {
     ),
     "a cosignature of an older size": (Outcome.UNKNOWN, lambda log: Answer(200, cosignature(log, size=19))),
     "a cosignature without newline": (Outcome.ANCHORED, lambda log: Answer(200, cosignature(log)[:-1])),
+    "a cosignature from beyond all calendars": (
+        Outcome.ANCHORED,
+        lambda log: Answer(200, cosignature(log, secs=2**63 - 1)),
+    ),
     "ours among others": (
         Outcome.ANCHORED,
         lambda log: Answer(200, cosignature(log, key=NAMESAKE) + b"?\n" + cosignature(log)),
@@ -165,7 +191,8 @@ def test_every_answer_has_one_meaning(given):
     receipt = a_sink(lambda path, body: answer(log)).submit(log.submission())
     assert receipt.outcome is outcome
     if outcome is Outcome.ANCHORED:
-        assert receipt.note == log.note() + cosignature(log), "of the answer our cosignature alone is kept"
+        ours = answer(log).body.splitlines()[-1] + b"\n"
+        assert receipt.note == log.note() + ours, "of the answer our cosignature alone is kept"
     else:
         assert receipt.note == b""
 
