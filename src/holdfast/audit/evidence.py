@@ -31,6 +31,7 @@ from holdfast.audit.highwater import WaterMark
 from holdfast.audit.history import (
     CHECKPOINT_NAME,
     CHECKPOINT_TEMPORARY,
+    NOTE_END,
     History,
     history_name,
     last_start,
@@ -344,11 +345,16 @@ def _is_empty(home: Directory, name: str) -> bool:
 
 
 def open_history(home: Directory, name: str, found: History) -> tuple[File, int]:
-    """The history *name*, open for its next note, with everything behind the last one made filler again."""
+    """The history *name*, open for its next note, durable as *found* up to there and filler behind.
+
+    Its last note is written again in its place: what reads back from the page cache may not be on the disk.
+    """
     file = home.open(name, writable=True)
-    rest = file.size() - found.end
-    if rest and not found.only_filler:
-        if file.pwrite(FILLER * rest, found.end) != rest:
+    last = found.notes[-1].offset if found.notes else found.end
+    kept = b"" if not found.notes else found.notes[-1].note + NOTE_END
+    content = kept + FILLER * (0 if found.only_filler else file.size() - found.end)
+    if content:
+        if file.pwrite(content, last) != len(content):
             raise OSError(f"short write to {name!r}")
         file.fdatasync()
     return file, found.end

@@ -616,6 +616,32 @@ def test_torn_last_note_is_made_filler_and_signed_again():
     assert found.checkpoints()[-1].size == len(found.records)
 
 
+@pytest.mark.invariant("I7")
+def test_note_that_was_only_written_is_made_durable_before_anything_says_it():
+    """A note that a killed writer had not synced is not published before the restart has made it durable."""
+    disk = SimulatedStorage()
+    log = stepped(disk)
+    log.append("NOTE", {})
+    states = []
+
+    def die(operation, name):
+        if operation == "fdatasync" and name.endswith(".checkpoints"):
+            states.append(disk.after_kill())
+
+    disk.on_call = die
+    log.checkpoint()
+    disk.on_call = None
+    (killed,) = states
+    again = stepped(killed, seed=2)
+    again.open()
+    assert again._signer.signed == 3
+    for seed in range(30):
+        after = killed.after_power_cut(Random(seed))
+        with stepped(after, seed=seed + 3) as third:
+            third.append("NOTE", {})
+        check(read(after))
+
+
 @pytest.mark.parametrize("length", [1, 60, 200])
 def test_torn_first_note_of_a_segment_is_made_filler_too(length):
     """The first note beside a new segment may be torn like any other: `checkpoint` holds the one of the segment before."""
