@@ -469,14 +469,12 @@ class Unit(NamedTuple):
         content: Its bytes without the newlines around it; a long one is cut.
         newlines: How many there are behind it; before it there must be none.
         name_inside: Whether the log's name stands in it as a line, but not at its beginning.
-        last: Whether it is the last one of the file.
     """
 
     at: int
     content: bytes
     newlines: int
     name_inside: bool
-    last: bool
 
 
 def units(file: BinaryIO, name: bytes) -> Iterator[Unit]:
@@ -494,7 +492,7 @@ def units(file: BinaryIO, name: bytes) -> Iterator[Unit]:
             continue
         named = line == name + b"\n"
         if content and newlines >= 2 and (named or paragraphs == 2):
-            yield Unit(begin, content, newlines, inside, last=False)
+            yield Unit(begin, content, newlines, inside)
             begin, content, inside, paragraphs = begin + len(content) + 2, b"", False, 0
             newlines = at - begin
         paragraphs += newlines >= 2 or not content
@@ -504,7 +502,7 @@ def units(file: BinaryIO, name: bytes) -> Iterator[Unit]:
         newlines = int(line.endswith(b"\n"))
         at += len(line)
     if content:
-        yield Unit(begin, content, newlines, inside, last=True)
+        yield Unit(begin, content, newlines, inside)
 
 
 # -- the index of a sealed segment ("The index") ------------------------------------------------------------------
@@ -744,7 +742,7 @@ class History:
         self._before = ("", 0, 0)  # file, its end and the last size when this segment began
         self._bad: list[tuple[Segment, Unit, str]] = []
         self._fillers: list[tuple[Segment, str, int]] = []
-        self._count = 0
+        self._count, self._good_behind_bad = 0, False
         try:
             self._newest = read_small(home / "checkpoint", 4096)
         except OSError:
@@ -756,6 +754,10 @@ class History:
         for anchor in self._anchors:
             if anchor.name != name:
                 raise Refused(f"{anchor.source!r} is a checkpoint of {anchor.name!r}, this log is {name!r}")
+        for file, offset, size in self.beyond:
+            why = f"it covers records up to {size}, its segment ends at {self._tree.size}"
+            self._findings.add(HISTORY, self._tree.size + 1, file, offset, why)
+        self.beyond = []
         self._before = (self._file, self._end, self.size)
         self._segment, self._name = segment, name
         self._file, self._end = f"{segment.stem}.checkpoints", 0
@@ -844,6 +846,7 @@ class History:
     def _count_in(self, unit: Unit, checkpoint: Checkpoint) -> None:
         """One more checkpoint; is it what `checkpoint` holds?"""
         self._count += 1
+        self._good_behind_bad = bool(self._bad)
         self._newest_is_last = unit.content + b"\n" == self._newest
         self._newest_found = self._newest_found or self._newest_is_last
         self.size = max(self.size, checkpoint.size)
@@ -891,23 +894,25 @@ class History:
     def judge(self, last: Segment | None, *, closed: bool) -> str:
         """Units that are no checkpoints, and filler; *last* holds the last record. What is torn, or ""."""
         torn, bad = "", self._bad
-        if len(bad) == 1 and last and not closed and self._newest_size() <= self.size:
-            segment, unit, _ = bad[0]
-            if segment.stem == last.stem and unit.last and not unit.name_inside:
-                torn, bad = f"torn checkpoint in '{segment.stem}.checkpoints' at byte {unit.at}", []
+        if bad and last and not closed and self._newest_size() <= self.size and self._may_be_torn(last):
+            torn, bad = f"torn checkpoint in '{last.stem}.checkpoints' at byte {bad[0][1].at}", []
         for segment, unit, why in bad:
             self._findings.add(HISTORY, 0, f"{segment.stem}.checkpoints", unit.at, f"not a checkpoint: {why}")
         for segment, file, offset in self._fillers:
             if closed or (last and segment.first < last.first):
                 self._findings.add(HISTORY, 0, file, offset, "filler where no more is to come")
-        for file, offset, size in self.beyond:
-            if size <= self._tree.size:
-                self._findings.add(
-                    HISTORY, 0, file, offset, f"a checkpoint of size {size} does not belong there"
-                )
         if closed and self._chain.epoch and self.size != self._tree.size:
             self._findings.add(HISTORY, 0, self._file, self._end, "the end of a closed log is not covered")
         return torn
+
+    def _may_be_torn(self, last: Segment) -> bool:
+        """Whether everything behind the last checkpoint may be what a crash left of one note."""
+        units = [unit for segment, unit, _ in self._bad if segment.stem == last.stem]
+        name = self._name.encode() + b"\n"
+        names = any(unit.name_inside for unit in units) or any(
+            unit.content.startswith(name) for unit in units[1:]
+        )
+        return len(units) == len(self._bad) and not names and not self._good_behind_bad
 
     def judge_bound(self, head: Head, head_ts: int) -> None:
         """The hard bound: how long a record that the head covers may wait for a checkpoint."""
@@ -1148,7 +1153,7 @@ def read_head(home: Path, findings: Findings, *, needed: bool) -> Head:
         if needed or not missing:
             findings.add(HEAD, 0, "head", 0, "missing" if missing else f"cannot be read: {why}")
         return NO_HEAD
-    if len(page) != 4096:
+    if needed and len(page) != 4096:  # before the first segment a crash may have cut its making short
         findings.add(HEAD, 0, "head", min(len(page), 4096), "not one page of 4096 bytes")
     slots: list[Head] = []
     for number, at in enumerate((0, 512)):
@@ -1167,6 +1172,13 @@ def read_head(home: Path, findings: Findings, *, needed: bool) -> Head:
 
 
 # -- a journal ("Lines", "Segments", "Recovery"; checks 1, 2, 3) --------------------------------------------------
+
+
+def refuse_newer(file: str, record: Record) -> None:
+    """Refuse a log whose SEGMENT record says that it has a format of which this page knows nothing."""
+    version = record.details.get("format")
+    if record.type == "SEGMENT" and type(version) is int and version > FORMAT:
+        raise Refused(f"{file!r} has format {version}, newer than {FORMAT}, the one known here")
 
 
 class Journal:
@@ -1189,7 +1201,7 @@ class Journal:
         self.head_fits, self.head_ts = False, 0
         self.beyond_head: Place | None = None
         # Where the next record should stand, and, once it does not, why; whether a crash may have done that.
-        self.place, self.broken, self.crash = ("", 0), "", True
+        self.place, self.broken, self.crash = ("head", 0), "", True
         self.damaged = False
         self.fillers: list[tuple[Segment, int]] = []
         self.last: Segment | None = None  # the segment that holds the last record
@@ -1225,7 +1237,7 @@ class Journal:
             "state": STATES[self.head.state] if self.head.writes else "empty",
             "live_writer": self.live,
             "total_entries": self.total if self.damaged else self.tree.size - self.pruned_to,
-            "root": self.tree.root().hex() if intact and self.tree.size else "",
+            "root": self.tree.root().hex() if intact else "",
             "log_id": self.log_id,
             "anchored_to": history.anchored_to,
             "signed_to": history.signed_to,
@@ -1298,7 +1310,7 @@ class Journal:
         for line in self.sealed_lines(segment, file) if segment.sealed else raw_lines(file):
             record = None if self.broken else self.record_in_place(segment, line, size)
             if record is None:
-                self.learn_from(line)
+                self.learn_from(segment.name, line)
                 continue
             self.take(segment, line, record)
             size += len(line.content) + 1
@@ -1351,10 +1363,11 @@ class Journal:
             self.broken, self.place = reason, (segment.name, offset)
         self.crash = self.crash and not segment.sealed
 
-    def learn_from(self, line: Line) -> None:
+    def learn_from(self, file: str, line: Line) -> None:
         """A line behind the first bad place proves nothing but what its writer knew to be durable."""
         with contextlib.suppress(Bad):
             record = read_line(line.content.lstrip(b"\0"))
+            refuse_newer(file, record)
             self.durable = max(self.durable, record.synced)
             if record.seq > self.highest and line.ended:
                 self.highest = record.seq
@@ -1401,8 +1414,7 @@ class Journal:
         if any(type(details.get(name)) is not kind for name, kind in SEGMENT_KEYS.items()):
             self.findings.add(LINES, *place, "a SEGMENT record without its keys")
             return
-        if details["format"] > FORMAT:
-            raise Refused(f"{place.file!r} has format {details['format']}, newer than {FORMAT}, known here")
+        refuse_newer(place.file, record)
         if self.log_id not in {"", details["log_id"]}:
             self.findings.add(LINES, *place, f"log id {details['log_id']!r} is not {self.log_id!r}")
         if details["format"] != FORMAT or details["first_seq"] != record.seq:
@@ -1420,7 +1432,7 @@ class Journal:
     def judge_tail(self) -> str:
         """The table of "Recovery": what is torn, in words, or ""."""
         missing = self.tree.size + 1
-        file, offset = self.place if self.place[0] else (self.head.segment, 0)
+        file, offset = self.place
         if self.live and self.head.sequence < missing:
             return ""
         why, durable = self.broken or "missing", self.durable

@@ -130,7 +130,8 @@ def test_vectors_are_what_their_script_makes():
 def assert_same(home, keys, what):
     """Both say the same of the log in *home*; *what* was done to it, step by step.
 
-    Where bytes of a compressed file were lost or put in, the page leaves open which member is named.
+    Where bytes of a compressed file were lost or put in, the page leaves open which member is named; where lines
+    of checkpoints were moved about, where reading goes on.
     """
     (code, mine), (our_code, ours) = ask_tool(home, keys, []), ask_ours(home, keys, [])
     facts = f"{what}\n  one file: {mine}\n  ours:     {ours}"
@@ -140,8 +141,12 @@ def assert_same(home, keys, what):
     fields = [field for field in VERDICT if field != "needs_recovery" or mine["integrity_ok"]]
     if mine["integrity_ok"]:
         fields += ["total_entries", "root", "log_id"]
-    if not mine["first_bad_sequence"]:
-        fields += [*RANGES, *(["state"] if (home / "head").exists() else [])]
+    if mine["first_bad_file"] != "head":
+        fields.append("state")
+    if not mine["first_bad_sequence"] and not any(
+        re.match(r"(swap|double|drop) \S+\.checkpoints ", one) for one in what
+    ):
+        fields += RANGES
     for field in fields:
         assert mine[field] == ours[field], f"{field} differs: {facts}"
 
@@ -219,6 +224,29 @@ def test_both_say_the_same_of_damaged_logs(seed, lay, signed, tmp_path):
         what = [damage(files, random) for _ in range(random.choice([1, 1, 1, 2])) if files]
         make.write(files, tmp_path / "log")
         assert_same(tmp_path / "log", keys, what)
+        shutil.rmtree(tmp_path / "log")
+
+
+GOOD = [
+    name
+    for name, vector in VERDICTS.items()
+    if all(check["exit"] == 0 for check in vector["checks"]) and "pruned" not in name
+]
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_both_say_the_same_of_damaged_vectors(name, tmp_path):
+    """Each published log that nothing is wrong with, damaged at random, gets the same verdict from both."""
+    random = Random(name)
+    vector = make.VECTORS[name]()
+    keys = next((check.keys for check in vector.checks if check.keys), [])
+    for _ in range(8):
+        files = dict(vector.files)
+        what = [damage(files, random)]
+        (tmp_path / "log").mkdir()
+        make.write(files, tmp_path / "log")
+        if "head " not in what[0]:  # what a torn tail is without its head, the page leaves open
+            assert_same(tmp_path / "log", keys, what)
         shutil.rmtree(tmp_path / "log")
 
 
