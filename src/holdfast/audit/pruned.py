@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -28,8 +28,7 @@ import msgspec
 from holdfast.audit.format import MAX_RECORD_BYTES, encode_details, parse_segment_name
 from holdfast.audit.schemas import KeyDetails, PrunedDetails
 from holdfast.audit.storage import Directory
-from holdfast.audit.tiles import TILE_WIDTH, tile_path
-from holdfast.audit.tree import HASH_BYTES, Frontier
+from holdfast.audit.tree import Frontier
 from holdfast.core.errors import AuditCorruption, BadInput
 
 MARKER_SUFFIX = ".pruned"
@@ -171,35 +170,6 @@ def read_marker(directory: Directory, name: str) -> PrunedDetails:
     except OSError as why:
         raise _damaged(name, f"cannot be read: {why}") from why
     return decode_marker(name, data)
-
-
-def pruned_leaves(frontier: Frontier, read_tile: Callable[[int], bytes | None]) -> Iterator[bytes]:
-    """The leaf hashes of the pruned records, from the tiles that stayed: one piece for each tile of leaves.
-
-    Args:
-        frontier: The tree over these records.
-        read_tile: Gives a full tile of leaf hashes by its number, or None.
-
-    Raises:
-        AuditCorruption: A tile is missing, or together they are not the tree that the markers name. That is
-            known once all were given.
-    """
-    found = Frontier()
-    for number in range(-(-frontier.size // TILE_WIDTH)):
-        tile = read_tile(number)
-        if tile is None:
-            raise _damaged(tile_path(0, number), "missing, and the records under it are pruned")
-        piece = tile[: (frontier.size - number * TILE_WIDTH) * HASH_BYTES]
-        found.extend([piece[at : at + HASH_BYTES] for at in range(0, len(piece), HASH_BYTES)])
-        yield piece
-    start = 0
-    for here, named in zip(found.peaks(), frontier.peaks(), strict=True):
-        if here != named:
-            raise _damaged(
-                tile_path(0, start // TILE_WIDTH),
-                f"this tile, or one after it, does not give the tree over the pruned records from {start + 1} on",
-            )
-        start += 1 << ((frontier.size - start).bit_length() - 1)
 
 
 def prune_segment(

@@ -6,12 +6,12 @@ import shutil
 from datetime import timedelta
 
 import pytest
-from support.s3 import START_NS, Interrupted
+from support.s3 import START_NS, Interrupted, MemoryBucket, make_log
 
 from holdfast.archive.policy import Policy, Retention
 from holdfast.archive.prune import prune
 from holdfast.archive.restore import restore
-from holdfast.archive.store import ObjectMissing
+from holdfast.archive.store import LockState, ObjectMissing
 from holdfast.audit.keys import KeyHome
 from holdfast.audit.note import parse_checkpoint, parse_note
 from holdfast.audit.proofs import ProofChecker, parse_record_proof
@@ -22,7 +22,7 @@ from holdfast.audit.storage import LocalStorage
 from holdfast.audit.tiles import TileStore, tile_reader
 from holdfast.audit.tree import check_consistency, check_inclusion, consistency_proof, inclusion_proof
 from holdfast.audit.verify import verify
-from holdfast.audit.wal import WriteAheadLog
+from holdfast.audit.wal import Entry, WriteAheadLog
 from holdfast.core.clock import ManualClock
 from holdfast.core.errors import ArchiveRefused, AuditCorruption, LogHeld
 
@@ -140,6 +140,7 @@ def test_pruned_log_goes_on(desk, tmp_path):
     assert report.closed
     again = _prune(desk)
     assert again.pruned[0] == f"{THIRD}.log"
+    assert "newest sealed segment stays" in again.stopped or "not in full tiles" in again.stopped
     assert verify(desk.log).ok
     desk.archive()
     done = restore(desk.memory, tmp_path / "back", desk.keys)
@@ -181,6 +182,20 @@ def test_prune_that_ended_anywhere_is_taken_up(desk, tmp_path):
     _prune(desk)
     assert not gone & files_of(desk.log).keys()
     assert verify(desk.log).ok
+
+
+def test_newest_sealed_segment_stays(tmp_path):
+    """Even where everything of it is proven, the newest sealed segment stays: the log's end is never only a marker."""
+    make_log(tmp_path / "log", tmp_path / "home", segments=2, records=300)
+    desk = Desk(tmp_path / "log", tmp_path / "home", MemoryBucket())
+    log = _writer(desk)
+    log.append_many([Entry("NOTE", {"n": n}) for n in range(300)])
+    log.close()
+    sealed = sorted(path.name.removesuffix(".gz") for path in desk.log.glob("*.log.gz"))
+    desk.archive()
+    report = _prune(desk)
+    assert report.pruned == sealed[:-1]
+    assert report.stopped == "the newest sealed segment stays"
 
 
 # -- what stays ------------------------------------------------------------------------------------------------
@@ -237,9 +252,12 @@ def small_two(desk) -> Desk:
     return desk
 
 
-def test_copy_that_is_not_locked_long_enough_keeps_the_segment_here(desk):
-    """A copy whose lock ends before the policy says is no reason to remove anything."""
-    desk.archive(policy=Policy(retention=Retention.parse("1y")))
+@pytest.mark.parametrize("which", ["every", f"{FIRST}.checkpoints", f"{FIRST}.manifest.json"])
+def test_copy_that_is_not_locked_long_enough_keeps_the_segment_here(desk, which):
+    """A copy of which one file's lock ends before the policy says is no reason to remove anything."""
+    desk.archive(policy=Policy(retention=Retention.parse("1y")) if which == "every" else None)
+    if which != "every":
+        desk.memory.locks[which] = LockState("GOVERNANCE", NOW.replace(year=NOW.year + 50), legal_hold=True)
     before = files_of(desk.log)
     with pytest.raises(ArchiveRefused, match="required COMPLIANCE until"):
         _prune(desk)

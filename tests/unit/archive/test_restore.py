@@ -181,6 +181,27 @@ def test_missing_manifests_are_found(desk, tmp_path):
         restore(desk.memory, tmp_path / "back", desk.keys)
 
 
+def test_file_that_only_its_manifest_names_is_held_against_it(desk, tmp_path):
+    """A file that nothing else would judge, as an index in a range, is held against its manifest's hash."""
+    desk.archive()
+    name = f"{SECOND}.idx"
+    data = desk.memory.objects[name]
+    for changed in (data[:-1] + b"?", data[:-1], b""):
+        desk.memory.replace(name, changed)
+        with pytest.raises(AuditCorruption, match="is not what its manifest says"):
+            restore(desk.memory, tmp_path / "back", desk.keys, first=400, last=401)
+
+
+def test_manifests_hold_one_another(desk, tmp_path):
+    """A manifest that does not name the hash of the one before is damage, whatever else in it is right."""
+    desk.archive()
+    name = kept.segment_manifest_name(f"{SECOND}.log")
+    manifest = _manifest_of(desk.memory, f"{SECOND}.log")
+    desk.memory.replace(name, kept.encode(msgspec.structs.replace(manifest, previous="00" * 32)))
+    with pytest.raises(AuditCorruption, match="does not follow the manifest before it"):
+        restore(desk.memory, tmp_path / "back", desk.keys)
+
+
 def _forge(bucket: MemoryBucket, segment: str, packed: bytes, **changes) -> None:
     """Put *packed* in the place of a segment and write every manifest anew, as somebody with all rights would."""
     contents = read_contents(bucket)

@@ -15,7 +15,6 @@ from holdfast.audit.pruned import (
     marker_name,
     parse_marker_name,
     prune_segment,
-    pruned_leaves,
     read_pruned,
 )
 from holdfast.audit.schemas import PrunedDetails
@@ -117,24 +116,6 @@ def test_marker_of_another_place_is_refused(log: LocalDirectory) -> None:
     backward = msgspec.structs.replace(details, last_seq=0, peaks=[])
     with pytest.raises(AuditCorruption, match="before it begins"):
         decode_marker(marker_name(FIRST), encode_marker(backward))
-
-
-@pytest.mark.parametrize("size", [1, 255, 256, 257, 700, 1024])
-def test_leaves_of_pruned_records_come_from_their_tiles(size: int) -> None:
-    """The tiles that stayed give every pruned leaf; one that is missing or changed is named."""
-    leaves = [n.to_bytes(32, "big") for n in range(size + 300)]
-    tiles = [b"".join(leaves[at : at + 256]) for at in range(0, size, 256)]
-    frontier = Frontier()
-    frontier.extend(leaves[:size])
-    assert b"".join(pruned_leaves(frontier, tiles.__getitem__)) == b"".join(leaves[:size])
-    for number in range(len(tiles)):
-        with pytest.raises(AuditCorruption, match="missing") as missing:
-            list(pruned_leaves(frontier, lambda at: None if at == number else tiles[at]))  # noqa: B023
-        assert missing.value.file == f"tile/0/{number:03}"
-        changed = [*tiles[:number], b"\1" + tiles[number][1:], *tiles[number + 1 :]]
-        with pytest.raises(AuditCorruption, match="does not give the tree") as wrong:
-            list(pruned_leaves(frontier, changed.__getitem__))
-        assert wrong.value.file <= f"tile/0/{number:03}"
 
 
 def test_marker_names_belong_to_segments_only() -> None:
