@@ -1,7 +1,9 @@
 """The sink on another volume."""
 
+import fcntl
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from support.anchors import LOG_ID, MemoryLog
@@ -137,6 +139,22 @@ def test_a_failing_disk_is_unknown(volume, monkeypatch, call):
     monkeypatch.setattr(os, call, fail)
     receipt = FileSink(volume).submit(MemoryLog(3).submission())
     assert (receipt.outcome, receipt.why) == (Outcome.UNKNOWN, "no space left on device")
+
+
+def test_looking_and_appending_are_one_step(volume):
+    """While a submission looks at what lies there, no other process gets the file's lock."""
+    log, sink = MemoryLog(9), FileSink(volume)
+    sink.submit(log.submission(5))
+    asked = []
+
+    def prove(old):
+        with the_file(volume).open("rb") as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        asked.append(old)
+        return log.prove(old)
+
+    assert sink.submit(replace(log.submission(), prove=prove)).outcome is Outcome.ANCHORED
+    assert asked == [5]
 
 
 def test_two_processes_write_one_history(volume):

@@ -115,6 +115,13 @@ def test_following_ends_with_ctrl_c(log, tmp_path):
     assert all("anchored" in line for line in out.splitlines())
 
 
+def test_following_ends_when_the_log_went_back(log, capsys):
+    """A sink that remembers more than the log holds ends `--follow` with exit 3, by itself."""
+    with answering(lambda path, body: (409, "text/x.tlog.size", b"99\n")) as url:
+        assert main(["audit", "anchor", log, "--follow", "--sink", witness_sink(url)]) == 3
+    assert "went back" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [

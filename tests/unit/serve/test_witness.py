@@ -95,7 +95,7 @@ def test_a_request_that_drips_is_given_up(url, log):
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(raw, url, slow)
         assert add(url, log.request(0)).status == 200
-        assert waiting.result(10).startswith(b"HTTP/1.1 408")
+        assert waiting.result(4).startswith(b"HTTP/1.1 408")
 
 
 def test_two_logs_of_one_name_cannot_both_win_over_the_wire(url, log):
