@@ -40,7 +40,7 @@ from zlib import crc32
 
 import msgspec
 
-from holdfast.audit.format import CRC_END, MAX_RECORD_BYTES, decode_facts
+from holdfast.audit.format import CRC_END, MAX_RECORD_BYTES, Record, decode_facts
 from holdfast.core.errors import BadInput
 
 INDEX_SUFFIX = ".idx"
@@ -173,7 +173,6 @@ class Index:
         raw_sha256: SHA-256 of the raw segment; empty while it grows.
         records: How many records it knows.
         blocks: In order.
-        postings: For each key its records, ascending.
         times: The lowest and the highest time of any record.
     """
 
@@ -182,14 +181,22 @@ class Index:
         self.raw_sha256 = b""
         self.records = 0
         self.blocks: list[Block] = []
-        self.postings: dict[Key, Sequence[int]] = {}
+        self.times = (_HIGHEST, _LOWEST)
         self._firsts: list[int] = []
+        # While it grows.
         self._growing: dict[Key, array[int]] = {}
-        self._by_field: tuple[dict[str, list[Key]], ...] = ({}, {}, {})
         self._new_ids: set[int] = set()  # hash << 32 | block
+        # Read from a file: the records of all keys one behind the other, and where those of each key stand.
+        self._records: Sequence[int] = ()
+        self._places: dict[Key, tuple[int, int]] = {}
         self._id_hashes: Sequence[int] = ()
         self._id_blocks: Sequence[int] = ()
-        self.times = (_HIGHEST, _LOWEST)
+        # The keys by one of their three fields, made when first asked for.
+        self._by_field: list[dict[str, list[Key]] | None] = [None, None, None]
+
+    def keys(self) -> Iterable[Key]:
+        """Every type, user and component that occur together."""
+        return self._growing or self._places
 
     # -- growing -----------------------------------------------------------------------------------------------
 
@@ -233,6 +240,30 @@ class Index:
             self.blocks[-1] = block._replace(records=number - block.first, min_ts=low, max_ts=high)
             self.times = (min(low, self.times[0]), max(high, self.times[1]))
 
+    def take_records(self, records: Sequence[Record]) -> None:
+        """As `take`, for lines that somebody has read and found to be the valid ones that belong there."""
+        if not records:
+            return
+        first, at, block = self.records, len(self.blocks) - 1, self.blocks[-1]
+        keys = [(record.type, record.user, record.component) for record in records]
+        for number, key in enumerate(keys, first):
+            numbers = self._growing.get(key)
+            if numbers is None:
+                numbers = self._add_key(key)
+            numbers.append(number)
+        details = [record.details for record in records]
+        ids = {found for one in details if type(found := one.get("order_id")) is str}
+        ids.update([found for one in details if type(found := one.get("client_order_id")) is str])
+        ids.discard("")
+        self._new_ids.update([id_hash(one) << 32 | at for one in ids])
+        times = [record.ts for record in records]
+        low, high = min(times), max(times)
+        if block.records:
+            low, high = min(low, block.min_ts), max(high, block.max_ts)
+        self.records = first + len(records)
+        self.blocks[-1] = block._replace(records=self.records - block.first, min_ts=low, max_ts=high)
+        self.times = (min(low, self.times[0]), max(high, self.times[1]))
+
     def _read(self, line: bytes, number: int) -> _Line:
         """What the line with this *number* says.
 
@@ -257,14 +288,11 @@ class Index:
         raise BadInput(f"sequence {found} stands where {sequence} belongs")
 
     def _add_key(self, key: Key) -> array[int]:
-        records = array("I")
-        self._growing[key] = self.postings[key] = records
-        self._note_key(key)
-        return records
-
-    def _note_key(self, key: Key) -> None:
+        self._growing[key] = records = array("I")
         for keys, value in zip(self._by_field, key, strict=True):
-            keys.setdefault(value, []).append(key)
+            if keys is not None:
+                keys.setdefault(value, []).append(key)
+        return records
 
     # -- the file ----------------------------------------------------------------------------------------------
 
@@ -317,31 +345,30 @@ class Index:
             raise BadInput("not an index: it ends inside its blocks")
         index.blocks = list(map(Block._make, _BLOCK.iter_unpack(content[at:stop])))
         index._firsts = [block.first for block in index.blocks]
-        at, counts = stop, list[tuple[Key, int]]()
+        at, total = stop, 0
+        text = content.decode(
+            "latin-1"
+        )  # one character a byte: slices of it are ready where the bytes are ASCII
         for _ in range(keys):
             type_bytes, user_bytes, component_bytes, count = _KEY.unpack_from(content, at)
-            at += _KEY.size
-            user = at + type_bytes
+            user = at + _KEY.size + type_bytes
             component = user + user_bytes
             stop = component + component_bytes
-            key = (
-                content[at:user].decode(),
-                content[user:component].decode(),
-                content[component:stop].decode(),
-            )
-            counts.append((key, count))
-            index._note_key(key)
+            key = (text[at + _KEY.size : user], text[user:component], text[component:stop])
+            if not content[user - type_bytes : stop].isascii():
+                key = (
+                    key[0].encode("latin-1").decode(),
+                    *(part.encode("latin-1").decode() for part in key[1:]),
+                )
+            index._places[key] = (total, total + count)
+            total += count
             at = stop
-        view = memoryview(content)
-        if len(content) != at + _NUMBER_BYTES * (sum(count for _, count in counts) + 2 * ids) + _CRC.size:
+        if len(content) != at + _NUMBER_BYTES * (total + 2 * ids) + _CRC.size:
             raise BadInput("not an index: its length is not the one that its counts give")
-        for key, count in counts:
-            stop = at + _NUMBER_BYTES * count
-            index.postings[key] = _numbers_in(view[at:stop])
-            at = stop
-        stop = at + _NUMBER_BYTES * ids
-        index._id_hashes = _numbers_in(view[at:stop])
-        index._id_blocks = _numbers_in(view[stop : stop + _NUMBER_BYTES * ids])
+        view = memoryview(content)[at : -_CRC.size]
+        numbers = _numbers_in(view)
+        index._records = numbers[:total]
+        index._id_hashes, index._id_blocks = numbers[total : total + ids], numbers[total + ids :]
         index.times = (
             min((block.min_ts for block in index.blocks), default=_HIGHEST),
             max((block.max_ts for block in index.blocks), default=_LOWEST),
@@ -365,14 +392,14 @@ class Index:
             return [pick for pick in picks if pick.numbers]
         runs = [(0, self.records)] if blocks is None else self._runs(blocks)
         runs = [(parts.start, parts.stop) for parts in (_common(among, *run) for run in runs) if parts]
-        return list(self.by_block(_within([self.postings[key] for key in keys], runs)))
+        return list(self.by_block(_within([self._of(key) for key in keys], runs)))
 
     def by_block(self, numbers: Sequence[int]) -> Iterator[Pick]:
         """Ascending record *numbers*, parted by the blocks that hold them."""
         at, firsts = 0, self._firsts
         while at < len(numbers):
             block = bisect_right(firsts, numbers[at]) - 1
-            stop = bisect_left(numbers, self._span(block)[1], at)
+            stop = max(bisect_left(numbers, self._span(block)[1], at), at + 1)
             yield Pick(block, numbers[at:stop], self.blocks[block].records)
             at = stop
 
@@ -408,19 +435,35 @@ class Index:
         first = bisect_left(self._id_hashes, wanted)
         return list(self._id_blocks[first : bisect_right(self._id_hashes, wanted, first)])
 
+    def _of(self, key: Key) -> Sequence[int]:
+        """The records with *key*, ascending."""
+        growing = self._growing.get(key)
+        if growing is not None:
+            return growing
+        first, end = self._places[key]
+        return self._records[first:end]
+
     def _keys_with(self, wanted: Conditions) -> list[Key] | None:
         """The keys that match, or None where none is asked for."""
-        by_type, by_user, by_component = self._by_field
-        groups: list[list[Key]] = []
-        if wanted.types is not None:
-            groups.append(list(chain.from_iterable(by_type.get(type_, ()) for type_ in wanted.types)))
+        keys: Iterable[Key]
         if wanted.user is not None:
-            groups.append(by_user.get(wanted.user, []))
-        if wanted.component is not None:
-            groups.append(by_component.get(wanted.component, []))
-        if not groups:
+            keys = self._keys_by(1).get(wanted.user, [])
+        elif wanted.types is not None:
+            by_type = self._keys_by(0)
+            keys = chain.from_iterable(by_type.get(type_, []) for type_ in wanted.types)
+        elif wanted.component is not None:
+            keys = self._keys_by(2).get(wanted.component, [])
+        else:
             return None
-        return [key for key in min(groups, key=len) if wanted.has_key(*key)]
+        return [key for key in keys if wanted.has_key(*key)]
+
+    def _keys_by(self, field: int) -> dict[str, list[Key]]:
+        found = self._by_field[field]
+        if found is None:
+            found = self._by_field[field] = {}
+            for key in self.keys():
+                found.setdefault(key[field], []).append(key)
+        return found
 
     def _runs(self, blocks: Iterable[int]) -> list[tuple[int, int]]:
         """Blocks that follow one another, joined: first record and end of each run."""

@@ -469,7 +469,7 @@ class _SegmentCheck:
 
     def _take_plain(self, lines: list[bytes], records: list[Record]) -> None:
         course, facts = self.course, self.facts
-        self._take_into_index(lines)
+        self._take_into_index(records)
         self._note_begin(records[0])
         facts.synced = max(facts.synced, *[record.synced for record in records])
         course.highest_synced = max(course.highest_synced, facts.synced)
@@ -492,7 +492,7 @@ class _SegmentCheck:
         if self.lines == 1:
             self.facts.second_offset = self.place
 
-    def _take_into_index(self, lines: list[bytes]) -> None:
+    def _take_into_index(self, records: list[Record]) -> None:
         """Compute the index anew, as long as every line stands in its place."""
         if self.index is None:
             return
@@ -500,8 +500,8 @@ class _SegmentCheck:
             self.index = None
             return
         try:
-            self.index.take(lines)
-        except (BadInput, ValueError, OverflowError):
+            self.index.take_records(records)
+        except (ValueError, OverflowError):
             self.index = None
 
     def _check_line(self, line: bytes) -> None:
@@ -537,7 +537,7 @@ class _SegmentCheck:
     def _take_line(self, line: bytes, record: Record, place: int) -> None:
         """*line* is the record that belongs here."""
         course, facts = self.course, self.facts
-        self._take_into_index([line])
+        self._take_into_index([record])
         facts.uncovered = facts.uncovered or (record.seq, record.ts, place)
         if self.whole_so_far and self.leaves.size == record.seq - 1:
             self.leaves.extend([sha256(b"\0" + line).digest()])
