@@ -92,13 +92,19 @@ def _anchor(args: argparse.Namespace) -> int:
 def _follow(args: argparse.Namespace, anchorer: Anchorer) -> int:
     """Until Ctrl-C, or until a sink says that the log went back."""
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: stop.set())
-    while not stop.is_set():
-        if _report(args, anchorer.step()) == EXIT_INTEGRITY:
-            return EXIT_INTEGRITY
-        stop.wait(anchorer.wait_secs())
-    return EXIT_OK
+    before = {
+        number: signal.signal(number, lambda _number, _frame: stop.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        while not stop.is_set():
+            if _report(args, anchorer.step()) == EXIT_INTEGRITY:
+                return EXIT_INTEGRITY
+            stop.wait(anchorer.wait_secs())
+        return EXIT_OK
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _report(args: argparse.Namespace, receipts: Iterable[Receipt]) -> int:
