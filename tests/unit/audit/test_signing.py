@@ -799,3 +799,41 @@ def test_clock_of_records_bounds_a_followed_market_too(tmp_path):
         {path.name: path.read_bytes() for path in (tmp_path / "log").iterdir() if path.is_file()}
     )
     check(found)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
+def test_disk_without_room_for_tiles_does_not_stop_a_close(error):
+    """Tiles are derived: where none can be written the log still closes, leaves no temporary file, and goes on."""
+    disk = SimulatedStorage()
+    log = stepped(disk)
+    log.append("NOTE", {})
+
+    def full(operation, name):
+        if operation == "pwrite" and name == "3.tmp":
+            raise OSError(error, "no space left on device")
+
+    disk.on_call = full
+    log.close()
+    disk.on_call = None
+    home = disk.directory(LOG, create=False)
+    assert read_head(home).state is HeadState.CLOSED
+    left = home.subdirectory("tile").subdirectory("0").subdirectory("000.p").names()
+    assert left == []
+    with stepped(disk, seed=2) as again:
+        again.append("NOTE", {})
+    assert home.subdirectory("tile").subdirectory("0").subdirectory("000.p").names() == ["4"]
+
+
+def test_tiles_of_an_older_segment_are_made_from_its_records():
+    """Leaf hashes that the closing writer never saw come from the files: the tiles are those of all records."""
+    disk = SimulatedStorage()
+    with stepped(disk, rotate_bytes=30_000) as log:
+        log.append_many([Entry("NOTE", {"n": n}) for n in range(200)])
+    with stepped(disk, seed=2, rotate_bytes=30_000) as log:
+        log.append_many([Entry("NOTE", {"n": n}) for n in range(200)])
+    leaves = b"".join(read(disk).leaves)
+    level = disk.directory(LOG, create=False).subdirectory("tile").subdirectory("0")
+    tile = level.open("000").pread(8192, 0)
+    width = len(leaves) // 32 - 256
+    assert tile == leaves[:8192]
+    assert level.subdirectory("001.p").open(str(width)).pread(8192, 0) == leaves[8192:]
