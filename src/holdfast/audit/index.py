@@ -194,7 +194,7 @@ class Index:
         # The keys by one of their three fields, made when first asked for.
         self._by_field: list[dict[str, list[Key]] | None] = [None, None, None]
 
-    def keys(self) -> Iterable[Key]:
+    def all_keys(self) -> Iterable[Key]:
         """Every type, user and component that occur together."""
         return self._growing or self._places
 
@@ -356,10 +356,7 @@ class Index:
             stop = component + component_bytes
             key = (text[at + _KEY.size : user], text[user:component], text[component:stop])
             if not content[user - type_bytes : stop].isascii():
-                key = (
-                    key[0].encode("latin-1").decode(),
-                    *(part.encode("latin-1").decode() for part in key[1:]),
-                )
+                key = (_utf8(key[0]), _utf8(key[1]), _utf8(key[2]))
             index._places[key] = (total, total + count)
             total += count
             at = stop
@@ -461,7 +458,7 @@ class Index:
         found = self._by_field[field]
         if found is None:
             found = self._by_field[field] = {}
-            for key in self.keys():
+            for key in self.all_keys():
                 found.setdefault(key[field], []).append(key)
         return found
 
@@ -475,6 +472,10 @@ class Index:
             else:
                 runs.append((first, end))
         return runs
+
+
+def _utf8(bytes_as_text: str) -> str:
+    return bytes_as_text.encode("latin-1").decode()
 
 
 def _common(among: range, first: int, end: int) -> range:

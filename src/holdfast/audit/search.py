@@ -167,7 +167,7 @@ class Searcher:
                 return {
                     key[0]
                     for stretch in self._look(directory)
-                    for key in self._index_of(directory, stretch).postings
+                    for key in self._index_of(directory, stretch).all_keys()
                 }
         finally:
             directory.close()
