@@ -891,10 +891,12 @@ class History:
             return 0
         return checkpoint.size if self._chain.key and note.signed_by(self._chain.key) else 0
 
-    def judge(self, last: Segment | None, *, closed: bool) -> str:
+    def judge(self, last: Segment | None, *, closed: bool, live: bool) -> str:
         """Units that are no checkpoints, and filler; *last* holds the last record. What is torn, or ""."""
         torn, bad = "", self._bad
-        if bad and last and not closed and self._newest_size() <= self.size and self._may_be_torn(last):
+        if live and last:
+            bad = [one for one in bad if one[0].first < last.first]
+        elif bad and last and not closed and self._newest_size() <= self.size and self._may_be_torn(last):
             torn, bad = f"torn checkpoint in '{last.stem}.checkpoints' at byte {bad[0][1].at}", []
         for segment, unit, why in bad:
             self._findings.add(HISTORY, 0, f"{segment.stem}.checkpoints", unit.at, f"not a checkpoint: {why}")
@@ -993,7 +995,7 @@ class Sidecars:
         """A segment is whole. If it is sealed, its index must be *index*."""
         self._found.append(found)
         name = f"{found.segment.stem}.idx"
-        if found.segment.sealed and name in self.names:
+        if found.segment.sealed and os.path.lexists(self._home / name):
             expected = index.encode(bytes.fromhex(found.raw_sha256))
             try:
                 content = read_small(self._home / name, len(expected))
@@ -1005,9 +1007,11 @@ class Sidecars:
                 offset = first_difference(content, expected)
                 self._findings.add(INDEXES, 0, name, offset, "not what the records give")
 
-    def judge(self, *, closed: bool, whole: bool) -> None:
+    def judge(self, *, closed: bool, whole: bool, live: bool) -> None:
         """The end of the log; *whole* says that it was read to its end, so that all records about files are known."""
         for found in self._found:
+            if live and found.segment.name not in self.names:
+                continue  # sealed since the names were read; what says so may stand in a newer segment
             try:
                 self._check_sealed(found, closed=closed)
             except OSError as why:
@@ -1025,10 +1029,10 @@ class Sidecars:
         if segment.sealed:
             seals = seals[-1:]
             self._check_seal(found, seals[0] if seals else {})
-        elif f"{raw}.gz" in self.names:
+        elif os.path.lexists(self._home / f"{raw}.gz"):
             self._check_twin(found, f"{raw}.gz", closed=closed)
         hashes = {str(seal["index_sha256"]) for seal in seals if seal.get("index_sha256")}
-        if index in self.names:
+        if index in self.names or (segment.sealed and os.path.lexists(self._home / index)):
             if index not in self._wrong and file_sha256(self._home / index)[0] not in hashes:
                 self._findings.add(INDEXES, 0, index, 0, "no SEALED record names this content")
         elif hashes and segment.sealed:
@@ -1213,16 +1217,15 @@ class Journal:
         self.read_markers({segment.stem for segment in segments})
         for segment in segments:
             self.read_segment(segment)
-        self.live = self.head_moved()
+        self.live = self.has_writer()
         torn = [self.judge_tail()]
         self.judge_head()
         self.chain.judge(whole=not self.damaged)
-        if not self.damaged and not self.live:
-            torn.append(self.history.judge(self.last, closed=self.closed))
-            self.history.judge_newest(closed=self.closed)
         if not self.damaged:
+            torn.append(self.history.judge(self.last, closed=self.closed, live=self.live))
             self.history.judge_bound(self.head, self.head_ts)
-        self.sidecars.judge(closed=self.closed, whole=not self.damaged)
+            self.history.judge_newest(closed=self.closed)
+        self.sidecars.judge(closed=self.closed, whole=not self.damaged, live=self.live)
         self.tiles.judge(self.tree.size, bounded=not self.damaged and not self.live, closed=self.closed)
         return self.report("; ".join(filter(None, torn)))
 
@@ -1425,9 +1428,15 @@ class Journal:
 
     # The end
 
-    def head_moved(self) -> bool:
-        """Whether somebody wrote while we read: then the end of the log is his, and only the rest is judged."""
-        return read_head(self.home, Findings(), needed=False).writes > self.head.writes
+    def has_writer(self) -> bool:
+        """Whether somebody holds the log, or wrote while we read: then the end of it is his, and is not judged."""
+        moved = read_head(self.home, Findings(), needed=False).writes > self.head.writes
+        with contextlib.suppress(OSError):
+            # Linux lists the locks that are held. Trying to take one might stop a writer that starts just now.
+            lock = f":{self.home.stat().st_ino} "
+            locks = Path("/proc/locks").read_text().splitlines()
+            return moved or any(" FLOCK " in one and " WRITE " in one and lock in one for one in locks)
+        return moved
 
     def judge_tail(self) -> str:
         """The table of "Recovery": what is torn, in words, or ""."""

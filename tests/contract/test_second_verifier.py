@@ -20,6 +20,7 @@ import pytest
 from holdfast.anchors.read import read_anchor
 from holdfast.audit.keys import KeyHome
 from holdfast.audit.note import VerifierKey
+from holdfast.audit.prove import Prover
 from holdfast.audit.verify import verify
 from holdfast.audit.wal import WriteAheadLog
 from holdfast.core.clock import ManualClock
@@ -275,6 +276,51 @@ def test_a_log_of_the_real_writer_is_intact_to_both(tmp_path):
     assert report["signed_to"] == report["total_entries"], report
     assert_same(tmp_path / "log", pins, [])
     assert log.directory == tmp_path / "log"
+
+
+def test_a_proof_of_the_real_prover_convinces_it(tmp_path):
+    """Proofs that `audit prove` writes are accepted with the first epoch's key, and with no other."""
+    keys = KeyHome(tmp_path / "home")
+    written_log(tmp_path / "log", keys)
+    report = ask_tool(tmp_path / "log", [], [])[1]
+    (pin,) = keys.log(report["log_id"]).pins()
+    with Prover(tmp_path / "log") as prover:
+        proofs = [proof.encode() for proof in prover.prove([3, report["total_entries"]])]
+    for proof, sequence in zip(proofs, [3, report["total_entries"]], strict=True):
+        proven = tool.check_proof(proof, [tool.Key.parse(str(pin))])
+        assert proven["record"]["seq"] == sequence
+        assert proven["size"] == report["total_entries"]
+        with pytest.raises(tool.Refused):
+            tool.check_proof(proof, [make_key()])
+    (tmp_path / "proof").write_bytes(proofs[0])
+    code, out, _ = run("--proof", tmp_path / "proof", "--key", pin)
+    assert (code, "record 3" in out or '"seq": 3' in out) == (0, True)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_changed_proof_convinces_it_of_nothing_else(seed, tmp_path):
+    """A proof with one byte changed is refused, or proves the same record still."""
+    keys = KeyHome(tmp_path / "home")
+    written_log(tmp_path / "log", keys)
+    pins = [
+        tool.Key.parse(str(pin)) for pin in keys.log(ask_tool(tmp_path / "log", [], [])[1]["log_id"]).pins()
+    ]
+    with Prover(tmp_path / "log") as prover:
+        (proof,) = (proof.encode() for proof in prover.prove([5]))
+    said = tool.check_proof(proof, pins)["record"]
+    random = Random(seed)
+    for _ in range(150):
+        changed = bytearray(proof)
+        changed[random.randrange(len(changed))] ^= 1 << random.randrange(8)
+        try:
+            assert tool.check_proof(bytes(changed), pins)["record"] == said
+        except (tool.Bad, tool.Refused):
+            continue
+
+
+def make_key():
+    """A key that signed nothing of the log in question."""
+    return tool.Key.parse(make.key(9).vkey)
 
 
 @pytest.mark.slow
