@@ -1,9 +1,12 @@
 """Names of sinks."""
 
+import sys
+
 import pytest
 from support.anchors import MemoryLog
 
 from holdfast.anchors.opening import open_sink
+from holdfast.anchors.read import read_anchor
 from holdfast.anchors.receipts import Receipts
 from holdfast.anchors.spec import SinkSpec, parse_sink
 from holdfast.audit.keys import KeyHome
@@ -55,3 +58,15 @@ def test_what_cannot_be_used_is_refused_when_it_is_opened(text, tmp_path):
     receipts = Receipts(KeyHome(tmp_path))
     with pytest.raises(BadInput):
         open_sink(parse_sink(text), receipts, ManualClock(), environ={})
+
+
+def test_a_library_that_is_missing_is_named(tmp_path, monkeypatch):
+    """Without rfc3161-client a time-stamping sink and a .tsr are refused with what to install."""
+    monkeypatch.setitem(sys.modules, "rfc3161_client", None)
+    monkeypatch.delitem(sys.modules, "holdfast.anchors.rfc3161", raising=False)
+    with pytest.raises(BadInput, match="rfc3161_client") as refused:
+        open_sink(parse_sink("rfc3161:http://t ca.pem"), Receipts(KeyHome(tmp_path)), ManualClock())
+    assert "pip install 'holdfast[anchors" in refused.value.hint
+    (tmp_path / "a.tsr").write_bytes(b"0")
+    with pytest.raises(BadInput, match="rfc3161_client"):
+        read_anchor(tmp_path / "a.tsr")
