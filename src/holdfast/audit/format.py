@@ -294,6 +294,19 @@ def facts_in_place(line: bytes, sequence: int) -> LineFacts | None:
     return facts if facts.seq == sequence else None
 
 
+def record_in_place(line: bytes, sequence: int) -> Record | None:
+    """As `decode_line`, where *line* is the valid one with *sequence*; None where it is anything else."""
+    if not line.startswith(b'{"crc":"%08x","seq":%d,' % (crc32(line[CRC_END:]), sequence)):
+        return None
+    if line[-1] != _CLOSING_BRACE or len(line) > MAX_RECORD_BYTES:
+        return None
+    try:
+        record = _decode_record(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return record if record.seq == sequence and 0 <= record.synced < sequence else None
+
+
 def _facts(line: bytes) -> LineFacts:
     try:
         facts = _decode_facts(line)

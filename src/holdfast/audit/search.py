@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from holdfast.audit.format import Record, SegmentName, decode_line, facts_in_place
+from holdfast.audit.format import Record, SegmentName, facts_in_place, record_in_place
 from holdfast.audit.head import HeadMark
 from holdfast.audit.index import Conditions, Index, Pick, index_name
 from holdfast.audit.logfiles import (
@@ -359,6 +359,7 @@ class Searcher:
         # may spell it otherwise.
         needle = b"" if wanted.order_id is None else msgspec.json.encode(wanted.order_id)
         first_seq = source.first_seq
+        narrows = any(bound is not None for bound in (wanted.order_id, wanted.start_ns, wanted.end_ns))
         try:
             for pick in reversed(picks) if newest_first else picks:
                 lines = self._lines_of(source, pick)
@@ -369,10 +370,10 @@ class Searcher:
                         if facts_in_place(line, sequence) is None:
                             raise damaged_line(source.batch_with(number), sequence)
                         continue
-                    record = _decode(line, sequence)
+                    record = record_in_place(line, sequence)
                     if record is None or not wanted.has_key(record.type, record.user, record.component):
                         raise damaged_line(source.batch_with(number), sequence)
-                    if wanted.accepts(record.ts, record.details):
+                    if not narrows or wanted.accepts(record.ts, record.details):
                         yield Match(record, line)
         finally:
             source.close()
@@ -479,15 +480,6 @@ def _content(directory: Directory, name: str) -> bytes:
             file.close()
     except OSError:
         return b""
-
-
-def _decode(line: bytes, sequence: int) -> Record | None:
-    """The record in a line, or None where it is not the valid one that belongs there."""
-    try:
-        record = decode_line(line)
-    except BadInput:
-        return None
-    return record if record.seq == sequence else None
 
 
 # -- indexing what no trusted file does ---------------------------------------------------------------------------

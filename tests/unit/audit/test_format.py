@@ -24,6 +24,7 @@ from holdfast.audit.format import (
     line_bound,
     line_middle,
     parse_segment_name,
+    record_in_place,
     segment_name,
     type_of_middle,
 )
@@ -75,6 +76,8 @@ def test_line_reads_back_what_was_written(seq, synced, ts, words, details):
     assert json.loads(line)["crc"] == f"{zlib.crc32(line[18:]):08x}"
     facts = decode_facts(line)
     assert (facts.seq, facts.synced, facts.type) == (seq, synced, words[0])
+    assert record_in_place(line, seq) == record
+    assert record_in_place(line, seq + 1) is None
     assert len(line) + 1 <= line_bound(line_middle(*words), encode_details(details))
     assert type_of_middle(line_middle(*words)) == words[0]
 
@@ -90,6 +93,7 @@ def test_every_changed_byte_makes_a_line_invalid():
                 decode_line(bytes(changed))
             with pytest.raises(BadInput):
                 decode_facts(bytes(changed))
+            assert record_in_place(bytes(changed), 7) is None
 
 
 @pytest.mark.parametrize("length", range(len(LINE)))
@@ -128,6 +132,7 @@ def test_line_with_a_right_crc_and_wrong_content_is_invalid(body):
         decode_line(signed(body))
     with pytest.raises(BadInput):
         decode_facts(signed(body))
+    assert record_in_place(signed(body), 1) is None
 
 
 def test_unknown_keys_and_types_are_read():
