@@ -49,6 +49,8 @@ MAX_LINE = 65_000
 MAX_MEMBER = 131_072
 MAX_PROBLEMS = 1000
 MAX_CHAIN = 10_000
+MAX_FILE = 1 << 30  # of a file that is hashed as a whole
+MAX_WASTE = 1 << 26  # bytes without a line, behind which a file is given up
 BOUND_RECORDS, BOUND_NS = 20_000, 2 * 10**9
 ED25519, COSIGNATURE = 1, 4
 OPEN, CLOSED, POISONED = 1, 2, 3
@@ -339,6 +341,8 @@ def file_sha256(path: Path) -> tuple[str, int]:
     """SHA-256 of a file, hexadecimal, and its length."""
     digest, size = sha256(), 0
     with open_file(path) as file:
+        if os.fstat(file.fileno()).st_size > MAX_FILE:
+            raise OSError("too large")
         while block := file.read(1 << 20):
             digest.update(block)
             size += len(block)
@@ -382,10 +386,12 @@ def raw_lines(file: BinaryIO) -> Iterator[Line]:
         if content == b"\n":
             at += 1 + skip_filler(file)
             continue
-        size = len(content)
-        rest = content
-        while not rest.endswith(b"\n") and (rest := file.readline(MAX_LINE + 2)):
+        size, rest = len(content), content
+        while not rest.endswith(b"\n") and (rest := file.readline(1 << 20)):
             size += len(rest)
+            if size > MAX_WASTE:
+                yield Line(at, at, content, ended=False)
+                return
         yield Line(at, at, content.removesuffix(b"\n"), rest.endswith(b"\n"))
         at += size
 
@@ -393,12 +399,13 @@ def raw_lines(file: BinaryIO) -> Iterator[Line]:
 def skip_filler(file: BinaryIO) -> int:
     """Pass over newlines; how many there were."""
     skipped = 0
-    while block := file.read(1 << 16):
+    while skipped <= MAX_WASTE and (block := file.read(1 << 16)):
         content = block.lstrip(b"\n")
         skipped += len(block) - len(content)
         if content:
             file.seek(-len(content), os.SEEK_CUR)
-            break
+            return skipped
+    file.seek(0, os.SEEK_END)
     return skipped
 
 
@@ -497,6 +504,8 @@ def units(file: BinaryIO, name: bytes) -> Iterator[Unit]:
             newlines = at - begin
         paragraphs += newlines >= 2 or not content
         inside = inside or (named and bool(content))
+        if at - begin > MAX_WASTE:
+            break
         if len(content) < 4096:
             content += b"\n" * min(newlines, 4096) + line.removesuffix(b"\n")
         newlines = int(line.endswith(b"\n"))
@@ -1166,13 +1175,17 @@ def read_head(home: Path, findings: Findings, *, needed: bool) -> Head:
             slots.append(slot)
         elif page[at : at + 104].strip(b"\0"):
             findings.add(HEAD, 0, "head", at, "a slot is neither valid nor empty")
-    if len(slots) == 2 and abs(slots[0].writes - slots[1].writes) != 1:
-        findings.add(HEAD, 0, "head", 0, "the counts of its slots are not one apart")
     for begin, end in ((104, 512), (616, 4096)):
         unused = page[begin:end]
         if content := unused.lstrip(b"\0"):
             findings.add(HEAD, 0, "head", begin + len(unused) - len(content), "unused bytes are not zero")
-    return max(slots, key=lambda slot: slot.writes, default=NO_HEAD)
+    head = max(slots, key=lambda slot: slot.writes, default=NO_HEAD)
+    if head.state == CLOSED and {slot.writes for slot in slots} != {head.writes, head.writes - 1} - {0}:
+        # Without a clean close one sector of the page may be much older than the other.
+        findings.add(
+            HEAD, 0, "head", 512 * ((head.writes + 1) % 2), "a slot is not the one written before the last"
+        )
+    return head
 
 
 # -- a journal ("Lines", "Segments", "Recovery"; checks 1, 2, 3) --------------------------------------------------

@@ -385,6 +385,20 @@ def test_nothing_crashes_it(seed, tmp_path):
     json.dumps(report)
 
 
+@pytest.mark.parametrize(
+    "ending", [".log", ".log.gz", ".checkpoints", ".idx", "head", "checkpoint", "quarantine/q"]
+)
+def test_a_file_of_any_size_is_given_up(ending, tmp_path):
+    """A file that claims 64 GiB, nearly all of it a hole, is told as damage without being read through."""
+    files = make.page_log().close() | {"quarantine/q": b"x"}
+    make.write(files, tmp_path / "log")
+    name = next(name for name in sorted(files) if name.endswith(ending))
+    with (tmp_path / "log" / name).open("ab") as file:
+        file.truncate(64 << 30)
+    code, report = ask_tool(tmp_path / "log", [], [])
+    assert (code, report["first_bad_file"]) == (3, name)
+
+
 def test_it_needs_nothing_of_ours():
     """The tool imports the standard library and cryptography, nothing else."""
     imported = set()
