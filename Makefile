@@ -5,10 +5,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 TAPE   ?=
+MINUTES ?= 10
+SEED   ?=
 CEPH   := ceph-mon ceph-mgr ceph-osd radosgw ceph-common
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-bench paper test test-fast ceph check fmt contract bench lock clean
+.PHONY: help setup setup-dev setup-bench paper test test-fast ceph check fmt contract bench torture lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -63,6 +65,9 @@ contract: setup-dev
 
 bench: setup-bench  ## measure, as ratios beside the peers; writes build/bench.json
 	$(BIN)/python benches/run.py
+
+torture: setup-dev  ## crash the log for MINUTES=10 on a simulated disk, on ext4 and at its system calls; SEED repeats a run
+	$(BIN)/python tests/torture.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) --json build/torture.json
 
 UV_COMPILE = uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 lock:  ## resolve the lock files anew (needs uv)

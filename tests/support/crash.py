@@ -24,8 +24,8 @@ from random import Random
 from typing import Any, Protocol
 from unittest import mock
 
+from holdfast.audit import lifecycle, signing
 from holdfast.audit import segment as segment_module
-from holdfast.audit import signing
 from holdfast.audit.keys import KeyHome
 from holdfast.audit.note import VerifierKey
 from holdfast.audit.storage import Directory
@@ -117,6 +117,10 @@ class Acked:
 _verify_once = lru_cache(maxsize=1 << 16)(VerifierKey.verify)
 
 
+def _no_note(*_: object) -> None:
+    """Instead of `run/pid`: it is no evidence, it is not synced, and it is a tenth of a start's calls."""
+
+
 @contextmanager
 def small_pages() -> Iterator[None]:
     """Everything is filled in the smallest steps, so that a disk's state is small.
@@ -126,6 +130,7 @@ def small_pages() -> Iterator[None]:
     with (
         mock.patch.multiple(segment_module, **SMALL_PAGES),
         mock.patch.multiple(signing, HISTORY_FILL_BYTES=4096, HISTORY_STEP_BYTES=4096),
+        mock.patch.object(lifecycle, "write_pid", _no_note),
         mock.patch.object(VerifierKey, "verify", lambda *told: _verify_once(*told)),  # noqa: PLW0108  binds self
     ):
         yield
