@@ -6,9 +6,16 @@ from holdfast.audit.storage import Directory
 from holdfast.core.errors import BadInput
 
 
-def replace_file(directory: Directory, name: str, data: bytes) -> None:
-    """Make *data* the content of *name*, durably: temporary file, fsync, rename, sync of the directory."""
-    temporary = f"{name}.tmp"
+def replace_file(directory: Directory, name: str, data: bytes, temporary: str = "") -> None:
+    """Make *data* the content of *name*, durably: temporary file, fsync, rename, sync of the directory.
+
+    Args:
+        directory: Where.
+        name: Of the file.
+        data: Its new content.
+        temporary: A name that nobody else uses meanwhile; by default one that a single writer may use.
+    """
+    temporary = temporary or f"{name}.tmp"
     if temporary in directory.names():
         directory.unlink(temporary)  # a killed process left it
     file = directory.create(temporary)

@@ -13,8 +13,10 @@ The folder's name is the sink's kind and the first bytes of SHA-256 of its name.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -50,10 +52,12 @@ class Receipts:
 
     Args:
         home: Where the keys are.
+        random_bytes: Where names of temporary files come from.
     """
 
-    def __init__(self, home: KeyHome) -> None:
+    def __init__(self, home: KeyHome, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         self._home = home
+        self._random_bytes = random_bytes
 
     def keep(self, log_id: str, receipt: Receipt, now_ns: int) -> None:
         """Keep *receipt*, durably."""
@@ -61,15 +65,18 @@ class Receipts:
         try:
             day = f"{utc(now_ns):%Y%m%d}"
             stem = f"{day}-{receipt.size:012d}"
-            if receipt.authority:
-                replace_file(folder, AUTHORITY, receipt.authority)
-            # The note first: a note alone is true, a token without what it stamps says nothing.
-            replace_file(folder, f"{stem}.note", receipt.note)
-            if receipt.token:
-                replace_file(folder, f"{stem}.tsr", receipt.token)
-            for old in _listed(folder):
-                if old.day == day and old.size < receipt.size:
-                    folder.unlink(old.name)
+            # The note before the token: a note alone is true, a token without what it stamps says nothing.
+            contents = (
+                (AUTHORITY, receipt.authority),
+                (f"{stem}.note", receipt.note),
+                (f"{stem}.tsr", receipt.token),
+            )
+            # A writer's ANCHORED record and `audit anchor --follow` may keep a receipt at the same moment.
+            temporary = f"{day}-{self._random_bytes(8).hex()}.tmp"
+            for name, content in contents:
+                if content:
+                    replace_file(folder, name, content, temporary)
+            self._tidy(folder, day, receipt.size)
         finally:
             folder.close()
 
@@ -110,6 +117,14 @@ class Receipts:
         finally:
             sinks.close()
 
+    def _tidy(self, folder: Directory, day: str, size: int) -> None:
+        """Remove the day's older receipts, and what writers that were killed on other days left."""
+        older = [kept.name for kept in _listed(folder) if kept.day == day and kept.size < size]
+        left = [name for name in folder.names() if name.endswith(".tmp") and not name.startswith(day)]
+        for name in (*older, *left):
+            with contextlib.suppress(FileNotFoundError):  # another process tidies too
+                folder.unlink(name)
+
     def _folder(self, log_id: str, sink: str) -> Directory:
         keys = self._home.open_folder(log_id, create=True)
         if keys is None:
@@ -125,18 +140,25 @@ class Receipts:
 
 
 def _newest_mark(folder: Directory, log_id: str, sink: str) -> Iterator[Mark]:
-    notes = [kept for kept in _listed(folder) if kept.kind == "note"]
-    if not notes:
+    while notes := [kept for kept in _listed(folder) if kept.kind == "note"]:
+        name = max(notes, key=lambda kept: kept.size).name
+        try:
+            data = read_file(folder, name, _NOTE_BYTES)
+        except FileNotFoundError:
+            continue  # a newer one has taken its place
+        yield _mark(folder, name, data, log_id, sink)
         return
-    name = max(notes, key=lambda kept: kept.size).name
+
+
+def _mark(folder: Directory, name: str, data: bytes, log_id: str, sink: str) -> Mark:
     try:
-        checkpoint = checkpoint_of(read_file(folder, name, _NOTE_BYTES), log_id)
+        checkpoint = checkpoint_of(data, log_id)
     except BadInput as why:
         raise BadInput(
             f"receipt {str(folder.path / name)!r} cannot be read: {why}",
             hint="if another anchor confirms the log, move that file away",
         ) from why
-    yield Mark(checkpoint.size, checkpoint.root, f"receipt {sink}/{name}")
+    return Mark(checkpoint.size, checkpoint.root, f"receipt {sink}/{name}")
 
 
 def _listed(folder: Directory) -> list[_Kept]:

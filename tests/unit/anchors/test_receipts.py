@@ -1,6 +1,7 @@
 """Receipts: durable, one for each sink and day, readable or named."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -98,4 +99,33 @@ def test_a_receipt_that_was_kept_survives_any_crash():
         assert mark.root == log.checkpoint(mark.size).root
         again.keep(LOG_ID, receipt(log), 0)
         assert [mark.size for mark in again.marks(LOG_ID)] == [9]
+    assert [mark.size for mark in receipts.marks(LOG_ID)] == [9]
+
+
+def test_two_processes_may_keep_a_receipt_at_once(kept):
+    """Many writers of one sink's receipts at once leave the newest one, whole, and nothing else of the day."""
+    folder, receipts = kept
+    log = MemoryLog(40)
+    given = [
+        Receipt(SINK, Outcome.ANCHORED, size, "", log.note(size), token=b"0") for size in range(1, 41)
+    ] * 2
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda one: receipts.keep(LOG_ID, one, 0), given))
+    receipts.keep(LOG_ID, given[39], 0)
+    assert [mark.size for mark in receipts.marks(LOG_ID)] == [40]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"19700101-{40:012d}.note",
+        f"19700101-{40:012d}.tsr",
+    ]
+
+
+def test_what_a_killed_writer_left_goes_the_next_day(kept):
+    """A temporary file of another day is removed with the next receipt; one of today may be somebody's."""
+    folder, receipts = kept
+    receipts.keep(LOG_ID, receipt(MemoryLog(5)), 0)
+    for name in ("19700101-00.tmp", "20251120-00.tmp"):
+        (folder / name).write_bytes(b"half")
+    receipts.keep(LOG_ID, receipt(MemoryLog(9)), ManualClock().now_ns())
+    assert "19700101-00.tmp" not in {path.name for path in folder.iterdir()}
+    assert "20251120-00.tmp" in {path.name for path in folder.iterdir()}
     assert [mark.size for mark in receipts.marks(LOG_ID)] == [9]
