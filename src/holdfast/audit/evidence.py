@@ -77,7 +77,6 @@ class Evidence(NamedTuple):
         epoch: The newest, or None for a log that was never signed.
         signed: Size of the newest checkpoint, or 0.
         note: The newest checkpoint, or b"".
-        published: Size of the checkpoint in the file `checkpoint`, or 0.
         last_history: The last segment's history and its name, where there is one.
     """
 
@@ -88,7 +87,6 @@ class Evidence(NamedTuple):
     epoch: Epoch | None
     signed: int
     note: bytes
-    published: int
     last_history: tuple[str, History] | None
 
 
@@ -107,7 +105,7 @@ def gather(
     """
     log_id, origin = who(home, segments)
     if not log_id:
-        return Evidence("", "", [], None, None, 0, b"", 0, None)
+        return Evidence("", "", [], None, None, 0, b"", None)
     marks = [mark for source in sources for mark in source(log_id)]
     kept = keys.log(log_id) if keys is not None else None
     water = None if kept is None else kept.high_water()
@@ -117,7 +115,7 @@ def gather(
         )
     epochs = list(newest_epochs(home, segments))
     if not epochs:
-        return Evidence(log_id, origin, marks, water, None, 0, b"", 0, None)
+        return Evidence(log_id, origin, marks, water, None, 0, b"", None)
     vkeys = [epoch.vkey for epoch in epochs]
     newest, last = _newest_note(home, segments, log_name(origin, log_id), vkeys, closed=closed)
     signed, note = 0, b""
@@ -125,8 +123,14 @@ def gather(
         file, found = newest
         signed, note = found.notes[-1].checkpoint.size, found.notes[-1].note
         marks.append(Mark(signed, found.notes[-1].checkpoint.root, f"the newest checkpoint, in {file!r}"))
-    published = _published(home, signed, note)
-    return Evidence(log_id, origin, marks, water, epochs[0], signed, note, published, last)
+    _check_published(home, signed, note)
+    if closed and signed < epochs[0].sequence:
+        raise _damaged(
+            history_name(segments[-1].name),
+            0,
+            f"no checkpoint covers sequence {epochs[0].sequence} of a closed log",
+        )
+    return Evidence(log_id, origin, marks, water, epochs[0], signed, note, last)
 
 
 def who(home: Directory, segments: Sequence[SegmentName]) -> tuple[str, str]:
@@ -242,32 +246,36 @@ def _read_all(file: File) -> bytes:
 def _is_torn(home: Directory, found: History, origin: str, newest: int) -> bool:
     """Whether a crash may have left what follows the last whole note; *newest* is the size of the newest one."""
     line = origin.encode() + b"\n"
-    return _published(home, newest, b"") <= newest and (FILLER + line) not in found.rest
+    return _published(home)[0] <= newest and (FILLER + line) not in found.rest
 
 
-def _published(home: Directory, signed: int, note: bytes) -> int:
-    """The size in the file `checkpoint`, or 0 where it is missing.
+def _check_published(home: Directory, signed: int, note: bytes) -> None:
+    """Refuse a file `checkpoint` that says more, or something else, than the newest *note* of the history."""
+    size, content = _published(home)
+    if size > signed:
+        raise _damaged(CHECKPOINT_NAME, 0, f"it covers {size} records, the newest in the history {signed}")
+    if size == signed and content != note:
+        raise _damaged(CHECKPOINT_NAME, 0, "it is not the newest note of the history")
+
+
+def _published(home: Directory) -> tuple[int, bytes]:
+    """What the file `checkpoint` covers, and its bytes; (0, b"") where it is missing.
 
     Raises:
-        AuditCorruption: It is no checkpoint, or says more than the history.
+        AuditCorruption: It is no checkpoint.
     """
     try:
         file = home.open(CHECKPOINT_NAME)
     except FileNotFoundError:
-        return 0
+        return 0, b""
     try:
         content = file.pread(_NOTE_LIMIT, 0)
     finally:
         file.close()
     try:
-        size = parse_checkpoint(parse_note(content).text).size
+        return parse_checkpoint(parse_note(content).text).size, content
     except BadInput as why:
         raise _damaged(CHECKPOINT_NAME, 0, str(why)) from why
-    if note and size > signed:
-        raise _damaged(CHECKPOINT_NAME, 0, f"it covers {size} records, the newest in the history {signed}")
-    if note and size == signed and content != note:
-        raise _damaged(CHECKPOINT_NAME, 0, "it is not the newest note of the history")
-    return size
 
 
 def _damaged(file: str, offset: int, reason: str) -> AuditCorruption:

@@ -48,13 +48,11 @@ class HistoryNote(NamedTuple):
         offset: Where in its file it begins.
         note: Its bytes, without the empty line behind it.
         checkpoint: What it says.
-        signers: Which of the known keys signed it, in the order of its lines.
     """
 
     offset: int
     note: bytes
     checkpoint: Checkpoint
-    signers: tuple[VerifierKey, ...]
 
 
 class History(NamedTuple):
@@ -89,7 +87,7 @@ def notes_in(content: bytes, keys: Sequence[VerifierKey], *, start: int = 0) -> 
         if notes and checkpoint.size <= notes[-1].checkpoint.size:
             reason = f"checkpoint of size {checkpoint.size} follows one of size {notes[-1].checkpoint.size}"
             break
-        notes.append(HistoryNote(at, found[0], checkpoint, opened.verified))
+        notes.append(HistoryNote(at, found[0], checkpoint))
         at = found.end() + len(NOTE_END)
     following = content[at:]
     rest = following.rstrip(FILLER + _HOLE)

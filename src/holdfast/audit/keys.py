@@ -292,13 +292,6 @@ class LogKeys:
 
     # ------------------------------------------------------------------ the folder
 
-    def exists(self) -> bool:
-        """Whether anything is kept for this log."""
-        folder = self._home.open_folder(self.log_id, create=False)
-        if folder is not None:
-            folder.close()
-        return folder is not None
-
     def tell(self, sentence: str) -> None:
         """Let the user know what was made."""
         if self._home.tell is not None:

@@ -691,17 +691,35 @@ def test_note_that_no_crash_can_have_torn_is_damage(how):
         stepped(state, seed=2).open()
 
 
-def test_checkpoint_file_that_says_more_than_the_history_is_damage():
-    """A history that lost its last note beside a `checkpoint` that has it is refused."""
+@pytest.mark.parametrize("keep", [0, 1])
+@pytest.mark.invariant("I8")
+def test_checkpoint_file_that_says_more_than_the_history_is_damage(keep):
+    """A history that lost its last note, or all of them, beside a `checkpoint` that has it is refused."""
     disk = SimulatedStorage()
     with stepped(disk) as log:
         log.append("NOTE", {})
     name = next(name for name in disk.content(LOG) if name.endswith(".checkpoints"))
     content = disk.content(LOG)[name]
-    del content[bytes(content).rindex(b"\n\nholdfast/") + 2 :]
+    del content[bytes(content).rindex(b"\n\nholdfast/") + 2 if keep else 0 :]
+    covered = 2 if keep else 0
     with pytest.raises(
-        AuditCorruption, match="'checkpoint' at byte 0: it covers 3 records, the newest in the history 2"
+        AuditCorruption,
+        match=f"'checkpoint' at byte 0: it covers 3 records, the newest in the history {covered}",
     ):
+        stepped(disk, seed=2).open()
+
+
+@pytest.mark.invariant("I8")
+def test_closed_log_that_was_stripped_of_its_checkpoints_is_refused():
+    """A closed log is never without a checkpoint over its last KEY record; one that is was stripped of it."""
+    disk = SimulatedStorage()
+    with stepped(disk) as log:
+        log.append("NOTE", {})
+    home = disk.directory(LOG, create=False)
+    for name in home.names():
+        if name.startswith("checkpoint") or name.endswith(".checkpoints"):
+            home.unlink(name)
+    with pytest.raises(AuditCorruption, match="no checkpoint covers sequence 2 of a closed log"):
         stepped(disk, seed=2).open()
 
 
