@@ -79,6 +79,10 @@ def head_faults(page: bytes) -> list[tuple[int, str]]:
     newest = max(marks, key=lambda mark: mark.writes, default=None)
     # A power cut may keep the two sectors from different times; a close has put both on the disk.
     closed = newest is not None and newest.state is HeadState.CLOSED
+    if closed and len(marks) == 1 and newest is not None and newest.writes > 1 and not faults:
+        faults.append(
+            (SLOT_OFFSETS[(newest.writes - 1) & 1], "a slot of it is empty that was written before")
+        )
     if closed and len(marks) == 2 and abs(marks[0].writes - marks[1].writes) != 1:
         faults.append((0, f"its slots were written as numbers {marks[0].writes} and {marks[1].writes}"))
     stray = re.search(rb"[^\0]", rest)
@@ -574,7 +578,7 @@ class TileCheck:
         self._rows: list[_Row] = []  # by level, the tile that is being filled
         self._blocks: list[bytes | None] = []  # subtrees inside the tile of leaves at hand
         self._hidden = 0  # leaves whose hashes are not known
-        if self.wanted and frontier.size and not self._feed_archived(frontier):
+        if frontier.size and not self._feed_archived(frontier):
             self._hidden = size = frontier.size
             while size:
                 number, width = divmod(size, TILE_LEAVES)
@@ -584,7 +588,7 @@ class TileCheck:
     def _feed_archived(self, frontier: Frontier) -> bool:
         """Take the leaves that are in the archive from their tiles, which must hash to what the markers say.
 
-        False where a tile is missing, so that nothing is known of these leaves.
+        False where that cannot be, which is a problem: nothing is known of these leaves then.
         """
         number, width = divmod(frontier.size, TILE_LEAVES)
         places = [TilePlace(0, at, TILE_LEAVES) for at in range(number)]
@@ -599,6 +603,9 @@ class TileCheck:
                 self._course.note(0, tile_path(*place), 0, f"cannot be read as a tile: {why}")
                 return False
             if tile is None:
+                self._course.note(
+                    0, tile_path(*place), 0, "missing: no other place holds the hashes of archived records"
+                )
                 return False
             tile = tile[: min(TILE_LEAVES, frontier.size - place.number * TILE_LEAVES) * HASH_BYTES]
             tiles.append(tile)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import msgspec
 
 from holdfast.audit.anchor import Anchor
-from holdfast.audit.history import CHECKPOINT_NAME, history_name
+from holdfast.audit.history import CHECKPOINT_NAME, HISTORY_SUFFIX, history_name
 from holdfast.audit.keys import FIRST, REPLACEMENT, ROTATION, check_key_note, log_name
 from holdfast.audit.note import ED25519, VerifierKey, parse_checkpoint, parse_note
 from holdfast.audit.pruned import frontier_of, marker_name
@@ -75,6 +75,7 @@ class Signatures:
         self._origin = ""
         self._known: list[VerifierKey] = []  # of all epochs, the newest last
         self._counts = False  # whether the epoch at hand does
+        self._ever_counted = False
         self._key_seq = 0  # of the KEY record of the epoch at hand
         self._first_key_seq = 0
         self._first_key_place = ("", 0)
@@ -88,7 +89,6 @@ class Signatures:
         self._disagrees = False
         self._ended: _Ended | None = None
         self._uncovered: tuple[int, str, int, int] | None = None  # sequence, file, offset, time
-        self._history_bad = False
         self._newest: bytes | None = None  # the file `checkpoint`
         self._newest_size = 0
         self._newest_found = False
@@ -192,7 +192,7 @@ class Signatures:
         for fault in facts.history_faults:
             self.course.note(0, history_name(facts.file), fault.offset, fault.reason)
             # Which note was the first of its epoch is not known any more.
-            self._handed_over, self._history_bad = False, True
+            self._handed_over = False
         if facts.records:
             self._leave(replaced=replaced)
             self._ended = _Ended(facts, key is not None, self.covered)
@@ -232,6 +232,7 @@ class Signatures:
         counted = self._counts
         self.epoch = max(self.epoch + 1, min(details.epoch, 2**31))
         self._counts = not fault and (vkey in self._keys or (handed_over and counted))
+        self._ever_counted = self._ever_counted or self._counts
         self._key_seq = sequence
         self._handed_over = handed_over and before is not None
         if vkey is not None:
@@ -273,7 +274,6 @@ class Signatures:
         if fault:
             self.course.note(0, file, note.offset, f"checkpoint of size {note.size}: {fault}")
             self._handed_over = self._handed_over and note.size < self._key_seq
-            self._history_bad = True
             return
         self._handed_over = self._handed_over and note.size < self._key_seq
         self._notes += 1
@@ -385,7 +385,7 @@ class Signatures:
                     )
                 elif anchor.size == 0 and anchor.root != EMPTY_ROOT:
                     self._say_disagreement(1, anchor.source, 0, "the anchor")
-        self._judge_trust(live=live, closed=closed)
+        self._judge_trust(live=live, closed=closed, intact=intact)
 
     def _judge_last(self, ended: _Ended, *, closed: bool, intact: bool) -> None:
         facts, has_key, signed = ended
@@ -420,8 +420,10 @@ class Signatures:
 
     def _judge_bound(self, head_ts: int | None) -> None:
         """Of what is durable, only the newest may be without checkpoint."""
-        if not self._first_key_seq or head_ts is None or self._uncovered is None or self._history_bad:
+        if not self._first_key_seq or head_ts is None or self._uncovered is None:
             return
+        if any(one.file.endswith((HISTORY_SUFFIX, CHECKPOINT_NAME)) for one in self.course.problems):
+            return  # a checkpoint that is damaged may have covered them
         durable = self.course.promised
         first, file, offset, ts = self._uncovered
         if first < self._first_key_seq:
@@ -435,17 +437,18 @@ class Signatures:
                 f" {BOUND_NS // NANOS} s or {BOUND_RECORDS} records",
             )
 
-    def _judge_trust(self, *, live: bool, closed: bool) -> None:
+    def _judge_trust(self, *, live: bool, closed: bool, intact: bool) -> None:
         if not self._keys or self._counts:
             return
+        last = self._ended
         if self.epoch:
-            if not self.signed_to:
+            if not self._ever_counted:
                 self.course.note(
                     self._first_key_seq,
                     *self._first_key_place,
                     "signed by an unknown key: none of the log's keys is one given",
                 )
-        elif self._ended is not None and not live and (closed or self._ended.facts.records > 1):
+        elif last is not None and intact and not live and (closed or last.facts.records > 1):
             self.course.note(
                 1,
                 self._first_file,

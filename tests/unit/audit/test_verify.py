@@ -279,6 +279,16 @@ def test_filler_behind_a_segment_that_others_follow_is_damage(home):
     assert "filler" in report.problems[0].reason
 
 
+@pytest.mark.invariant("I8")
+def test_a_closed_head_has_both_its_slots(home):
+    """The older slot, wiped out, is found: before a clean close both had been written."""
+    small_log(home)
+    page = bytearray((home / "head").read_bytes())
+    page[512 : 512 + 104] = bytes(104)
+    (home / "head").write_bytes(bytes(page))
+    assert not verify(home).ok
+
+
 def test_the_head_must_end_where_the_record_ends(home):
     """A head that names another end than the record's is found."""
     log = HandmadeLog(home)
