@@ -60,6 +60,16 @@ SEGMENT = re.compile(r"(audit_(\d{8}_\d{6})_(\d{12}))\.log(\.gz)?", re.ASCII)
 SIDECAR = re.compile(r"(audit_\d{8}_\d{6}_\d{12})\.(idx|checkpoints|pruned)", re.ASCII)
 TEMPORARY = re.compile(r"(audit_\d{8}_\d{6}_\d{12}\.(log\.gz|idx|pruned)|checkpoint)\.tmp", re.ASCII)
 TILE = re.compile(r"(0|[1-9]\d?)/((?:x\d{3}/)*\d{3})(?:\.p/([1-9]\d{0,2}))?", re.ASCII)
+SEAL_KEYS = (
+    "first_seq",
+    "last_seq",
+    "raw_sha256",
+    "raw_bytes",
+    "gzip_sha256",
+    "gzip_bytes",
+    "members",
+    "index_sha256",
+)
 TILE_FOLDER = re.compile(r"\d{1,2}(/x\d{3})*(/\d{3}\.p)?", re.ASCII)
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 NO_TILE = "not a name of C2SP tlog-tiles"
@@ -786,6 +796,8 @@ class History:
                     yield Entry(unit, note, Checkpoint.parse(note.text))
                 except Bad as why:
                     self._bad.append((segment, unit, str(why)))
+                    if len(self._bad) > MAX_PROBLEMS:
+                        return
             if os.fstat(file.fileno()).st_size > end:
                 self._fillers.append((segment, self._file, end))
 
@@ -996,7 +1008,9 @@ class Sidecars:
         if record.type == "RECOVERY" and isinstance(record.details.get("quarantine"), list):
             self.copies.update(map(str, record.details["quarantine"]))
         elif record.type == "SEALED":
-            self.seals.setdefault(str(record.details.get("segment")), []).append(record.details)
+            segment = str(record.details.get("segment"))[:64]
+            facts = {name: record.details.get(name) for name in SEAL_KEYS}
+            self.seals[segment] = [*self.seals.get(segment, [])[-9:], facts]
         elif record.type == "PRUNED":
             self.pruned.add(sha256(details_bytes(line)).digest())
 
