@@ -377,22 +377,20 @@ class Index:
 
     # -- searching ---------------------------------------------------------------------------------------------
 
-    def select(self, wanted: Conditions, among: range) -> list[Pick]:
-        """Those of the records *among* that may match, by block: each one that does match is among them.
+    def select(self, wanted: Conditions, among: range) -> Sequence[int]:
+        """Those of the records *among* that may match, ascending: each one that does match is among them.
 
         Type, user and component are exact; time and order id only leave out blocks.
         """
         if not (self.records and wanted.may_lie_within(*self.times)):
-            return []
+            return ()
         blocks = self._blocks_with(wanted)
         keys = self._keys_with(wanted)
-        if keys is None:
-            every = range(len(self.blocks)) if blocks is None else blocks
-            picks = [Pick(at, _common(among, *self._span(at)), self.blocks[at].records) for at in every]
-            return [pick for pick in picks if pick.numbers]
         runs = [(0, self.records)] if blocks is None else self._runs(blocks)
-        runs = [(parts.start, parts.stop) for parts in (_common(among, *run) for run in runs) if parts]
-        return list(self.by_block(_within([self._of(key) for key in keys], runs)))
+        parts = [part for part in (_common(among, *run) for run in runs) if part]
+        if keys is None:
+            return parts[0] if len(parts) == 1 else list(chain.from_iterable(parts))
+        return _within([self._of(key) for key in keys], parts)
 
     def by_block(self, numbers: Sequence[int]) -> Iterator[Pick]:
         """Ascending record *numbers*, parted by the blocks that hold them."""
@@ -485,18 +483,16 @@ def _common(among: range, first: int, end: int) -> range:
     return range(max(among.start, first), min(among.stop, end))
 
 
-def _within(lists: Sequence[Sequence[int]], runs: Sequence[tuple[int, int]]) -> Sequence[int]:
-    """What *lists* hold within *runs*, ascending."""
-    found: list[Sequence[int]] = []
-    for first, end in runs:
-        parts: list[Sequence[int]] = []
+def _within(lists: Sequence[Sequence[int]], parts: Sequence[range]) -> list[int]:
+    """What *lists* hold of *parts*, ascending."""
+    found: list[int] = []
+    for part in parts:
+        kept: list[Sequence[int]] = []
         for numbers in lists:
-            start = bisect_left(numbers, first)
-            part = numbers[start : bisect_left(numbers, end, start)]
-            if part:
-                parts.append(part)
-        found.append(parts[0] if len(parts) == 1 else sorted(chain.from_iterable(parts)))
-    return list(found[0]) if len(found) == 1 else list(chain.from_iterable(found))
+            start = bisect_left(numbers, part.start)
+            kept.append(numbers[start : bisect_left(numbers, part.stop, start)])
+        found += kept[0] if len(kept) == 1 else sorted(chain.from_iterable(kept))
+    return found
 
 
 def _numbers_out(numbers: array[int]) -> bytes:

@@ -234,7 +234,7 @@ class Searcher:
             return
         index = self._index_of(directory, stretch)
         unread = range(known.searched, stretch.records)
-        numbers = [n for pick in index.select(_SEALED, unread) for n in pick.numbers]
+        numbers = index.select(_SEALED, unread)
         if numbers:
             for match in self._read_numbers(directory, stretch, _SEALED, numbers):
                 try:
@@ -337,10 +337,19 @@ class Searcher:
             index = self._index_of(directory, stretch)
             if known.sealed:
                 known.times = index.times
-            picks = index.select(wanted, numbers)
+            chosen = index.select(wanted, numbers)
+            picks = self._remembered(stretch.segment.first_seq, chosen) or list(index.by_block(chosen))
             source = _Source(self, directory, stretch, index, sealed=known.sealed)
-        if picks:
+        if chosen:
             yield from self._read(source, wanted, picks, newest_first=newest_first)
+
+    def _remembered(self, first_seq: int, numbers: Sequence[int]) -> list[Pick]:
+        """All of *numbers* as if from one block, where every line of them is remembered; else nothing."""
+        if not 0 < len(numbers) <= len(self._lines) or first_seq + numbers[0] not in self._lines:
+            return []
+        if not all(first_seq + number in self._lines for number in numbers):
+            return []
+        return [Pick(0, numbers, len(numbers) * _SPARSE)]
 
     def _read_numbers(
         self, directory: Directory, stretch: Stretch, wanted: Conditions, numbers: Sequence[int]

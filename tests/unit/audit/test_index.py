@@ -118,7 +118,7 @@ def test_an_index_finds_what_a_scan_finds(seed):
             and (wanted.end_ns is None or records[n][0] < wanted.end_ns)
         }
         for index in (grown, decoded):
-            picks = index.select(wanted, among)
+            picks = list(index.by_block(index.select(wanted, among)))
             found = [number for pick in picks for number in pick.numbers]
             assert found == sorted(found)
             assert match <= set(found) <= exact
@@ -130,11 +130,11 @@ def test_an_index_finds_what_a_scan_finds(seed):
 def test_time_and_order_id_leave_out_blocks():
     """A window or an id that only one block can hold leads to that block alone."""
     index = small_index()
-    assert [pick.block for pick in index.select(Conditions(start_ns=71), range(5))] == [1]
-    assert [pick.block for pick in index.select(Conditions(end_ns=60), range(5))] == [0]
-    assert [pick.block for pick in index.select(Conditions(order_id="é"), range(5))] == [0]
-    assert index.select(Conditions(order_id="nowhere"), range(5)) == []
-    assert index.select(Conditions(start_ns=81), range(5)) == []
+    assert [pick.block for pick in index.by_block(index.select(Conditions(start_ns=71), range(5)))] == [1]
+    assert [pick.block for pick in index.by_block(index.select(Conditions(end_ns=60), range(5)))] == [0]
+    assert [pick.block for pick in index.by_block(index.select(Conditions(order_id="é"), range(5)))] == [0]
+    assert not index.select(Conditions(order_id="nowhere"), range(5))
+    assert not index.select(Conditions(start_ns=81), range(5))
 
 
 @pytest.mark.parametrize(
