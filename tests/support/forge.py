@@ -72,7 +72,7 @@ class Forger:
             content = b"".join(members) if members else packed
             history = directory / history_name(path.name)
             notes = [one[0] for one in _NOTE.finditer(history.read_bytes())] if history.exists() else []
-            records = [decode_line(line) for line in content.splitlines()]
+            records = [decode_line(line) for line in content.rstrip(b"\n").splitlines()]
             created = path.name.split("_", 1)[1]
             self.parts.append(
                 Part(

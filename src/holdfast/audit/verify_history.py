@@ -65,7 +65,7 @@ class HistoryReader:
         exists: Whether there is a file.
         end: Where the last valid note ends, its empty line included.
         faults: What is wrong, each with a valid note behind it.
-        torn: What stands behind the last valid note, once `next` has returned None; None where only filler does.
+        torn: What stands behind the last valid note, once `finish` was called; None where only filler does.
         filler: How many bytes of filler stand there, where nothing else does.
         origin: The log's name, once it is known; where it stands again behind the last valid note, more than one
             note is wrong, and that no crash does.
@@ -121,7 +121,6 @@ class HistoryReader:
                 )
                 continue
             return note
-        self._finish()
         return None
 
     def _fill(self, size: int) -> None:
@@ -155,7 +154,7 @@ class HistoryReader:
             self._skip(_BLOCK)
         return False
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         """Judge what stands behind the last valid note: filler, or something that is no note."""
         file, self._file = self._file, None
         if file is None:

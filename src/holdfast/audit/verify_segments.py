@@ -642,6 +642,7 @@ class _SegmentCheck:
             if self.note.size >= self.course.expected and self._is_signed_alone(self.note) is not None:
                 facts.beyond = facts.beyond or self.note
             self.note = history.next()
+        history.finish()
         facts.history = history.exists
         facts.history_end = history.end
         facts.history_filler = history.filler

@@ -151,11 +151,13 @@ class Signatures:
             self.course.note(0, name, 0, missing)
             return
         history = HistoryReader(file)
+        history.origin = self._origin
         try:
             while (note := history.next()) is not None:
                 history.accept(note)
                 root = frontier_of(marker).root() if note.size == marker.last_seq else note.root
                 self._hold_note(name, note, root, alone=False)
+            history.finish()
         finally:
             file.close()
         for fault in [*history.faults, *([] if history.torn is None else [history.torn])]:
