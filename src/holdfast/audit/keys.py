@@ -1,7 +1,7 @@
 """The keys of signed logs: where they are kept, how one follows another, and the record that says so.
 
 Promise: a log's private keys, its pins and its high-water mark lie outside its directory, readable by their owner
-alone; every change is durable before anything relies on it, and a start can tell from the files at which step an
+alone, and a private key that others may read signs nothing; every change is durable before anything relies on it, and a start can tell from the files at which step an
 earlier process stopped. A log that changes its key does it in this order:
 
     key.next durable -> KEY record, DURABLE -> checkpoint signed by both keys, durable -> key.next becomes key
@@ -21,6 +21,7 @@ those can be kept from signing for that past epoch. A witness or another anchor 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from base64 import b64decode, b64encode
@@ -34,7 +35,7 @@ from holdfast.audit.highwater import HIGH_WATER_NAME, HighWater, WaterMark, deco
 from holdfast.audit.note import SigningKey, VerifierKey, open_note, parse_note, sign_note
 from holdfast.audit.schemas import KeyDetails
 from holdfast.audit.storage import PAGE_BYTES, Directory, LocalStorage, Storage
-from holdfast.core.errors import BadInput, KeyMissing
+from holdfast.core.errors import BadInput, KeyMissing, LogUnwritable
 
 SEED_BYTES = 32
 LOGS, KEY, NEXT, PIN = "logs", "key", "key.next", "pin"
@@ -42,6 +43,7 @@ FIRST, ROTATION, REPLACEMENT = "first", "rotation", "replacement"
 
 _HEADING = "holdfast key v1"
 _EPOCH = re.compile("[1-9][0-9]{0,8}", re.ASCII)
+_NO_RIGHT = frozenset({errno.EACCES, errno.EPERM})
 _KEY_LIMIT = 4096
 _PIN_LIMIT = 1 << 20
 
@@ -157,6 +159,11 @@ class KeyHome:
             directory: Directory = self._storage.directory(self.path, create=create)
         except FileNotFoundError:
             return None
+        except LogUnwritable as why:
+            raise LogUnwritable(
+                f"no keys can be kept in {str(self.path)!r}: {why}",
+                hint="set HOLDFAST_HOME to a folder of this user's own; `chmod 700` where others may write",
+            ) from why
         for name in (LOGS, log_id):
             try:
                 if not create and name not in directory.names():
@@ -260,7 +267,10 @@ class LogKeys:
             BadInput: It is the key of something else.
         """
         if key.name.rpartition("/")[2] != self.log_id:
-            raise BadInput(f"key {key.name!r} is not one of log {self.log_id}")
+            raise BadInput(
+                f"key {key.name!r} is not one of log {self.log_id}",
+                hint="pin it for the log whose id it names; holdfast audit keys show DIR prints a log's own",
+            )
         keys = self.pins()
         if key in keys:
             return False
@@ -312,15 +322,18 @@ class LogKeys:
         return folder
 
     def _read(self, name: str, limit: int) -> bytes | None:
-        folder = self._home.open_folder(self.log_id, create=False)
-        if folder is None:
-            return None
         try:
-            file = folder.open(name)
+            folder = self._home.open_folder(self.log_id, create=False)
+            if folder is None:
+                return None
+            try:
+                file = folder.open(name)
+            finally:
+                folder.close()
         except FileNotFoundError:
             return None
-        finally:
-            folder.close()
+        except PermissionError as why:
+            raise self.missing(f"{name!r} may not be read by this user") from why
         try:
             return file.pread(limit, 0)
         finally:

@@ -11,7 +11,8 @@ from holdfast.audit.keys import (
     parse_key_note,
 )
 from holdfast.audit.note import SigningKey, VerifierKey
-from holdfast.core.errors import BadInput
+from holdfast.audit.storage import LocalDirectory
+from holdfast.core.errors import BadInput, KeyMissing
 from holdfast.testing.storage import SimulatedStorage
 
 LOG_ID = "0123456789abcdef" * 2
@@ -86,6 +87,18 @@ def test_a_key_file_that_is_not_whole_is_no_key(keys, content):
     (keys.path / "key.next").write_bytes(content)
     assert keys.upcoming() is None
     assert keys.prepare("holdfast", 1) == keys.upcoming()
+
+
+def test_a_key_that_may_not_be_read_is_not_taken_for_a_lost_one(keys, monkeypatch):
+    """Somebody else's key file is refused by name; it is no reason to begin a new chain silently."""
+    keys.prepare("holdfast", 1)
+
+    def refuse(*_args, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(LocalDirectory, "open", refuse)
+    with pytest.raises(KeyMissing, match="'key' may not be read by this user"):
+        keys.current()
 
 
 def test_the_key_of_another_log_is_no_key(keys, tmp_path):
