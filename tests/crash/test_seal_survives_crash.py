@@ -9,14 +9,16 @@ import sys
 from hashlib import sha256
 from random import Random
 from unittest import mock
+from zlib import crc32
 
 import pytest
 from support.crash import LOG, SMALL_PAGES, SteppedLog
 from support.planted import FAULTS
 
-from holdfast.audit import seal
+from holdfast.audit import seal, search
 from holdfast.audit import segment as segment_module
-from holdfast.audit.query import read_lines
+from holdfast.audit.index import Index, index_name
+from holdfast.audit.query import query, read_lines
 from holdfast.audit.verify import verify
 from holdfast.audit.wal import Entry, WriteAheadLog
 from holdfast.core.clock import ManualClock, SystemClock
@@ -192,6 +194,43 @@ def test_a_copy_that_is_not_compared_would_lose_the_segment(monkeypatch):
     monkeypatch.setattr(seal, "_prove_equal", unproved)
     before, after, _ = sealed_by_a_liar()
     assert after != before
+
+
+def found_with_a_lying_index() -> tuple[list[int], list[int]]:
+    """Bob's records by index, as they are and after every index was made to say that he is Eve."""
+    disk = SimulatedStorage()
+    with mock.patch.multiple(segment_module, **SMALL_PAGES):
+        log = open_log(disk)
+        for n in range(30):
+            log.append("NOTE", {"n": n, "text": "x" * 400}, user="bob" if n % 3 else "ann")
+        seal_what_waits(log)
+        log.close()
+    expected = [entry.sequence for entry in query(LOG, user_id="bob", storage=disk)]
+    for name, content in disk.content(LOG).items():
+        if name.endswith(".idx"):
+            body = bytes(content[:-4]).replace(b"bob", b"eve")
+            content[:] = body + crc32(body).to_bytes(4, "little")
+    return expected, [entry.sequence for entry in query(LOG, user_id="bob", storage=disk)]
+
+
+@pytest.mark.contract("A12")
+def test_an_index_that_the_log_does_not_vouch_for_changes_no_answer():
+    """Whatever an index file says, the answer is the same: it counts only as SEALED names it."""
+    expected, found = found_with_a_lying_index()
+    assert len(expected) == 20
+    assert found == expected
+
+
+def test_an_index_that_is_trusted_would_change_an_answer(monkeypatch):
+    """index trusted, planted, is found: records of the sealed segments are not found any more."""
+
+    def trusting(_self, directory, known, _first_seq, _records):
+        known.index, known.sealed = Index.decode(search._content(directory, index_name(known.name))), True
+        return known.index
+
+    monkeypatch.setattr(search.Searcher, "_read_index", trusting)
+    expected, found = found_with_a_lying_index()
+    assert found != expected
 
 
 @pytest.mark.slow

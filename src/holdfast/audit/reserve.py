@@ -14,7 +14,8 @@ that a LATE record of the log already carries, with the same n, time and content
 makes every step of a start repeatable.
 
 Limits: a write or sync that fails ends the reserve, as it ends the log. Words that a failing disk damaged
-later show as a gap among the n of the LATE records. The reserve is no evidence until a start took it up.
+later show as a gap among the n of the LATE records. A copy-on-write file system takes new room for what is
+overwritten, and may have none. The reserve is no evidence until a start took it up.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ class Reserve:
                 self._file.fsync()
             except OSError as why:
                 if why.errno in NO_SPACE:
+                    with contextlib.suppress(OSError):
+                        self._file.truncate(self.size)
                     return False
                 self._fail(why)
                 raise
