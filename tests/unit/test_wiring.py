@@ -7,9 +7,10 @@ import msgspec
 import pytest
 
 from holdfast.audit.query import read_records
+from holdfast.audit.reserve import RESERVE_BYTES
 from holdfast.audit.verify import verify
 from holdfast.audit.wal import WriteAheadLog
-from holdfast.config import Config, KalshiConfig, LimitsConfig
+from holdfast.config import Config, KalshiConfig, LimitsConfig, PathsConfig
 from holdfast.core.clock import ManualClock, SystemClock
 from holdfast.core.errors import ConfigError, LogHeld
 from holdfast.core.money import MoneyE6, QtyE2
@@ -178,3 +179,15 @@ def test_the_credential_is_recorded_once_and_tells_nothing(config, pems, tmp_pat
     assert len(prints) == 3
     assert prints[0] == prints[2] != prints[1]
     assert all(len(text) == 16 and int(text, 16) >= 0 for text in prints)
+
+
+def test_last_words_go_to_the_configured_volume_or_beside_the_log(config, tmp_path):
+    """A desk has its reserve filled at once: under `[paths] reserve`, named after the log, or in the log's `run/`."""
+    with_desk(config, tmp_path / "a")
+    assert (tmp_path / "a" / "run" / "reserve").stat().st_size == RESERVE_BYTES
+    elsewhere = tmp_path / "other"
+    moved = msgspec.structs.replace(config, paths=PathsConfig(reserve=str(elsewhere)))
+    log_id = with_desk(moved, tmp_path / "b", lambda desk: desk.audit.wal.log_id)
+    assert (elsewhere / f"{log_id}.reserve").stat().st_size == RESERVE_BYTES
+    assert not (tmp_path / "b" / "run" / "reserve").exists()
+    assert verify(tmp_path / "b").ok
