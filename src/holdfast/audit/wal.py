@@ -393,11 +393,25 @@ class WriteAheadLog(Lifecycle):
         if step is not None:
             self.append(RecordType.CLOCK_STEP, step.details(), component="journal")
         self._last_words.take_up(
-            lambda: [entry.details for entry in self.query(event_type=RecordType.LATE)],
+            self._late,
             lambda late: self.append_many(
                 [Entry(RecordType.LATE, details, component="journal") for details in late]
             ),
         )
+
+    def _late(self) -> list[Mapping[str, Any]]:
+        """The details of every LATE record that is not in an archive; what is there was taken up long ago."""
+        from holdfast.audit.pruned import InArchive, read_pruned  # noqa: PLC0415  only after a poisoned log
+
+        try:
+            return [entry.details for entry in self.query(event_type=RecordType.LATE)]
+        except InArchive:
+            home = self._storage.directory(self.directory, create=False)
+            try:
+                first = read_pruned(home).next_seq
+            finally:
+                home.close()
+            return [record.details for record in self.records(first) if record.type == RecordType.LATE]
 
     # ------------------------------------------------------------------ reading
 

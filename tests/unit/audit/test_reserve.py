@@ -10,6 +10,7 @@ from zlib import crc32
 import pytest
 from support.crash import LOG, SteppedLog
 
+from holdfast.audit.pruned import InArchive
 from holdfast.audit.query import read_records
 from holdfast.audit.reserve import POSITION_BYTES, open_reserve
 from holdfast.core.clock import ManualClock
@@ -256,3 +257,19 @@ def test_no_reserve_never_stops_a_log(error):
         assert log.reserve_for(2) is not bool(failed)
         log.close()
     assert number > 2
+
+
+def test_words_are_told_once_where_the_log_begins_in_an_archive(monkeypatch):
+    """A start of a pruned log looks among the records that are here, and doubles no word."""
+    disk = SimulatedStorage()
+    log = poisoned(disk)
+    log.last_words("STATE", {})
+    words = bytes(disk.content(RUN)["reserve"])
+
+    def pruned(*_, **__):
+        raise InArchive(7, "s3://bucket/log")
+
+    monkeypatch.setattr(SteppedLog, "query", pruned)
+    found = restart(disk)
+    found.content(RUN)["reserve"][:] = words  # as after a crash before the reserve was cleared
+    assert len(late(restart(found))) == 1
