@@ -34,10 +34,12 @@ import msgspec
 
 from holdfast.anchors.spec import parse_sink
 from holdfast.core.errors import BadInput, ConfigError
+from holdfast.core.files import read_named
 from holdfast.core.money import MoneyE6, QtyE2, parse_money, parse_qty
 
 CONFIG_NAME = "holdfast.toml"
 KALSHI_ENVS = ("demo", "prod")
+_MAX_BYTES = 1 << 20
 
 
 class PathsConfig(msgspec.Struct, frozen=True):
@@ -230,17 +232,22 @@ def load_config(path: Path | None = None, *, environ: Mapping[str, str] | None =
     wanted = path or Path(CONFIG_NAME)
     source = str(wanted)
     try:
-        text = wanted.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        if path is not None:
-            raise ConfigError(f"no configuration file at {source!r}") from None
-        text, source = "", ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source!r} cannot be read: {error}") from error
+        # Nothing here is no mistake; a link to nothing is one.
+        there = os.path.lexists(wanted)
+        if path is not None and not there:
+            raise ConfigError(f"no configuration file at {source!r}", hint="check the path")
+        text = read_named(wanted, _MAX_BYTES, "configuration").decode() if there else ""
+        source = source if there else ""
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"configuration {source!r} cannot be read: {error}", hint="it is TOML, which is UTF-8"
+        ) from error
+    except BadInput as error:
+        raise ConfigError(str(error), hint=error.hint) from error
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source!r} is not valid TOML: {error}") from error
+        raise ConfigError(f"{source!r} is not valid TOML: {error}", hint="correct that line") from error
 
     values: dict[str, Any] = {}
     problems: list[str] = []
@@ -270,7 +277,10 @@ def key_home(environ: Mapping[str, str] | None = None) -> Path:
         return Path(environ["XDG_CONFIG_HOME"], "holdfast")
     if environ.get("HOME"):
         return Path(environ["HOME"], ".config", "holdfast")
-    raise ConfigError("no folder for the keys that sign logs: set HOLDFAST_HOME")
+    raise ConfigError(
+        "no folder for the keys that sign logs: HOLDFAST_HOME, XDG_CONFIG_HOME and HOME are not set",
+        hint="set HOLDFAST_HOME to a folder of this user's own, outside the log",
+    )
 
 
 def people_home(environ: Mapping[str, str] | None = None) -> Path:

@@ -157,6 +157,7 @@ class _File:
         self.name = inner.name
         self.pread = inner.pread
         self.size = inner.size
+        self.mode = inner.mode
         self.close = inner.close
 
     def pwrite(self, data: bytes, offset: int) -> int:

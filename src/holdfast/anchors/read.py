@@ -62,7 +62,10 @@ def _read(path: Path) -> bytes:
         # O_NONBLOCK: somebody may have put a pipe there, and opening it must not wait.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as why:
-        raise BadInput(f"anchor {str(path)!r} cannot be read: {(why.strerror or '').lower()}") from why
+        raise BadInput(
+            f"anchor {str(path)!r} cannot be read: {(why.strerror or '').lower()}",
+            hint="check the path, and the right of this user to read it",
+        ) from why
     try:
         facts = os.fstat(fd)
         if not stat.S_ISREG(facts.st_mode):

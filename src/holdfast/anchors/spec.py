@@ -42,6 +42,12 @@ def parse_sink(text: str) -> SinkSpec:
     Raises:
         BadInput: It names none; the message says what is expected.
     """
+    try:
+        text.encode()
+    except UnicodeEncodeError as why:
+        raise BadInput(
+            f"sink {text!r} cannot be kept as a name: it is not UTF-8", hint="choose another path"
+        ) from why
     kind, _, rest = text.partition(":")
     shape = _SHAPES.get(kind)
     if shape is None:

@@ -33,6 +33,7 @@ from holdfast.audit.prove import Prover
 from holdfast.audit.tree import check_inclusion
 from holdfast.core.clock import iso_utc
 from holdfast.core.errors import BadInput, ProofRefused
+from holdfast.core.files import read_named
 
 Format = Literal["csv", "jsonl", "parquet"]
 FORMATS: tuple[Format, ...] = ("csv", "jsonl", "parquet")
@@ -45,6 +46,7 @@ PROOFS_SUFFIX = ".proofs.jsonl"
 _BATCH_ROWS = 16_384
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MAX_PROOF_LINE = 1 << 16
+_MAX_MANIFEST = 64 << 20  # the notes of a log that changed its key every hour for seven years fit
 
 
 class Manifest(msgspec.Struct, kw_only=True, frozen=True):
@@ -158,6 +160,12 @@ class _Names:
         self._begun: list[Path] = []
 
     def refuse_existing(self) -> None:
+        try:
+            self.target.name.encode()
+        except UnicodeEncodeError as why:
+            raise BadInput(
+                f"{str(self.target)!r} cannot be named in a manifest: not UTF-8", hint="name another file"
+            ) from why
         for path in (self.target, self.manifest, self.proofs):
             if path.exists() or path.is_symlink():
                 raise BadInput(f"{str(path)!r} exists", hint="name another file, or remove that one")
@@ -372,12 +380,19 @@ def check_export(manifest_path: Path, keys: Iterable[VerifierKey] = ()) -> Expor
     Raises:
         BadInput: The manifest cannot be read.
     """
+    content = read_named(manifest_path, _MAX_MANIFEST, "manifest")
     try:
-        manifest = msgspec.json.decode(manifest_path.read_bytes(), type=Manifest, strict=True)
+        manifest = msgspec.json.decode(content, type=Manifest, strict=True)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as why:
-        raise BadInput(f"{str(manifest_path)!r} is no manifest of an export: {why}") from why
+        raise BadInput(
+            f"{str(manifest_path)!r} is no manifest of an export: {why}",
+            hint=f"it stands beside the exported file, its name ends in {MANIFEST_SUFFIX}",
+        ) from why
     if manifest.holdfast_export != 1 or manifest.format not in FORMATS:
-        raise BadInput(f"{str(manifest_path)!r} is of a newer version or format")
+        raise BadInput(
+            f"{str(manifest_path)!r} is of a newer version or format",
+            hint="check it with the version that wrote it, or a newer one",
+        )
     check = _Check(manifest, manifest_path.parent)
     check.run(tuple(keys))
     return ExportCheck(
@@ -405,7 +420,10 @@ class _Check:
             return
         lines = _stored_lines(file, cast("Format", manifest.format), with_lines=bool(manifest.proofs))
         if lines is not None:
-            self._check_rows(lines, checkpoint)
+            try:
+                self._check_rows(lines, checkpoint)
+            except BadInput as why:  # who wrote the manifest wrote the file's hash too
+                self.problems.append(str(why))
 
     def _file(self, name: str, digest: str) -> Path | None:
         path = self.folder / Path(name).name
@@ -468,7 +486,7 @@ def _check_proof(text: bytes, sequence: int, leaf: bytes, checkpoint: Checkpoint
         proof = msgspec.json.decode(text)
         same = proof["sequence"] == sequence and proof["leaf"] == leaf.hex()
         path = [b64decode(one, validate=True) for one in proof["path"]]
-    except (msgspec.MsgspecError, ValueError, KeyError, TypeError) as why:
+    except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError) as why:
         raise BadInput(f"its proof cannot be read: {why}") from why
     if not same:
         raise BadInput(f"its proof is of another record than sequence {sequence}")
@@ -493,7 +511,7 @@ def _csv_lines(file: Path) -> Iterator[bytes]:
         try:
             for cells in csv.DictReader(text):
                 yield (cells.get("line") or "").encode()
-        except csv.Error as why:
+        except (csv.Error, UnicodeDecodeError) as why:
             raise BadInput(f"{file.name}: {why}") from why
 
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from holdfast.audit.segment import NO_SPACE
-from holdfast.audit.storage import Directory
+from holdfast.audit.storage import Directory, Storage
 from holdfast.core.errors import AuditError, DiskFull, LogHeld, LogUnwritable
 
 RUN = "run"
 PID = "pid"
+_OWN = frozenset({"head", "checkpoint", "tile", "quarantine"})
 NO_RIGHT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NO_DIRECTORY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG})
 
@@ -37,6 +39,35 @@ def write_pid(home: Directory, pid: int) -> None:
                 file.close()
         finally:
             run.close()
+
+
+def holds_log(names: Collection[str]) -> bool:
+    """Whether a directory with these *names* holds a log, or what is left of one."""
+    return any(name in _OWN or name.startswith("audit_") for name in names)
+
+
+def refuse_foreign(storage: Storage, directory: Path) -> None:
+    """Refuse to begin a log among files that are not a log's: it would never verify, and they would lose readers.
+
+    What cannot be looked at passes: whoever opens it says why.
+
+    Raises:
+        LogUnwritable: *directory* holds something, and no log.
+    """
+    try:
+        home = storage.directory(directory, create=False)
+    except (OSError, LogUnwritable):
+        return
+    try:
+        names = home.names()
+    finally:
+        home.close()
+    others = sorted({*names} - {RUN})
+    if others and not holds_log(names):
+        raise LogUnwritable(
+            f"no log can begin in {str(directory)!r}: it holds other things, such as {others[0]!r}",
+            hint="choose a directory that is empty, or one that does not exist yet",
+        )
 
 
 def held(home: Directory) -> LogHeld:
@@ -75,8 +106,10 @@ def refused_open(directory: Path, why: OSError) -> AuditError:
     what = f"audit log {str(directory)!r} cannot be opened: {(why.strerror or str(why)).lower()}"
     if why.errno in NO_SPACE:
         return DiskFull(what, hint="free space on that volume, then start again")
-    if why.errno in NO_RIGHT | _NO_DIRECTORY:
+    if why.errno in NO_RIGHT:
         return LogUnwritable(
             what, hint="give this user the right to write there, or choose another directory"
         )
+    if why.errno in _NO_DIRECTORY:
+        return LogUnwritable(what, hint="check each part of the path, or choose another directory")
     return AuditError(what, hint="check the disk and the path")

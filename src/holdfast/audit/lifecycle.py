@@ -25,7 +25,7 @@ from holdfast.audit.flusher import Flusher
 from holdfast.audit.format import parse_segment_name
 from holdfast.audit.head import Head, HeadState, read_head
 from holdfast.audit.history import history_name
-from holdfast.audit.holder import NO_RIGHT, held, refused_open, write_pid
+from holdfast.audit.holder import NO_RIGHT, held, refuse_foreign, refused_open, write_pid
 from holdfast.audit.keys import KeyHome, check_origin
 from holdfast.audit.last_words import LastWords
 from holdfast.audit.recovery import Scan, Verdict
@@ -119,6 +119,7 @@ class Lifecycle(Flusher, ABC):
         self._pid = os.getpid()
         _LOGS.add(self)  # a fork from here on makes the copy refuse
         try:
+            refuse_foreign(self._storage, self.directory)  # before its mode is changed
             self._home = home = self._storage.directory(self.directory, create=True)
             return self._open_in(home)
         except OSError as why:

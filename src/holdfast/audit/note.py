@@ -148,9 +148,13 @@ class VerifierKey:
         _check_name(self.name)
         expected = _PUBLIC_BYTES.get(self.algorithm)
         if expected is None:
-            raise BadInput(f"verifier key {self.name!r} refused: unknown algorithm 0x{self.algorithm:02x}")
+            raise BadInput(
+                f"verifier key {self.name!r} refused: unknown algorithm 0x{self.algorithm:02x}", hint=_WHOLE
+            )
         if len(self.public) != expected:
-            raise BadInput(f"verifier key {self.name!r} refused: {len(self.public)} bytes, not {expected}")
+            raise BadInput(
+                f"verifier key {self.name!r} refused: {len(self.public)} bytes, not {expected}", hint=_WHOLE
+            )
 
     @classmethod
     def parse(cls, text: str) -> VerifierKey:
@@ -166,7 +170,8 @@ class VerifierKey:
         key = cls(parts[0], material[0] if material else 0, material[1:])
         if f"{key.key_id:08x}" != parts[1]:
             raise BadInput(
-                f"verifier key {key.name!r} refused: id {parts[1]}, its key has id {key.key_id:08x}"
+                f"verifier key {key.name!r} refused: id {parts[1]}, its key has id {key.key_id:08x}",
+                hint=_WHOLE,
             )
         return key
 
@@ -432,6 +437,7 @@ def _cosigned_message(text: bytes, name: str, algorithm: int, unix_secs: int) ->
 # -- spelling ----------------------------------------------------------------------------------------------
 
 _NO_ML_DSA = "this installation of the cryptography package has no ML-DSA-44"
+_WHOLE = "copy the whole key, as `holdfast audit keys show` prints it"
 _UPGRADE = "a newer cryptography package has it; or name an Ed25519 key"
 
 

@@ -134,10 +134,14 @@ class Prover:
         """The epochs up to the one whose key signs a checkpoint of this size."""
         epochs = [epoch for epoch in key_records(self._directory) if epoch.sequence <= self.checkpoint.size]
         if not epochs:
-            raise BadInput(f"no proof: no key signs the first {self.checkpoint.size} records of this log")
+            raise BadInput(
+                f"no proof: no key signs the first {self.checkpoint.size} records of this log",
+                hint="name a newer checkpoint, or leave --checkpoint out",
+            )
         if epochs[0].vkey.name != self.checkpoint.origin:
             raise BadInput(
-                f"no proof: the checkpoint is one of {self.checkpoint.origin!r}, the log is {epochs[0].vkey.name!r}"
+                f"no proof: the checkpoint is one of {self.checkpoint.origin!r}, the log is {epochs[0].vkey.name!r}",
+                hint="name a checkpoint of this log, or leave --checkpoint out",
             )
         return epochs
 
@@ -151,7 +155,10 @@ class Prover:
                     file=CHECKPOINT_NAME,
                     hint=_VERIFY,
                 ) from why
-            raise BadInput(f"no proof: the checkpoint given was not signed by this log: {why}") from why
+            raise BadInput(
+                f"no proof: the checkpoint given was not signed by this log: {why}",
+                hint="name a checkpoint of this log, or leave --checkpoint out",
+            ) from why
 
     def _lines(self, wanted: list[int]) -> Iterator[tuple[int, bytes]]:
         """The lines with these ascending sequences, read in one pass."""

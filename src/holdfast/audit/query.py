@@ -173,7 +173,9 @@ class LogReader:
 
     def _matches(self, wanted: Conditions, max_results: int | None, *, newest_first: bool) -> Iterator[Match]:
         if max_results is not None and (isinstance(max_results, bool) or max_results < 0):
-            raise BadInput(f"max_results {max_results!r} is not a count")
+            raise BadInput(
+                f"max_results {max_results!r} is not a count", hint="0 or more; without it all are given"
+            )
         self.check_types(wanted.types)
         return self._searcher.matches(
             wanted, max_results, newest_first=newest_first, missing_ok=self._missing_ok
@@ -369,7 +371,10 @@ def moment_ns(moment: object, what: str) -> int:
     if isinstance(moment, bool) or not isinstance(moment, int | float | Decimal):
         raise BadInput(f"{what} {moment!r} is neither Unix seconds nor a datetime")
     if not isfinite(moment) or not -_LAST_SECOND < moment < _LAST_SECOND:
-        raise BadInput(f"{what} {moment!r} is not a time in seconds since 1970")
+        raise BadInput(
+            f"{what} {str(moment)[:40]} is not a time in seconds since 1970",
+            hint=f"seconds between -{_LAST_SECOND} and {_LAST_SECOND}",
+        )
     # A float is read by its shortest decimal text: 1763634000.1 means that, not its binary neighbour.
     seconds = Decimal(repr(moment)) if isinstance(moment, float) else Decimal(moment)
     return int((seconds * NANOS).to_integral_value(ROUND_CEILING))

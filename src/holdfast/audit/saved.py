@@ -28,6 +28,7 @@ Row = Mapping[str, Any]
 RECORD_COLUMNS = ("timestamp", "sequence", "event_type", "user_id", "component", "details")
 """The columns of an answer whose rows are records."""
 
+_MOST = 1_000_000  # of days and of milliseconds
 _DECISIONS_LOOKED_AT = 10_000
 _CLOSED = frozenset(status.value for status in CLOSED_STATUSES)
 
@@ -95,8 +96,10 @@ class Arguments:
             number = Decimal(text)
         except InvalidOperation:
             number = Decimal(-1)
-        if not number.is_finite() or number < 0:
-            raise BadInput(f"parameter {name}={text!r} is not a number from 0 on")
+        if not number.is_finite() or not 0 <= number <= _MOST:
+            raise BadInput(
+                f"parameter {name}={text[:40]!r} is not a number from 0 to {_MOST}", hint="for instance 30"
+            )
         return number
 
     def day(self, name: str) -> tuple[Moment, Moment]:
@@ -112,6 +115,8 @@ class Arguments:
             raise BadInput(
                 f"parameter {name}={text!r} is not a day", hint="for instance 2026-11-20, a day in UTC"
             ) from None
+        if day == date.max:
+            raise BadInput(f"parameter {name}={text!r} has no end", hint="the day before is the last one")
         start = datetime(day.year, day.month, day.day, tzinfo=UTC)
         return start, start + timedelta(days=1)
 

@@ -18,12 +18,16 @@ import grp
 import mmap
 import os
 import stat
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
 from holdfast.core.errors import BadInput, LogUnwritable
 
 PAGE_BYTES = 4096
+
+_SYNC_THREADS = 8
 
 
 class File(Protocol):
@@ -44,6 +48,10 @@ class File(Protocol):
 
     def size(self) -> int:
         """Its length in bytes."""
+        ...
+
+    def mode(self) -> int:
+        """Who may read and write it, as chmod takes it."""
         ...
 
     def truncate(self, size: int) -> None:
@@ -161,6 +169,9 @@ class LocalFile:
     def size(self) -> int:
         return os.fstat(self._fd).st_size
 
+    def mode(self) -> int:
+        return stat.S_IMODE(os.fstat(self._fd).st_mode)
+
     def truncate(self, size: int) -> None:
         os.ftruncate(self._fd, size)
 
@@ -266,6 +277,43 @@ class LocalDirectory:
             os.close(fd)
 
 
+def fsync_all(files: Sequence[File]) -> None:
+    """Return once all *files* are on the disk.
+
+    Many files of the real disk are synced from a few threads, because the file system writes what waits together at
+    once: a thousand small ones take a quarter of the time.
+
+    Raises:
+        OSError: One of them could not be synced; all were tried, none twice.
+    """
+    failures: list[OSError] = []
+
+    def work(part: Sequence[File]) -> None:
+        for file in part:
+            try:
+                file.fsync()
+            except OSError as why:
+                failures.append(why)
+
+    threads: list[threading.Thread] = []
+    rest = files
+    if len(files) > _SYNC_THREADS and all(isinstance(file, LocalFile) for file in files):
+        parts = [files[start::_SYNC_THREADS] for start in range(_SYNC_THREADS)]
+        rest = parts[0]
+        for part in parts[1:]:
+            thread = threading.Thread(target=work, args=(part,))
+            try:
+                thread.start()
+                threads.append(thread)
+            except RuntimeError:  # the interpreter is ending and starts no thread any more
+                rest = [*rest, *part]
+    work(rest)
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
 def share_with_group(path: Path, group: str) -> None:
     """Let *group* read the log *path*, which is made where it is missing; later files inherit the right.
 
@@ -305,7 +353,13 @@ class LocalStorage:
         path = Path(os.path.abspath(path))  # noqa: PTH100  resolve() would follow the links we refuse
         _refuse_unsafe_parents(path)
         if create:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError) as why:
+                raise LogUnwritable(
+                    f"log directory refused: {str(path)!r} lies below something that is not a directory",
+                    hint=_ELSEWHERE,
+                ) from why
             try:
                 path.mkdir(mode=0o700)
                 _sync_parent(path)
@@ -322,7 +376,14 @@ class LocalStorage:
                     f"log directory refused: {str(path)!r} is a link", hint=_ELSEWHERE
                 ) from why
             raise
-        if create and os.fstat(fd).st_mode & 0o027:
+        mode = os.fstat(fd).st_mode
+        if create and mode & stat.S_ISVTX:
+            os.close(fd)
+            raise LogUnwritable(
+                f"log directory refused: {str(path)!r} is shared by all users (mode={stat.S_IMODE(mode):04o})",
+                hint="choose a directory inside it",
+            )
+        if create and mode & 0o027:
             try:
                 os.fchmod(fd, 0o700)
             except PermissionError as why:

@@ -149,33 +149,45 @@ def _top_parser() -> argparse.ArgumentParser:
 def _report(error: Exception, *, debug: bool) -> int:
     """Say what went wrong on stderr; the exit code."""
     from holdfast.audit.redact import redact_text
+    from holdfast.cli.output import printable
 
     if debug:
         import traceback
 
         _complain(redact_text("".join(traceback.format_exception(error))).rstrip())
     if isinstance(error, TradingError):
-        _complain(f"holdfast: {redact_text(str(error))}")
+        # Some messages have several lines; none moves the cursor, and no path in a hint adds a line.
+        _complain("\n".join(map(printable, redact_text(f"holdfast: {error}").split("\n"))))
         if error.hint:
-            _complain(f"hint: {redact_text(error.hint)}")
+            _complain(printable(redact_text(f"hint: {error.hint}")))
         return error.exit_code
-    if isinstance(error, OSError) and error.strerror:
-        import errno
-
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-        named = f"{error.filename}: " if error.filename is not None else ""
-        _complain(redact_text(f"holdfast: {named}{error.strerror.lower()}"))
-        if full:
-            _complain("hint: free space on that volume, then start again; nothing acknowledged is lost")
-        elif error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-            _complain("hint: give this user the right to read and write there, or choose another place")
-        elif error.errno in {errno.ENOENT, errno.ENOTDIR}:
-            _complain("hint: check the path, each part of it; only the last one is made where it is missing")
-        return EXIT_CANNOT_ACT if full else EXIT_USER_ERROR
-    _complain(redact_text(f"holdfast: internal error: {type(error).__name__}: {error}"))
+    if isinstance(error, OSError):
+        return _report_os_error(error)
+    _complain(printable(redact_text(f"holdfast: internal error: {type(error).__name__}: {error}")))
     if not debug:
         _complain("hint: this is a bug in holdfast; run again with --debug and report what it prints")
     return EXIT_USER_ERROR
+
+
+def _report_os_error(error: OSError) -> int:
+    """What the operating system refused, named, with what to do; the exit code."""
+    import errno
+
+    from holdfast.audit.redact import redact_text
+    from holdfast.cli.output import printable
+
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    named = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    _complain(printable(redact_text(f"holdfast: {named}{(error.strerror or str(error)).lower()}")))
+    if full:
+        _complain("hint: free space on that volume, then start again; nothing acknowledged is lost")
+    elif error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        _complain("hint: give this user the right to read and write there, or choose another place")
+    elif error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        _complain("hint: check the path, each part of it; only the last one is made where it is missing")
+    else:
+        _complain("hint: check the path, and the disk it is on")
+    return EXIT_CANNOT_ACT if full else EXIT_USER_ERROR
 
 
 def _complain(text: str) -> None:

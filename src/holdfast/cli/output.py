@@ -17,6 +17,11 @@ _INDENT = "    "
 _NARROWEST = 20
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+_CONTROL |= {
+    0xDC00 + byte: f"\\x{byte:02x}" for byte in range(128, 256)
+}  # bytes of a path that are not UTF-8
+_CONTROL |= {0x200E: "\\u200e", 0x200F: "\\u200f", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+_CONTROL |= {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
 def add_json_argument(parser: argparse.ArgumentParser) -> None:
@@ -38,11 +43,17 @@ def print_json(value: Any) -> None:
     """One compact JSON object and a newline."""
     import msgspec
 
-    print(msgspec.json.encode(value).decode())
+    try:
+        print(msgspec.json.encode(value).decode())
+    except UnicodeEncodeError:
+        import json
+
+        # A path that is not UTF-8: its bytes go out as \udc80 to \udcff, which Python turns back into that path.
+        print(json.dumps(msgspec.to_builtins(value), separators=(",", ":")))
 
 
 def printable(text: str) -> str:
-    """*text* with control characters spelled out: a record cannot move the reader's cursor or add a line."""
+    """*text* with what is no character for eyes spelled out: it cannot move the cursor, add a line or turn around."""
     return text.translate(_CONTROL)
 
 

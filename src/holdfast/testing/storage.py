@@ -309,6 +309,10 @@ class SimulatedFile:
     def size(self) -> int:
         return len(self._inode.cache)
 
+    def mode(self) -> int:
+        """Everything here is its owner's alone."""
+        return 0o600
+
     def truncate(self, size: int) -> None:
         self._disk.called("truncate", self.name)
         self._inode.truncate(size)
@@ -478,6 +482,9 @@ class _FaultyFile:
 
     def size(self) -> int:
         return self._inner.size()
+
+    def mode(self) -> int:
+        return self._inner.mode()
 
     def truncate(self, size: int) -> None:
         self._faults.take("truncate", self.name)

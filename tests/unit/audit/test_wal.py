@@ -840,7 +840,7 @@ def test_forked_copy_refuses_to_write(tmp_path):
 def test_unwritable_directory_is_a_named_refusal(tmp_path):
     """A path that cannot be a directory is refused with the path and the reason."""
     (tmp_path / "file").write_text("x")
-    with pytest.raises(AuditError, match="cannot be opened"):
+    with pytest.raises(AuditError, match="not a directory"):
         make(tmp_path / "file" / "log").append("NOTE", {})
 
 

@@ -221,8 +221,8 @@ def test_files_that_cannot_be_read_are_named(call, proof, tmp_path, vkey):
     code, out, err = call("check-proof", tmp_path / "nothing", tmp_path, proof, "--key", vkey)
     assert code == 1
     assert "proven" in out
-    assert f"{tmp_path / 'nothing'}: no such file or directory" in err
-    assert f"{tmp_path}: is a directory" in err
+    assert f"{str(tmp_path / 'nothing')!r} cannot be read: no such file or directory" in err
+    assert f"{str(tmp_path)!r} is not a file" in err
 
 
 def test_a_record_cannot_draw_on_the_terminal(call, tmp_path, stranger):

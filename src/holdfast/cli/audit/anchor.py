@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.cli.audit.verbs import Verbs, refuse_folder_of_logs
+from holdfast.cli.audit.verbs import Verbs, path_argument, require_log
 from holdfast.cli.output import print_json, printable
 from holdfast.core.errors import EXIT_CANNOT_ACT, EXIT_INTEGRITY, EXIT_OK, EXIT_UNREACHABLE, BadInput
 
@@ -36,7 +36,7 @@ def add(verbs: Verbs) -> None:
     anchor = verbs.add(
         "anchor", "give the newest checkpoint to witnesses and other anchors", _EXAMPLES, _anchor
     )
-    anchor.add_argument("dir", metavar="DIR", type=Path)
+    anchor.add_argument("dir", metavar="DIR", type=path_argument)
     anchor.add_argument(
         "--sink",
         action="append",
@@ -47,7 +47,7 @@ def add(verbs: Verbs) -> None:
     anchor.add_argument("--follow", action="store_true", help="go on until Ctrl-C")
     anchor.add_argument("--every", type=_secs, metavar="SECS", help="how often, with --follow (default: 60)")
     anchor.add_argument(
-        "--config", type=Path, metavar="FILE", help="another configuration than holdfast.toml"
+        "--config", type=path_argument, metavar="FILE", help="another configuration than holdfast.toml"
     )
 
 
@@ -71,22 +71,34 @@ def _anchor(args: argparse.Namespace) -> int:
     from holdfast.config import key_home, load_config
     from holdfast.core.clock import SystemClock
 
-    refuse_folder_of_logs(args.dir)
+    require_log(args.dir)
     config = load_config(args.config).anchors
     names = args.sink or list(config.sinks)
     if not names:
         raise BadInput(
             "no sink is named", hint='--sink file:DIR, or in holdfast.toml: [anchors] sinks = ["file:DIR"]'
         )
+    specs = [parse_sink(name) for name in names]
+    for spec in specs:
+        if spec.kind == "file" and _lies_in(Path(spec.address), args.dir):
+            raise BadInput(
+                f"sink 'file:{spec.address}' lies in the log itself",
+                hint="who takes the log takes it too: name a directory on another volume",
+            )
     clock = SystemClock()
     home = KeyHome(key_home(os.environ))
     receipts = Receipts(home)
-    sinks = [open_sink(parse_sink(name), receipts, clock) for name in names]
+    sinks = [open_sink(spec, receipts, clock) for spec in specs]
     every = args.every or config.every_secs
     anchorer = Anchorer(LogSource(args.dir, home), sinks, receipts, clock=clock, every_secs=every)
     if args.follow:
         return _follow(args, anchorer)
     return _report(args, anchorer.step())
+
+
+def _lies_in(path: Path, directory: Path) -> bool:
+    """Whether *path* is *directory* or below it, whatever links lead there."""
+    return path.resolve().is_relative_to(directory.resolve())
 
 
 def _follow(args: argparse.Namespace, anchorer: Anchorer) -> int:

@@ -6,10 +6,9 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from holdfast.cli.audit.verbs import Verbs
+from holdfast.cli.audit.verbs import Verbs, path_argument
 from holdfast.cli.output import printable
 from holdfast.core.errors import EXIT_OK, EXIT_USER_ERROR, BadInput
 
@@ -34,18 +33,20 @@ def add(verbs: Verbs) -> None:
     append = verbs.add(
         "append", "write JSON Lines from standard input, acknowledging each once durable", _EXAMPLES, _append
     )
-    append.add_argument("dir", metavar="DIR", type=Path, help="the log; made when it does not exist")
+    append.add_argument("dir", metavar="DIR", type=path_argument, help="the log; made when it does not exist")
     append.add_argument("--group", metavar="NAME", help="let this group read the log, from now on")
 
 
 def _append(args: argparse.Namespace) -> int:
+    from holdfast.audit.holder import refuse_foreign
     from holdfast.audit.people import PersonalData
-    from holdfast.audit.storage import share_with_group
+    from holdfast.audit.storage import LocalStorage, share_with_group
     from holdfast.cli.audit.writing import open_log
     from holdfast.config import load_config, people_home
 
     people = PersonalData(people_home(), load_config().audit.personal_fields)
     if args.group is not None:
+        refuse_foreign(LocalStorage(), args.dir)  # before a single mode in it is changed
         share_with_group(args.dir, args.group)
     log = open_log(args.dir)
     bad = 0

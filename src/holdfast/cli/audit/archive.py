@@ -7,10 +7,9 @@ import os
 import secrets
 import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.cli.audit.verbs import Verbs, refuse_folder_of_logs
+from holdfast.cli.audit.verbs import Verbs, path_argument, require_log
 from holdfast.cli.output import print_json, printable, tell
 from holdfast.core.errors import EXIT_OK, BadInput, LogHeld
 
@@ -59,7 +58,7 @@ def add(verbs: Verbs) -> None:
     archive = verbs.add(
         "archive", "copy what is complete of a log to an S3 store, locked", _ARCHIVE_EXAMPLES, _archive
     )
-    archive.add_argument("dir", metavar="DIR", type=Path)
+    archive.add_argument("dir", metavar="DIR", type=path_argument)
     archive.add_argument("archive", metavar="s3://BUCKET/PREFIX")
     _add_policy(archive)
     archive.add_argument(
@@ -78,7 +77,7 @@ def add(verbs: Verbs) -> None:
 
     restore = verbs.add("restore", "bring a log back from its archive, verified", _RESTORE_EXAMPLES, _restore)
     restore.add_argument("archive", metavar="s3://BUCKET/PREFIX")
-    restore.add_argument("dir", metavar="DIR", type=Path, help="must not exist yet")
+    restore.add_argument("dir", metavar="DIR", type=path_argument, help="must not exist yet")
     restore.add_argument(
         "--from", dest="first", type=int, metavar="SEQ", help="only segments from this record on"
     )
@@ -95,7 +94,7 @@ def add(verbs: Verbs) -> None:
     prune = verbs.add(
         "prune", "remove local segments whose copies in the archive are proven", _PRUNE_EXAMPLES, _prune
     )
-    prune.add_argument("dir", metavar="DIR", type=Path)
+    prune.add_argument("dir", metavar="DIR", type=path_argument)
     prune.add_argument("archive", metavar="s3://BUCKET/PREFIX")
     prune.add_argument("--older-than", required=True, metavar="AGE", help="for instance 90d or 1y")
     _add_policy(prune)
@@ -116,7 +115,7 @@ def _add_policy(parser: argparse.ArgumentParser) -> None:
 def _archive(args: argparse.Namespace) -> int:
     from holdfast.archive.upload import archive
 
-    refuse_folder_of_logs(args.dir)
+    require_log(args.dir)
     if args.older_than is not None and not args.remove_local:
         raise BadInput("--older-than says what --remove-local may remove", hint="say both, or neither")
     age = _age(args.older_than or "0d")
@@ -186,7 +185,7 @@ def _legal_hold(args: argparse.Namespace, bucket: Bucket, *, hold: bool) -> dict
 
 
 def _prune(args: argparse.Namespace) -> int:
-    refuse_folder_of_logs(args.dir)
+    require_log(args.dir)
     age = _age(args.older_than)
     report = _run_prune(args, _bucket(args), _policy(args), age, datetime.now(UTC))
     if args.json:

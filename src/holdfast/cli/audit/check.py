@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.cli.audit.verbs import Verbs, refuse_folder_of_logs
+from holdfast.cli.audit.verbs import Verbs, path_argument, require_log
 from holdfast.cli.output import on_terminal, print_json, printable
 from holdfast.core.errors import EXIT_INTEGRITY, EXIT_OK
 
@@ -35,7 +34,7 @@ exit code: 0 ready for writing; 3 damaged, nothing was changed; 4 a writer is al
 def add(verbs: Verbs) -> None:
     """Describe the verbs."""
     verify = verbs.add("verify", "check every byte of one or more logs", _VERIFY_EXAMPLES, _verify)
-    verify.add_argument("dirs", metavar="DIR", type=Path, nargs="+")
+    verify.add_argument("dirs", metavar="DIR", type=path_argument, nargs="+")
     verify.add_argument(
         "--key",
         metavar="VKEY|FILE",
@@ -47,7 +46,7 @@ def add(verbs: Verbs) -> None:
         "--anchor",
         metavar="FILE",
         action="append",
-        type=Path,
+        type=path_argument,
         default=[],
         help="a checkpoint that was saved elsewhere, a receipt, or a high-water mark; may be given more than once",
     )
@@ -65,14 +64,13 @@ def add(verbs: Verbs) -> None:
         _RECOVER_EXAMPLES,
         _recover,
     )
-    recover.add_argument("dir", metavar="DIR", type=Path)
+    recover.add_argument("dir", metavar="DIR", type=path_argument)
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if not 1 <= count <= 256:
-        raise argparse.ArgumentTypeError(f"{count} processes, expected 1 to 256")
-    return count
+    if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= 256):
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} processes, expected 1 to 256")
+    return int(text)
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -81,13 +79,14 @@ def _verify(args: argparse.Namespace) -> int:
 
     reports: list[VerifyReport] = []
     for directory in args.dirs:
-        refuse_folder_of_logs(directory)
-    for directory, (keys, anchors) in zip(
+        require_log(directory)
+    for directory, (keys, anchors, unasked) in zip(
         args.dirs, vouchers(args.dirs, read_keys(args.key), args.anchor), strict=True
     ):
         progress = Progress(directory)
         try:
             report = verify(directory, progress, keys=keys, anchors=anchors, jobs=args.jobs)
+            report.unknowns = [*report.unknowns, *unasked]
         finally:
             progress.clear()
         reports.append(report)
@@ -130,7 +129,8 @@ def _recover(args: argparse.Namespace) -> int:
     from holdfast.audit.verify import verify
     from holdfast.cli.audit.writing import open_log
 
-    before = verify(args.dir)  # also: a directory that is not there is not made
+    require_log(args.dir)
+    before = verify(args.dir)
     log = open_log(args.dir)
     log.open()
     log.close()

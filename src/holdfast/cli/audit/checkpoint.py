@@ -7,9 +7,9 @@ import sys
 from base64 import b64encode
 from pathlib import Path
 
-from holdfast.cli.audit.verbs import Verbs, refuse_folder_of_logs
+from holdfast.cli.audit.verbs import Verbs, path_argument, require_log
 from holdfast.cli.output import print_json, tell
-from holdfast.core.errors import EXIT_OK, BadInput, LogHeld
+from holdfast.core.errors import EXIT_OK, LogHeld
 
 _EXAMPLES = """examples:
   holdfast audit checkpoint logs/audit > checkpoint-of-today
@@ -27,16 +27,14 @@ def add(verbs: Verbs) -> None:
     checkpoint = verbs.add(
         "checkpoint", "sign what the log holds, complete its tiles, print the checkpoint", _EXAMPLES, _run
     )
-    checkpoint.add_argument("dir", metavar="DIR", type=Path)
+    checkpoint.add_argument("dir", metavar="DIR", type=path_argument)
 
 
 def _run(args: argparse.Namespace) -> int:
     from holdfast.audit.note import parse_checkpoint, parse_note
     from holdfast.cli.audit.writing import open_log
 
-    refuse_folder_of_logs(args.dir)
-    if not args.dir.exists():
-        raise BadInput(f"no audit log at {str(args.dir)!r}", hint="name the directory that holds audit_….log")
+    require_log(args.dir)
     try:
         with open_log(args.dir) as log:  # its close completes the tiles
             note = log.checkpoint()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.cli.audit.conditions import TIMES, add_conditions, conditions
-from holdfast.cli.audit.verbs import Verbs, refuse_folder_of_logs
+from holdfast.cli.audit.verbs import Verbs, path_argument, require_log
 from holdfast.cli.output import on_terminal, print_json, printable, tell
 from holdfast.core.errors import EXIT_INTEGRITY, EXIT_OK, BadInput
 
@@ -39,16 +39,16 @@ def add(verbs: Verbs) -> None:
     export = verbs.add(
         "export", "write what a search finds to a file, with a manifest", _EXPORT_EXAMPLES + TIMES, _export
     )
-    export.add_argument("dir", metavar="DIR", type=Path)
+    export.add_argument("dir", metavar="DIR", type=path_argument)
     add_conditions(export)
     export.add_argument(
-        "--out", metavar="FILE", type=Path, required=True, help="FILE.csv, .jsonl or .parquet"
+        "--out", metavar="FILE", type=path_argument, required=True, help="FILE.csv, .jsonl or .parquet"
     )
     export.add_argument("--format", choices=sorted(_FORMATS.values()), help="where the name does not tell")
     export.add_argument("--proofs", action="store_true", help="prove each row, and add its stored line")
 
     check = verbs.add("check-export", "check an export by its manifest, offline", _CHECK_EXAMPLES, _check)
-    check.add_argument("manifest", metavar="MANIFEST", type=Path)
+    check.add_argument("manifest", metavar="MANIFEST", type=path_argument)
     check.add_argument(
         "--key",
         metavar="VKEY|FILE",
@@ -62,7 +62,7 @@ def _export(args: argparse.Namespace) -> int:
     from holdfast.archive.export import FORMATS, Source, export
     from holdfast.audit.query import iter_matching_lines
 
-    refuse_folder_of_logs(args.dir)
+    require_log(args.dir)
     named = args.format or _FORMATS.get(args.out.suffix)
     if named not in FORMATS:
         raise BadInput(f"{str(args.out)!r} does not tell its format", hint="--format csv, jsonl or parquet")

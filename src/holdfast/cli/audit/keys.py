@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.cli.audit.verbs import Verbs, refuse_folder_of_logs
+from holdfast.cli.audit.verbs import Verbs, path_argument, refuse_folder_of_logs, require_log
 from holdfast.cli.output import print_json, printable
 from holdfast.core.errors import EXIT_OK, BadInput
 
@@ -33,16 +33,16 @@ def add(verbs: Verbs) -> None:
     """Describe the verb."""
     actions = Verbs(verbs.add("keys", "make, change, show and pin the keys of a log", _EXAMPLES, _show))
     init = actions.add("init", "begin to sign a log, making it where it is missing", _EXAMPLES, _init)
-    init.add_argument("dir", metavar="DIR", type=Path)
+    init.add_argument("dir", metavar="DIR", type=path_argument)
     init.add_argument(
         "--replace", action="store_true", help="the private key is lost: begin a new chain of keys"
     )
     rotate = actions.add("rotate", "let a new key sign from here on", _EXAMPLES, _rotate)
-    rotate.add_argument("dir", metavar="DIR", type=Path)
+    rotate.add_argument("dir", metavar="DIR", type=path_argument)
     show = actions.add("show", "print what signs a log and what is pinned", _EXAMPLES, _show)
-    show.add_argument("dir", metavar="DIR", type=Path)
+    show.add_argument("dir", metavar="DIR", type=path_argument)
     pin = actions.add("pin", "let a public key count for a log", _EXAMPLES, _pin)
-    pin.add_argument("dir", metavar="DIR", type=Path)
+    pin.add_argument("dir", metavar="DIR", type=path_argument)
     pin.add_argument("key", metavar="KEY", help="a verifier key, name+id+base64, as `keys show` prints it")
 
 
@@ -134,13 +134,8 @@ def _folder(directory: Path) -> tuple[dict[str, Any], LogKeys]:
     from holdfast.audit.storage import LocalStorage
     from holdfast.config import key_home
 
-    refuse_folder_of_logs(directory)
-    try:
-        home = LocalStorage().directory(directory, create=False)
-    except FileNotFoundError:
-        raise BadInput(
-            f"no audit log at {str(directory)!r}", hint=f"to make one: holdfast audit keys init {directory}"
-        ) from None
+    require_log(directory)
+    home = LocalStorage().directory(directory, create=False)
     try:
         segments = log_segments(home)
         log_id, origin = who(home, segments)
@@ -148,7 +143,10 @@ def _folder(directory: Path) -> tuple[dict[str, Any], LogKeys]:
     finally:
         home.close()
     if not log_id:
-        raise BadInput(f"{str(directory)!r} holds no record that names a log")
+        raise BadInput(
+            f"{str(directory)!r} holds no record that names a log",
+            hint="its next record begins to sign it; holdfast audit verify says what is there",
+        )
     facts: dict[str, Any] = {
         "log_id": log_id,
         "origin": origin,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.cli.audit.verbs import Verbs, refuse_folder_of_logs
+from holdfast.cli.audit.verbs import Verbs, path_argument, require_log
 from holdfast.cli.output import print_json, printable
 from holdfast.core.errors import EXIT_OK, BadInput
 
@@ -30,12 +29,12 @@ exit code: 0 shown; 1 no such record, or its person was erased
 def add(verbs: Verbs) -> None:
     """Describe the verbs."""
     erase = verbs.add("erase", "destroy a person's key, and record that", _ERASE_EXAMPLES, _erase)
-    erase.add_argument("dir", metavar="DIR", type=Path)
+    erase.add_argument("dir", metavar="DIR", type=path_argument)
     erase.add_argument("--subject", metavar="ID", required=True, help="the user of the records")
     erase.add_argument("--reason", metavar="TEXT", required=True)
 
     reveal = verbs.add("reveal", "print records with their personal fields shown", _REVEAL_EXAMPLES, _reveal)
-    reveal.add_argument("dir", metavar="DIR", type=Path)
+    reveal.add_argument("dir", metavar="DIR", type=path_argument)
     reveal.add_argument("sequences", metavar="SEQ", type=int, nargs="+")
 
 
@@ -50,11 +49,9 @@ def _erase(args: argparse.Namespace) -> int:
     from holdfast.audit.logger import AuditLogger
     from holdfast.cli.audit.writing import open_log
 
-    refuse_folder_of_logs(args.dir)
+    require_log(args.dir)
     people = _people()
     key = people.key_of(args.subject)
-    if not args.dir.is_dir():
-        raise BadInput(f"no audit log at {str(args.dir)!r}", hint="name the directory that holds audit_….log")
     with open_log(args.dir) as log:
         seq = AuditLogger(log).record(
             "ERASURE", {"subject": args.subject, "key": key, "reason": args.reason}, user=args.subject
@@ -70,10 +67,14 @@ def _erase(args: argparse.Namespace) -> int:
 def _reveal(args: argparse.Namespace) -> int:
     from holdfast.audit.query import read_records
 
+    require_log(args.dir)
     people = _people()
     for sequence in args.sequences:
         record = next(read_records(args.dir, start_seq=sequence), None) if sequence > 0 else None
         if record is None:
-            raise BadInput(f"no record {sequence} in {str(args.dir)!r}")
+            raise BadInput(
+                f"no record {sequence} in {str(args.dir)!r}",
+                hint="sequences begin at 1; holdfast audit query DIR --newest-first --limit 1 shows the last",
+            )
         print_json({"sequence": sequence, "type": record.type, "details": people.reveal(record.details)})
     return EXIT_OK

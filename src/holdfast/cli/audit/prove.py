@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.cli.audit.verbs import Verbs, refuse_folder_of_logs
+from holdfast.cli.audit.verbs import Verbs, path_argument, require_log
 from holdfast.cli.output import print_json, printable, tell
 from holdfast.core.errors import EXIT_OK, EXIT_USER_ERROR, BadInput, TradingError
 
@@ -42,11 +43,16 @@ exit code: 0 every proof holds; 1 one cannot be judged (no proof file, no key of
 def add(verbs: Verbs) -> None:
     """Describe the verbs."""
     prove = verbs.add("prove", "write a self-contained proof for single records", _PROVE_EXAMPLES, _prove)
-    prove.add_argument("dir", metavar="DIR", type=Path)
+    prove.add_argument("dir", metavar="DIR", type=path_argument)
     prove.add_argument("sequences", metavar="SEQ", type=int, nargs="+")
-    prove.add_argument("--out", metavar="FOLDER", type=Path, help="one file for each record; else stdout")
     prove.add_argument(
-        "--checkpoint", metavar="FILE", type=Path, help="prove against this one, a cosigned one for instance"
+        "--out", metavar="FOLDER", type=path_argument, help="one file for each record; else stdout"
+    )
+    prove.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        type=path_argument,
+        help="prove against this one, a cosigned one for instance",
     )
 
     check = verbs.add("check-proof", "check proof files, offline", _CHECK_EXAMPLES, _check)
@@ -64,10 +70,9 @@ def add(verbs: Verbs) -> None:
 
 
 def _prove(args: argparse.Namespace) -> int:
-    from holdfast.audit.note import MAX_NOTE_BYTES
     from holdfast.audit.prove import Prover
 
-    refuse_folder_of_logs(args.dir)
+    require_log(args.dir)
     folder: Path | None = args.out
     wanted = sorted(set(args.sequences))
     if folder is None and len(wanted) > 1 and not args.json:
@@ -78,15 +83,34 @@ def _prove(args: argparse.Namespace) -> int:
         with Prover(args.dir) as own:
             checkpoint = _cosigned(own.checkpoint.origin, wanted[-1])
     else:
-        checkpoint = _read(args.checkpoint, MAX_NOTE_BYTES)
+        checkpoint = _checkpoint(args.checkpoint)
     with Prover(args.dir, checkpoint=checkpoint) as prover:
+        proofs = prover.prove(wanted)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        for proof in prover.prove(wanted):
+        for proof in proofs:
             _give(proof, folder, as_json=args.json)
         if prover.tiles_damaged:
             tell(f"tiles put aside, all hashes taken from the records: {prover.tiles_damaged}")
     return EXIT_OK
+
+
+def _checkpoint(path: Path) -> bytes:
+    """The checkpoint in the file *path*.
+
+    Raises:
+        BadInput: It holds none.
+    """
+    from holdfast.audit.note import MAX_NOTE_BYTES, parse_checkpoint, parse_note
+
+    data = _read(path, MAX_NOTE_BYTES, "checkpoint")
+    try:
+        parse_checkpoint(parse_note(data).text)
+    except BadInput as why:
+        raise BadInput(
+            f"{str(path)!r} is no checkpoint: {why}", hint="`holdfast audit checkpoint DIR` prints one"
+        ) from why
+    return data
 
 
 def _cosigned(origin: str, size: int) -> bytes | None:
@@ -104,7 +128,7 @@ def _cosigned(origin: str, size: int) -> bytes | None:
     newest: tuple[int, bytes] | None = None
     for path in folder.glob("*/*.note"):
         try:
-            data = _read(path, MAX_NOTE_BYTES)
+            data = _read(path, MAX_NOTE_BYTES, "receipt")
             note = parse_note(data)
             checkpoint = parse_checkpoint(note.text)
         except (BadInput, OSError) as why:
@@ -132,9 +156,13 @@ def _give(proof: RecordProof, folder: Path | None, *, as_json: bool) -> None:
             sys.stdout.buffer.flush()
         return
     path = folder / f"{sequence:012d}{PROOF_SUFFIX}"
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)  # whoever finds a proof finds a whole one
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)  # whoever finds a proof finds a whole one
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     if as_json:
         print_json({"sequence": sequence, "file": str(path)})
     else:
@@ -155,7 +183,7 @@ def _check(args: argparse.Namespace) -> int:
     worst = EXIT_OK
     for file in args.files:
         try:
-            proof = parse_record_proof(_read(None if file == "-" else Path(file), MAX_PROOF_BYTES))
+            proof = parse_record_proof(_read(None if file == "-" else Path(file), MAX_PROOF_BYTES, "proof"))
             log = "" if has_log_key else _log_of(proof)
             if log not in checkers:
                 checkers[log] = ProofChecker([*named, *_pins(log)])
@@ -240,17 +268,17 @@ def _refuse(file: str, why: str, hint: str, code: int, *, as_json: bool) -> None
         print(f"hint: {printable(hint)}", file=sys.stderr, flush=True)
 
 
-def _read(path: Path | None, most: int) -> bytes:
+def _read(path: Path | None, most: int, what: str) -> bytes:
     """The content of a file, or of stdin, of at most *most* bytes.
 
     Raises:
-        BadInput: It is longer.
+        BadInput: It is longer, or cannot be read.
     """
-    if path is None:
-        data = sys.stdin.buffer.read(most + 1)
-    else:
-        with path.open("rb") as file:
-            data = file.read(most + 1)
+    from holdfast.core.files import read_named
+
+    if path is not None:
+        return read_named(path, most, what)
+    data = sys.stdin.buffer.read(most + 1)
     if len(data) > most:
-        raise BadInput(f"{str(path or 'stdin')!r} refused: more than {most} bytes")
+        raise BadInput(f"stdin refused: more than {most} bytes", hint="give it one proof file")
     return data

@@ -6,11 +6,10 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.cli.audit.conditions import TIMES, add_conditions, conditions
-from holdfast.cli.audit.verbs import Verbs, refuse_folder_of_logs
+from holdfast.cli.audit.verbs import Verbs, path_argument, refuse_folder_of_logs, require_log
 from holdfast.cli.output import on_terminal, print_csv, print_json, print_records, tell
 from holdfast.core.errors import EXIT_OK, AuditCorruption, BadInput
 
@@ -44,13 +43,13 @@ def add(verbs: Verbs) -> None:
     cat = verbs.add(
         "cat", "print the stored lines as they are, in order, up to the head", _CAT_EXAMPLES, _cat
     )
-    cat.add_argument("dir", metavar="DIR", type=Path)
+    cat.add_argument("dir", metavar="DIR", type=path_argument)
     cat.add_argument(
         "--hash", action="store_true", help="put each line's leaf hash (64 hex) and a tab before it"
     )
 
     query = verbs.add("query", "search the log", _QUERY_EXAMPLES, _query)
-    query.add_argument("dir", metavar="DIR", type=Path, nargs="?")
+    query.add_argument("dir", metavar="DIR", type=path_argument, nargs="?")
     add_conditions(query)
     query.add_argument(
         "--format", choices=_FORMATS, help="table (the default), jsonl (the same as --json), or csv"
@@ -71,7 +70,7 @@ def _cat(args: argparse.Namespace) -> int:
     from holdfast.audit.format import leaf_hash
     from holdfast.audit.query import read_lines
 
-    refuse_folder_of_logs(args.dir)
+    require_log(args.dir)
     out = sys.stdout.buffer
     batch: list[bytes] = []
     try:
@@ -100,12 +99,13 @@ def _query(args: argparse.Namespace) -> int:
         return _list_saved(_format(args))
     if args.dir is None:
         raise BadInput("no log named", hint="holdfast audit query DIR …; --list-saved needs none")
-    refuse_folder_of_logs(args.dir)
+    if args.follow:
+        refuse_folder_of_logs(args.dir)  # one that is still empty may be waited on
+        return _follow(args, conditions(args))
+    require_log(args.dir)
     if args.saved is not None:
         return _saved(args)
     asked = conditions(args)
-    if args.follow:
-        return _follow(args, asked)
     from holdfast.audit.query import iter_query
 
     _print_entries(_first_noted(iter_query(args.dir, **asked)), _format(args))
@@ -130,7 +130,9 @@ def _refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
     elif args.param:
         raise BadInput("--param goes with --saved only", hint="--list-saved lists the questions")
     if args.follow and args.newest_first:
-        raise BadInput("--follow does not go with --newest-first")
+        raise BadInput(
+            "--follow does not go with --newest-first", hint="what follows comes in the order of the log"
+        )
 
 
 def _format(args: argparse.Namespace) -> str:
@@ -155,7 +157,8 @@ def _follow(args: argparse.Namespace, asked: dict[str, Any]) -> int:
     from holdfast.audit import query
     from holdfast.audit.follow import follow
 
-    limit = asked.pop("max_results")
+    limit = _limit(args)
+    del asked["max_results"]
     del asked["newest_first"]
     wanted = query.conditions(**asked)
     query.LogReader(args.dir).check_types(wanted.types)
@@ -163,6 +166,16 @@ def _follow(args: argparse.Namespace, asked: dict[str, Any]) -> int:
     entries = (query.AuditEntry.of(match.record) for match in matches)
     _print_entries(itertools.islice(entries, limit), _format(args), flush=True)
     return EXIT_OK
+
+
+def _limit(args: argparse.Namespace) -> int | None:
+    """How many at most, in what the machine can count."""
+    limit: int | None = args.limit
+    if limit is None:
+        return None
+    if limit < 0:
+        raise BadInput(f"--limit {limit} is not a count", hint="0 or more; without it all are given")
+    return min(limit, sys.maxsize)
 
 
 # -- saved queries --------------------------------------------------------------------------------------------
@@ -203,12 +216,13 @@ def _saved(args: argparse.Namespace) -> int:
     for text in args.param:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise BadInput(f"--param {text!r} is not KEY=VALUE")
+            raise BadInput(f"--param {text!r} is not KEY=VALUE", hint="for instance --param user=desk-1")
+        if name in given:
+            raise BadInput(f"--param {name} is said twice", hint="a question takes each parameter once")
         given[name] = value
-    if args.limit is not None and args.limit < 0:
-        raise BadInput(f"--limit {args.limit} is not a count")
+    limit = _limit(args)
     rows = answer(query, LogReader(args.dir), given, now_ns=SystemClock().now_ns())
-    count = _print_rows(query.columns, itertools.islice(rows, args.limit), _format(args))
+    count = _print_rows(query.columns, itertools.islice(rows, limit), _format(args))
     if not count:
         tell("nothing in this log answers that")
     return EXIT_OK

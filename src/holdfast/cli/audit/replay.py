@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from holdfast.cli.audit.verbs import Verbs, refuse_folder_of_logs
+from holdfast.cli.audit.verbs import Verbs, path_argument, require_log
 from holdfast.cli.output import print_json, printable
 from holdfast.core.errors import EXIT_INTEGRITY, EXIT_OK
 
@@ -24,14 +23,14 @@ def add(verbs: Verbs) -> None:
     replay = verbs.add(
         "replay", "compute positions, orders and decisions again from the log alone", _EXAMPLES, _replay
     )
-    replay.add_argument("dir", metavar="DIR", type=Path)
+    replay.add_argument("dir", metavar="DIR", type=path_argument)
 
 
 def _replay(args: argparse.Namespace) -> int:
     from holdfast.audit.query import read_records
     from holdfast.execution.replay import replay_log
 
-    refuse_folder_of_logs(args.dir)
+    require_log(args.dir)
     replayed = replay_log(read_records(args.dir))
     facts = replayed.to_dict()
     if args.json:

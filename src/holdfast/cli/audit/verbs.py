@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,6 +44,13 @@ class Verbs:
         return child
 
 
+def path_argument(text: str) -> Path:
+    """A path that was named; a variable that the shell found empty is not the working directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("no path is named: the word is empty")
+    return Path(text)
+
+
 def refuse_folder_of_logs(directory: Path) -> None:
     """Name the log where somebody gave the folder around it.
 
@@ -55,3 +64,32 @@ def refuse_folder_of_logs(directory: Path) -> None:
     inside = min((path.parent for path in directory.glob(f"*/{HEAD_NAME}")), default=None)
     if inside is not None:
         raise BadInput(f"{str(directory)!r} is not a log itself", hint=f"it holds one: {inside}")
+
+
+def require_log(directory: Path) -> None:
+    """Refuse what is no log's directory: an answer about nothing is not an empty answer.
+
+    What cannot be looked at passes: whoever opens it says why.
+
+    Raises:
+        BadInput: *directory* is missing, no directory, a link, or holds nothing that a log is made of.
+    """
+    from holdfast.audit.holder import holds_log
+
+    try:
+        mode = directory.lstat().st_mode
+        names = set(os.listdir(directory)) if stat.S_ISDIR(mode) else set[str]()  # noqa: PTH208  names are wanted
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput(f"no audit log at {str(directory)!r}", hint=_NAME_IT) from None
+    except OSError:
+        return
+    if not stat.S_ISDIR(mode):
+        kind = "a link" if stat.S_ISLNK(mode) else "not a directory"
+        raise BadInput(f"no audit log at {str(directory)!r}: it is {kind}", hint=_NAME_IT)
+    refuse_folder_of_logs(directory)
+    if not holds_log(names):
+        holds = "it is empty" if not names else f"it holds other things, such as {min(names)!r}"
+        raise BadInput(f"no audit log at {str(directory)!r}: {holds}", hint=_NAME_IT)
+
+
+_NAME_IT = "name the directory that holds audit_….log"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -9,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from holdfast.core.errors import BadInput, ConfigError
+from holdfast.core.errors import AnchorUnreachable, BadInput, ConfigError
 
 if TYPE_CHECKING:
     from holdfast.audit.anchor import Anchor
@@ -22,10 +23,12 @@ class Vouchers(NamedTuple):
     Attributes:
         keys: The public keys that count.
         anchors: What is remembered of it elsewhere.
+        unasked: What could not be asked, one sentence each; whether the log went back is unknown to that extent.
     """
 
     keys: list[VerifierKey]
     anchors: list[Anchor]
+    unasked: list[str]
 
 
 def read_keys(named: Iterable[str]) -> list[VerifierKey]:
@@ -38,15 +41,36 @@ def read_keys(named: Iterable[str]) -> list[VerifierKey]:
 
     keys: list[VerifierKey] = []
     for text in named:
-        path = Path(text)
-        try:
-            lines = path.read_text(encoding="utf-8").split() if path.is_file() else [text]
-        except (OSError, UnicodeDecodeError) as why:
-            raise BadInput(f"key file {text!r} cannot be read: {why}") from why
-        if not lines:
-            raise BadInput(f"key file {text!r} holds no key")
-        keys += [VerifierKey.parse(line) for line in lines]
+        if os.path.lexists(text):
+            keys += _keys_in(Path(text))
+        else:
+            keys.append(VerifierKey.parse(text))
     return keys
+
+
+def _keys_in(path: Path) -> list[VerifierKey]:
+    from holdfast.audit.note import VerifierKey
+    from holdfast.core.files import read_named
+
+    keys: list[VerifierKey] = []
+    for number, line in enumerate(read_named(path, _MAX_KEY_FILE, "key file").splitlines(), 1):
+        for word in line.split():
+            try:
+                keys.append(VerifierKey.parse(word.decode()))
+            except ValueError as why:  # bad UTF-8, or no key
+                # Nothing of the line is shown: the file may be that of a private key.
+                raise BadInput(
+                    f"key file {str(path)!r} line {number} is not a verifier key",
+                    hint="one public key a line, as `holdfast audit keys show` prints it: name+12345678+A…",
+                ) from why
+    if not keys:
+        raise BadInput(
+            f"key file {str(path)!r} holds no key", hint="holdfast audit keys show DIR prints a log's own"
+        )
+    return keys
+
+
+_MAX_KEY_FILE = 1 << 20
 
 
 def vouchers(directories: Iterable[Path], keys: list[VerifierKey], files: Iterable[Path]) -> list[Vouchers]:
@@ -76,38 +100,44 @@ def vouchers(directories: Iterable[Path], keys: list[VerifierKey], files: Iterab
     for identity in identities:
         name = None if identity is None else log_name(*identity)
         of_this = [anchor for anchor in given if anchor.origin == name or anchor.origin not in names]
-        pinned, remembered = ([], []) if identity is None else _configured(*identity)
+        configured = Vouchers([], [], []) if identity is None else _configured(*identity)
         named = [key for key in keys if key.algorithm == ED25519 and (key.name == name or not names)]
-        found.append(Vouchers(named or pinned, [*of_this, *remembered]))
+        found.append(Vouchers(named or configured.keys, [*of_this, *configured.anchors], configured.unasked))
     return found
 
 
-def _configured(origin: str, log_id: str) -> tuple[list[VerifierKey], list[Anchor]]:
-    """Pins, high-water mark and kept receipts of this user for one log."""
+def _configured(origin: str, log_id: str) -> Vouchers:
+    """Pins, high-water mark, kept receipts and local sinks of this user, as far as they concern one log."""
     from holdfast.anchors.marks import anchor_marks
     from holdfast.audit.anchor import Anchor
     from holdfast.audit.keys import KeyHome, log_name
-    from holdfast.config import key_home
+    from holdfast.config import key_home, load_config
 
     try:
         home = KeyHome(key_home(os.environ))
+    except ConfigError:
+        return Vouchers([], [], [])
+    anchors: list[Anchor] = []
+    unasked: list[str] = []
+    try:
         kept = home.log(log_id)
-        anchors = [
-            Anchor(log_name(origin, log_id), mark.size, mark.root, mark.source)
-            for source in anchor_marks(home)
-            for mark in source(log_id)
-        ]
+        for source in anchor_marks(home, load_config().anchors.sinks):
+            try:
+                anchors += [
+                    Anchor(log_name(origin, log_id), mark.size, mark.root, mark.source)
+                    for mark in source(log_id)
+                ]
+            except AnchorUnreachable as why:
+                unasked.append(f"whether the log went back, as far as an anchor could tell: {why}")
         water = kept.high_water()
         if water is not None:
             said = water.checkpoint
-            source = f"high-water mark {str(kept.path / 'high-water')!r}"
-            anchors.append(Anchor(said.origin, said.size, said.root, source, water.note))
-        return kept.pins(), anchors
-    except ConfigError:
-        return [], []
+            place = f"high-water mark {str(kept.path / 'high-water')!r}"
+            anchors.append(Anchor(said.origin, said.size, said.root, place, water.note))
+        return Vouchers(kept.pins(), anchors, unasked)
     except OSError as why:
-        print(f"warning: keys and anchors of log {log_id} cannot be read: {why}", file=sys.stderr)
-        return [], []
+        unasked.append(f"what the keys and anchors of log {log_id} say: they cannot be read: {why}")
+        return Vouchers([], anchors, unasked)
 
 
 class Progress:
@@ -119,7 +149,7 @@ class Progress:
 
     def __init__(self, directory: Path) -> None:
         self._name = directory.name
-        self._total = sum(path.lstat().st_size for path in directory.glob("audit_*.log*")) or 1
+        self._total = _size(directory) or 1
         self._on_terminal = sys.stderr.isatty()
         self._began = self._told = time.monotonic()
         self._shown = False
@@ -144,3 +174,12 @@ class Progress:
         """Take the line away."""
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _size(directory: Path) -> int:
+    """Bytes of the segments there; a writer may seal or prune one meanwhile."""
+    total = 0
+    for path in directory.glob("audit_*.log*"):
+        with contextlib.suppress(OSError):
+            total += path.lstat().st_size
+    return total

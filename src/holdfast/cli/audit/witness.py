@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.cli.audit.verbs import Verbs
+from holdfast.cli.audit.verbs import Verbs, path_argument
 from holdfast.cli.output import print_json, printable
 from holdfast.core.errors import EXIT_OK, BadInput
 
@@ -33,7 +32,7 @@ def add(verbs: Verbs) -> None:
     )
     witness.add_argument(
         "--dir",
-        type=Path,
+        type=path_argument,
         required=True,
         metavar="DIR",
         help="its key and its memory; made at the first start",
