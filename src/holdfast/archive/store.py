@@ -177,7 +177,9 @@ class Bucket:
         try:
             for page in self._obstore.list(self._plain, prefix or None, chunk_size=1000):
                 for one in page:
-                    found[str(one["path"])[cut:]] = int(one["size"])
+                    name = str(one["path"])[cut:]
+                    if name:  # consoles make an object for the prefix itself
+                        found[name] = int(one["size"])
         except self._errors as why:
             self._fail("list", folder, why)
         return found
@@ -345,6 +347,11 @@ class Bucket:
         if "redirect without LOCATION" in text:
             sentence, hint = _SENTENCES["PermanentRedirect"]
             raise ArchiveRefused(f"archive {self}: {sentence} {where}", hint=hint) from why
+        if "invalid path" in text:
+            raise ArchiveRefused(
+                f"archive {self}: an object there has a name that no archive gives {where}: {text[-200:]}",
+                hint="somebody else put it there; remove it, or use a prefix of its own",
+            ) from why
         if 400 <= status < 500 and status not in {408, 429}:
             said = code or f"status {status}"
             hint = _RIGHTS if status in {401, 403} else ""

@@ -209,6 +209,23 @@ def test_missing_bucket_is_named(store):
         store.bucket("s3://no-such-bucket/desk").put_new("x", b"", None)
 
 
+@pytest.mark.parametrize("name", ["/x", "a/../b", "."])
+def test_impossible_names_in_the_bucket_are_named(store, name):
+    """An object that somebody else put there under an impossible path is a user error, and leads nowhere."""
+    bucket = store.bucket(f"s3://{store.make(lock=False)}/desk")
+    store.boto().put_object(Bucket=bucket.place.bucket, Key=f"desk/{name}", Body=b"")
+    with pytest.raises(ArchiveRefused, match="a name that no archive gives") as refused:
+        bucket.sizes()
+    assert refused.value.exit_code == 1
+
+
+def test_folder_object_of_a_console_is_no_part_of_the_archive(store):
+    """The empty object that consoles make for a prefix is passed over."""
+    bucket = store.bucket(f"s3://{store.make(lock=False)}/desk")
+    store.boto().put_object(Bucket=bucket.place.bucket, Key="desk/", Body=b"")
+    assert bucket.sizes() == {}
+
+
 # -- the self-test ---------------------------------------------------------------------------------------------
 
 
