@@ -112,6 +112,7 @@ def test_verify_names_a_rollback_by_a_receipt(desk, capsys, monkeypatch):
     assert desk.anchor(capsys)[0] == EXIT_OK
     (receipt,) = (desk.home / "logs" / log_id / "anchors").glob("witness-*/*.note")
     monkeypatch.setenv("HOLDFAST_HOME", str(desk.root / "nobody"))
+    (desk.root / "holdfast.toml").rename(desk.root / "ours.toml")
     assert main(["audit", "verify", str(desk.log), "--anchor", str(receipt)]) == EXIT_OK
     assert "anchored: 1 to " in capsys.readouterr().out
     desk.roll_back(desk.log)
@@ -120,7 +121,12 @@ def test_verify_names_a_rollback_by_a_receipt(desk, capsys, monkeypatch):
     assert main(["audit", "verify", str(desk.log)]) == EXIT_OK
     said = capsys.readouterr().out
     assert "not known: " in said
-    assert "anchored" not in said.splitlines()[1]
+    assert "anchored: " not in said
+    (desk.root / "ours.toml").rename(desk.root / "holdfast.toml")
+    assert main(["audit", "verify", str(desk.log)]) == EXIT_INTEGRITY, (
+        "the second volume is asked where it is configured"
+    )
+    assert str(desk.volume) in capsys.readouterr().out
 
 
 def test_a_witness_names_a_rollback_that_took_everything_local(desk, capsys):
