@@ -758,6 +758,7 @@ class History:
         self._next: Entry | None = None
         self._segment: Segment | None = None
         self._file, self._end, self._name = "", 0, ""
+        self._keyed = ""  # the file, if the segment has a KEY record
         self._before = ("", 0, 0)  # file, its end and the last size when this segment began
         self._bad: list[tuple[Segment, Unit, str]] = []
         self._fillers: list[tuple[Segment, str, int]] = []
@@ -773,6 +774,9 @@ class History:
         for anchor in self._anchors:
             if anchor.name != name:
                 raise Refused(f"{anchor.source!r} is a checkpoint of {anchor.name!r}, this log is {name!r}")
+        if self._keyed and not os.path.lexists(self._home / self._keyed):
+            self._findings.add(HISTORY, 0, self._keyed, 0, "missing")
+        self._keyed = ""
         for file, offset, size in self.beyond:
             why = f"it covers records up to {size}, its segment ends at {self._tree.size}"
             self._findings.add(HISTORY, self._tree.size + 1, file, offset, why)
@@ -801,11 +805,12 @@ class History:
             if os.fstat(file.fileno()).st_size > end:
                 self._fillers.append((segment, self._file, end))
 
-    def rotated(self, last: int) -> None:
-        """An epoch begins by rotation behind a segment that ended with record *last*."""
+    def began_epoch(self, last: int) -> None:
+        """A KEY record was read, behind a segment that ended with record *last*."""
         file, end, size = self._before
-        if size != last and not self._bad:
+        if self._chain.cosigner and size != last and not self._bad:
             self._findings.add(HISTORY, 0, file, end, "no checkpoint covers the end of its segment")
+        self._keyed = self._file
 
     def grew(self, place: Place, ts: int) -> None:
         """The tree has a new record: are there checkpoints and anchors of this size?"""
@@ -1325,7 +1330,7 @@ class Journal:
             except FileNotFoundError:
                 continue
             except OSError as why:
-                self.stop(form, 0, f"cannot be read: {why}")
+                self.stop(form.name, 0, f"cannot be read: {why}")
                 self.crash = False
             return
 
@@ -1335,7 +1340,7 @@ class Journal:
         if not self.broken:
             self.place = (segment.name, 0)
             if segment.first != self.tree.size + 1:
-                self.stop(segment, 0, f"the next segment begins with sequence {segment.first}")
+                self.stop(segment.name, 0, f"the next segment begins with sequence {segment.first}")
         size, digest, index = 0, sha256(), Index(segment.first)
         for line in self.sealed_lines(segment, file) if segment.sealed else raw_lines(file):
             record = None if self.broken else self.record_in_place(segment, line, size)
@@ -1351,6 +1356,7 @@ class Journal:
         if self.log_id and not was_broken:
             self.history.end(segment, self.name)
         if self.broken:
+            self.crash = self.crash and not segment.sealed
             return
         if not segment.sealed and os.fstat(file.fileno()).st_size > size:
             self.fillers.append((segment, size))
@@ -1383,15 +1389,14 @@ class Journal:
             if not line.ended:
                 raise Bad("cut before its newline")
         except Bad as why:
-            self.stop(segment, line.where if segment.sealed else at, str(why))
+            self.stop(segment.name, line.where if segment.sealed else at, str(why))
             return None
         return record
 
-    def stop(self, segment: Segment, offset: int, reason: str) -> None:
+    def stop(self, file: str, offset: int, reason: str) -> None:
         """From here on no record is in its place."""
         if not self.broken:
-            self.broken, self.place = reason, (segment.name, offset)
-        self.crash = self.crash and not segment.sealed
+            self.broken, self.place = reason, (file, offset)
 
     def learn_from(self, file: str, line: Line) -> None:
         """A line behind the first bad place proves nothing but what its writer knew to be durable."""
@@ -1416,8 +1421,7 @@ class Journal:
             self.findings.add(LINES, *place, "a SEGMENT record inside a segment")
         if record.type == "KEY" and self.before == "SEGMENT":
             self.chain.take(place, self.origin, self.log_id, record.details)
-            if self.chain.cosigner:
-                self.history.rotated(record.seq - 2)
+            self.history.began_epoch(record.seq - 2)
         elif record.type == "KEY":
             self.findings.add(KEYS, *place, "a KEY record that is not the second one of its segment")
         elif self.before == "SEGMENT" and self.chain.epoch:
