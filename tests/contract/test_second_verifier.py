@@ -350,7 +350,7 @@ def test_every_single_bit_of_a_closed_log_matters(tmp_path):
     whole = make.page_log().close()
     for name in sorted(whole):
         size = len(whole[name])
-        for at in sorted(random.sample(range(size), min(size, 60))):
+        for at in sorted(random.sample(range(size), min(size, 30))):
             files = dict(whole)
             make.flip(files, name, at, 1 << random.randrange(8))
             make.write({name: files[name]} if at else files, tmp_path / "log")
