@@ -101,6 +101,17 @@ def read_pid(home: Directory) -> int | None:
     return pid if pid > 0 else None
 
 
+def refused_keys(folder: Path, why: OSError) -> AuditError:
+    """What a folder that cannot keep a log's keys is told as; the log was not touched."""
+    what = f"no keys can be kept in {str(folder)!r}: {(why.strerror or str(why)).lower()}"
+    if why.errno in NO_SPACE:
+        return DiskFull(what, hint="free space on that volume, then start again")
+    return LogUnwritable(
+        what,
+        hint="give this user the right to write there, or set HOLDFAST_HOME to a folder of this user's own",
+    )
+
+
 def refused_open(directory: Path, why: OSError) -> AuditError:
     """What a directory that cannot hold the log is told as."""
     what = f"audit log {str(directory)!r} cannot be opened: {(why.strerror or str(why)).lower()}"

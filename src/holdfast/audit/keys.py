@@ -1,7 +1,8 @@
 """The keys of signed logs: where they are kept, how one follows another, and the record that says so.
 
 Promise: a log's private keys, its pins and its high-water mark lie outside its directory, readable by their owner
-alone, and a private key that others may read signs nothing; every change is durable before anything relies on it, and a start can tell from the files at which step an
+alone, and a private key that others may read signs nothing; every change is durable before anything relies on it,
+and a start can tell from the files at which step an
 earlier process stopped. A log that changes its key does it in this order:
 
     key.next durable -> KEY record, DURABLE -> checkpoint signed by both keys, durable -> key.next becomes key
@@ -21,7 +22,6 @@ those can be kept from signing for that past epoch. A witness or another anchor 
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from base64 import b64decode, b64encode
@@ -43,7 +43,6 @@ FIRST, ROTATION, REPLACEMENT = "first", "rotation", "replacement"
 
 _HEADING = "holdfast key v1"
 _EPOCH = re.compile("[1-9][0-9]{0,8}", re.ASCII)
-_NO_RIGHT = frozenset({errno.EACCES, errno.EPERM})
 _KEY_LIMIT = 4096
 _PIN_LIMIT = 1 << 20
 
@@ -333,8 +332,20 @@ class LogKeys:
         except FileNotFoundError:
             return None
         except PermissionError as why:
-            raise self.missing(f"{name!r} may not be read by this user") from why
+            if name in {KEY, NEXT}:
+                raise self.missing(f"{name!r} may not be read by this user") from why
+            raise
+        except OSError as why:
+            raise LogUnwritable(
+                f"{str(self.path / name)!r} cannot be read: {(why.strerror or str(why)).lower()}",
+                hint="move it away and bring back what was there, or set HOLDFAST_HOME to another folder",
+            ) from why
         try:
+            if name in {KEY, NEXT} and file.mode() & 0o077:
+                raise KeyMissing(
+                    f"private key {str(self.path / name)!r} refused: others may read it (mode={file.mode():04o})",
+                    hint=f"chmod 600 {self.path / name}; if somebody has: holdfast audit keys rotate DIR after it",
+                )
             return file.pread(limit, 0)
         finally:
             file.close()

@@ -25,7 +25,7 @@ from holdfast.audit.flusher import Flusher
 from holdfast.audit.format import parse_segment_name
 from holdfast.audit.head import Head, HeadState, read_head
 from holdfast.audit.history import history_name
-from holdfast.audit.holder import NO_RIGHT, held, refuse_foreign, refused_open, write_pid
+from holdfast.audit.holder import NO_RIGHT, held, refuse_foreign, refused_keys, refused_open, write_pid
 from holdfast.audit.keys import KeyHome, check_origin
 from holdfast.audit.last_words import LastWords
 from holdfast.audit.recovery import Scan, Verdict
@@ -150,6 +150,7 @@ class Lifecycle(Flusher, ABC):
         verdict, known = recovery.judge(found, mark, known_before.marks)
         self._past = known_before, self._choose_key(known_before)
         self._log_id = found.log_id or self._random_bytes(16).hex()
+        self._require_keys()
         # Before anything is written: what goes wrong then has its reserve.
         self._last_words.open(home, self._log_id)
         try:
@@ -175,6 +176,15 @@ class Lifecycle(Flusher, ABC):
         if self._keys is not None:
             self._start_keeper()
         atexit.register(self.close)
+
+    def _require_keys(self) -> None:
+        """Refuse a log whose keys have no place, before anything of it is written."""
+        if self._keys is not None:
+            kept = self._keys.log(self._log_id)
+            try:
+                kept.open_high_water().close()
+            except OSError as why:
+                raise refused_keys(kept.path, why) from why
 
     def _choose_key(self, evidence: Evidence) -> Taken:
         kept = self._keys.log(evidence.log_id) if self._keys is not None and evidence.log_id else None

@@ -107,6 +107,7 @@ def test_the_key_of_another_log_is_no_key(keys, tmp_path):
     other.prepare("holdfast", 1)
     other.promote()
     keys.prepare("holdfast", 1)
+    keys.promote()
     (keys.path / "key").write_bytes((other.path / "key").read_bytes())
     assert keys.current() is None
 

@@ -213,7 +213,13 @@ def _pins(log_id: str) -> Sequence[VerifierKey]:
         keys = KeyHome(key_home()).log(log_id)
     except (BadInput, ConfigError):
         return ()
-    return keys.pins()
+    try:
+        return keys.pins()
+    except PermissionError:
+        tell(
+            f"the pins under {str(key_home())!r} may not be read by this user: no key counts that --key does not name"
+        )
+        return ()
 
 
 def _moment(unix_secs: int) -> str:
