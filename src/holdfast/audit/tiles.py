@@ -24,7 +24,7 @@ from itertools import islice
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from holdfast.audit.storage import Directory
+from holdfast.audit.storage import Directory, File, fsync_all
 from holdfast.audit.tree import HASH_BYTES, Frontier, HashReader
 from holdfast.core.errors import AuditCorruption
 
@@ -39,6 +39,7 @@ _MAX_LEVEL = 63
 _MAX_DEPTH = 9  # of folders below tile/: the level, six of a number below 2**63, the partial tile's
 _TEMPORARY = ".tmp"
 _OPEN_FOLDERS = 32
+_MOST_GROWING = 256
 _CACHED_TILES = 256
 _PATH = re.compile(
     r"tile/(0|[1-9][0-9]?)/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?", re.ASCII
@@ -108,6 +109,9 @@ class TileStore:
         self._log = directory
         self._folders: dict[_Path, _Folder] = {}
         self._unsynced: set[_Path] = set()
+        self._growing: list[
+            tuple[_Path, str, File]
+        ] = []  # written under their temporary names, not synced yet
 
     def __enter__(self) -> Self:
         return self
@@ -152,7 +156,7 @@ class TileStore:
         return data
 
     def write(self, level: int, number: int, tile: bytes) -> None:
-        """Put a tile of 1 to 256 hashes in its place; durable after `sync`."""
+        """Put a tile of 1 to 256 hashes in its place, with others at the latest by `sync`; durable after that."""
         path, name = _split(tile_path(level, number, len(tile) // HASH_BYTES))
         folder = self._make(path)
         temporary = name + _TEMPORARY
@@ -160,16 +164,26 @@ class TileStore:
             folder.directory.unlink(temporary)
         file = folder.directory.create(temporary)
         folder.names.add(temporary)
+        self._growing.append((path, name, file))
+        if file.pwrite(tile, 0) != len(tile):
+            raise OSError(errno.EIO, f"short write to {temporary!r}")
+        if len(self._growing) == _MOST_GROWING:
+            self.settle()
+
+    def settle(self) -> None:
+        """Give the tiles written so far their places; they can be read from here on."""
+        growing, self._growing = self._growing, []
         try:
-            if file.pwrite(tile, 0) != len(tile):
-                raise OSError(errno.EIO, f"short write to {temporary!r}")
-            file.fsync()
+            fsync_all([file for _, _, file in growing])
         finally:
-            file.close()
-        folder.directory.rename(temporary, name)
-        folder.names.discard(temporary)
-        folder.names.add(name)
-        self._unsynced.add(path)
+            for _, _, file in growing:
+                file.close()
+        for path, name, _ in growing:
+            folder = self._make(path)
+            folder.directory.rename(name + _TEMPORARY, name)
+            folder.names.discard(name + _TEMPORARY)
+            folder.names.add(name)
+            self._unsynced.add(path)
 
     def remove_partial(self, level: int, number: int, keep: int = 0) -> None:
         """Remove the unfinished tiles at a place, but for the one with *keep* hashes."""
@@ -183,7 +197,8 @@ class TileStore:
             self._unsynced.add(path)
 
     def remove_temporary(self) -> None:
-        """Remove what a writer that was killed, or found the disk full, left behind."""
+        """Remove what a writer that was killed, or found the disk full, left behind; this store's own included."""
+        self._forget_growing()
         for place in self.names():
             path, name = _split(place)
             folder = self._folder(path) if path and name.endswith(_TEMPORARY) else None
@@ -194,6 +209,7 @@ class TileStore:
 
     def sync(self) -> None:
         """Return once every tile written, and every removal, is on the disk."""
+        self.settle()
         for path in sorted(self._unsynced):
             self._make(path).directory.sync()
             self._unsynced.discard(path)
@@ -216,7 +232,16 @@ class TileStore:
         return sorted(found)
 
     def close(self) -> None:
-        """Give up the descriptors; the store can be used again."""
+        """Give up the descriptors; the store can be used again, but tiles that no `sync` followed are lost."""
+        self._forget_growing()
+        self._leave_folders()
+
+    def _forget_growing(self) -> None:
+        growing, self._growing = self._growing, []
+        for _, _, file in growing:
+            file.close()
+
+    def _leave_folders(self) -> None:
         for folder in self._folders.values():
             folder.directory.close()
         self._folders.clear()
@@ -254,7 +279,7 @@ class TileStore:
         directory = parent.subdirectory(path[-1])
         folder = _Folder(directory, set(directory.names()))
         if len(self._folders) >= _OPEN_FOLDERS:
-            self.close()
+            self._leave_folders()
         self._folders[path] = folder
         return folder
 
@@ -284,10 +309,11 @@ def write_tiles(store: TileStore, size: int, leaves: Leaves, *, start: int = 0, 
                 nodes = list(islice(hashes, TILE_WIDTH))
                 store.write(level, number, b"".join(nodes))
                 source.roots[level, number] = _fold(nodes)
+        if partial and width and not store.has(level, full, width):
+            nodes = list(source.entries(level, entries - width, entries))
+            store.write(level, full, b"".join(nodes))
+        store.settle()
         if partial:
-            if width and not store.has(level, full, width):
-                nodes = list(source.entries(level, entries - width, entries))
-                store.write(level, full, b"".join(nodes))
             for number in range(first, full + 1):
                 store.remove_partial(level, number, keep=width if number == full else 0)
         level += 1
