@@ -54,10 +54,16 @@ MAX_DAMAGED_MEMBERS = 64
 """After so many damaged gzip members, the rest of a file is not read."""
 TILE_LEAVES = 256
 
-_PIECE = 128 << 10
+_PIECE = 32 << 10  # about a hundred lines: what is decoded from them stays below the collector's threshold
 _BRACE = b"}"
 _OWN_TYPES = frozenset({"SEGMENT", "KEY", "SEALED", "RECOVERY", "PRUNED"})
-_decode_records = msgspec.json.Decoder(Record).decode_lines
+
+
+class _PlainRecord(Record, frozen=True, kw_only=True, gc=False):
+    """A record that lives for one piece of a file."""
+
+
+_decode_records = msgspec.json.Decoder(_PlainRecord).decode_lines
 
 
 class OwnRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -442,7 +448,7 @@ class _SegmentCheck:
                 self._check_line(part[0])
                 at += 1
 
-    def _plain_records(self, lines: list[bytes]) -> list[Record] | None:
+    def _plain_records(self, lines: list[bytes]) -> Sequence[Record] | None:
         """What *lines* say, where every one of them is an ordinary record in its place.
 
         This is `decode_line`, and what `_check_line` looks at, for what nearly all lines are.
@@ -467,7 +473,7 @@ class _SegmentCheck:
         ended = [line.endswith(_BRACE) for line in lines]
         return records if all(sound) and all(ended) and max(map(len, lines)) <= MAX_RECORD_BYTES else None
 
-    def _take_plain(self, lines: list[bytes], records: list[Record]) -> None:
+    def _take_plain(self, lines: list[bytes], records: Sequence[Record]) -> None:
         course, facts = self.course, self.facts
         self._take_into_index(records)
         self._note_begin(records[0])
@@ -492,7 +498,7 @@ class _SegmentCheck:
         if self.lines == 1:
             self.facts.second_offset = self.place
 
-    def _take_into_index(self, records: list[Record]) -> None:
+    def _take_into_index(self, records: Sequence[Record]) -> None:
         """Compute the index anew, as long as every line stands in its place."""
         if self.index is None:
             return

@@ -269,3 +269,30 @@ def test_verify_reads_a_log_that_only_its_reader_may_read(closed):
 
     assert verify(closed).ok
     assert {path: (path.stat().st_mtime_ns, path.stat().st_mode) for path in closed.rglob("*")} == before
+
+
+def test_the_first_checkpoint_of_an_epoch_is_signed_by_the_epoch_before(originals, closed):
+    """Who has the new key alone cannot begin its epoch."""
+    path = sorted(closed.glob("*.checkpoints"))[1]
+    notes = Forger(closed).parts[1].notes
+    first = parse_note(notes[0])
+    assert len(first.signatures) == 2
+    new_key = Forger(closed).parts[1].records[1].details["vkey"].split("+")[1]
+    alone = [one for one in first.signatures if f"{one.key_id:08x}" == new_key]
+    forged = first.text + b"\n" + alone[0].line()
+    path.write_bytes(b"".join(note + b"\n" for note in [forged, *notes[1:]]))
+    report = verify(closed, keys=pin(originals, closed))
+    assert [(problem.file, problem.offset) for problem in report.problems] == [(path.name, 0)]
+    assert "the epoch before did not sign it" in report.problems[0].reason
+
+
+def test_a_closed_log_is_covered_by_its_last_checkpoint(originals, closed):
+    """The checkpoint that a clean close makes cannot be left out with the file that names it."""
+    path = max(closed.glob("*.checkpoints"))
+    notes = Forger(closed).parts[2].notes
+    assert len(notes) >= 2
+    path.write_bytes(b"".join(note + b"\n" for note in notes[:-1]))
+    (closed / "checkpoint").write_bytes(notes[-2])
+    report = verify(closed, keys=pin(originals, closed))
+    assert [problem.file for problem in report.problems] == [path.name]
+    assert "the closed log ends at" in report.problems[0].reason
