@@ -1234,7 +1234,8 @@ class Journal:
         self.log_id = self.origin = self.before = ""  # before: the type of the record before
         self.durable = self.head.sequence  # m of "Recovery"
         self.pruned_to = self.total = self.highest = 0
-        self.head_fits, self.head_ts = False, 0
+        self.head_end: Place | None = None  # where the record that the head names ends
+        self.head_ts = 0
         self.beyond_head: Place | None = None
         # Where the next record should stand, and, once it does not, why; whether a crash may have done that.
         self.place, self.broken, self.crash = ("head", 0), "", True
@@ -1432,8 +1433,7 @@ class Journal:
         self.before, self.last = record.type, segment
         self.durable = max(self.durable, record.synced)
         if record.seq == self.head.sequence:
-            end = line.at + len(line.content) + 1
-            self.head_fits = (self.head.segment, self.head.end) == (f"{segment.stem}.log", end)
+            self.head_end = Place(record.seq, f"{segment.stem}.log", line.at + len(line.content) + 1)
             self.head_ts = record.ts
         elif record.seq == self.head.sequence + 1:
             self.beyond_head = place
@@ -1494,9 +1494,9 @@ class Journal:
 
     def judge_head(self) -> None:
         """Where the head's record ends; and filler behind lines that are the last of their segment."""
-        if self.pruned_to < self.head.sequence <= self.tree.size and not self.head_fits:
-            at = 512 * (self.head.writes % 2)
-            self.findings.add(HEAD, 0, "head", at, f"record {self.head.sequence} does not end where it says")
+        if self.head_end and self.head_end[1:] != (self.head.segment, self.head.end):
+            why = f"the head says that it ends at byte {self.head.end} of {self.head.segment!r}"
+            self.findings.add(HEAD, *self.head_end, why)
         for segment, offset in self.fillers:
             if not self.live and (self.closed or (self.last and segment.first < self.last.first)):
                 self.findings.add(LINES, 0, segment.name, offset, "filler where no more is to come")
@@ -1540,13 +1540,8 @@ class Tiles:
                 return
             for at in range(0, 32 * min(256, tree.size - 256 * number), 32):
                 found.append(content[at : at + 32])
-        start = 0
-        for here, named in zip(found.peaks, tree.peaks, strict=True):
-            if here != named:
-                path = tile_path(0, start // 256)
-                self.findings.add(TILES, 0, f"tile/{path}", 0, "not the leaves of what was pruned")
-                return
-            start += 1 << ((tree.size - start).bit_length() - 1)
+        if found.peaks != tree.peaks:
+            self.findings.add(TILES, 0, "tile", 0, "its leaves are not those of what was pruned")
 
     def add(self, level: int, node: bytes) -> None:
         """The next hash of a level."""

@@ -857,9 +857,101 @@ def spare_bits_in_base64() -> Vector:
     log = page_log()
     files = log.close()
     name = log.segments[1].checkpoints
-    at = files[name].index(b"=\n")
-    flip(files, name, at - 1)
-    return Vector("a root's base64 is spelt with spare bits", files, [damaged(name, 0, unknown_key_to=13)])
+    at = files[name].rindex(b"=\n") - 1
+    digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    splice(files, name, at, 1, bytes([digits[digits.index(files[name][at]) ^ 1]]))
+    start = files[name].rindex(b"\n\nholdfast/") + 2
+    about = "a signature is spelt with spare bits: other base64 for the same bytes"
+    return Vector(about, files, [damaged(name, start, unknown_key_to=9)])
+
+
+@vector
+def checkpoint_of_another_moment() -> Vector:
+    log = open_log(unsynced=0)
+    files = log.finish(OPEN, filler=100)
+    files["checkpoint"] = checkpoint_note(log.leaves[:5], key(1)).encode()
+    about = "`checkpoint` is signed and true, and not one of the history"
+    return Vector(about, files, [damaged("checkpoint", 0, keys=[log.vkey(1)], signed_to=7)])
+
+
+@vector
+def filler_behind_the_history_of_a_closed_log() -> Vector:
+    log = page_log()
+    files = log.close()
+    name = log.segments[1].checkpoints
+    at = len(files[name])
+    files[name] += FILLER * 9
+    return Vector(
+        "newlines behind the checkpoints of a closed log", files, [damaged(name, at, unknown_key_to=13)]
+    )
+
+
+@vector
+def head_with_another_end() -> Vector:
+    log = page_log()
+    files, last = log.close(), log.file_of(13)
+    files["head"] = head_page(head_slot(1, 13, 1000, OPEN, last), head_slot(2, 13, 1000, CLOSED, last))
+    checks = [damaged(last, len(files[last]), 13, unknown_key_to=13)]
+    return Vector("the head names an offset where no line ends", files, checks)
+
+
+@vector
+def head_without_its_older_slot() -> Vector:
+    log = page_log()
+    files = log.close()
+    splice(files, "head", 512, 104, bytes(104))
+    return Vector(
+        "a closed log's head lacks the write before the last",
+        files,
+        [damaged("head", 512, unknown_key_to=13)],
+    )
+
+
+@vector
+def synced_beyond_itself() -> Vector:
+    log = chapters((1, 2, 3), signed=False)
+    at = log.offset_of(4)
+    files = log.close()
+    forged = line(4, 4, json.loads(log.lines[3])["ts"], "NOTE", "ann", "desk", {"n": 3})
+    splice(files, log.file_of(4), at, len(log.lines[3]), forged)
+    return Vector(
+        "a line says that it was synced before it was written", files, [damaged(log.file_of(4), at, 4)]
+    )
+
+
+@vector
+def edited_line_without_new_crc() -> Vector:
+    log = chapters((1, 2, 3), (4, 5), signed=False)
+    files, at = log.close(), log.offset_of(3)
+    splice(files, log.file_of(3), at + log.lines[2].index(b'"n":2') + 4, 1, b"7")
+    return Vector("a digit was changed", files, [damaged(log.file_of(3), at, 3)])
+
+
+@vector
+def edited_line_and_old_root() -> Vector:
+    log = chapters((1, 2, 3), (4, 5), signed=False)
+    files, at = log.close(), log.offset_of(3)
+    body = log.lines[2][18:].replace(b'"n":2', b'"n":7')
+    splice(files, log.file_of(3), at, len(log.lines[2]), b'{"crc":"%08x",%b' % (crc32(body), body))
+    about = "an unsigned record was edited with its CRC, but not the root that the next segment says"
+    return Vector(about, files, [damaged(log.segments[1].name, 0, 5)])
+
+
+@vector
+def pruned_and_marked_otherwise() -> Vector:
+    files = dict(pruned().files)
+    name = next(name for name in files if name.endswith(".pruned"))
+    files[name] = files[name].replace(b"s3://bucket/", b"s3://burned/")
+    checks = [damaged(name, 0, keys=[key(1).vkey], signed_to=258, archived_to=252)]
+    return Vector("a marker says what no PRUNED record says", files, checks)
+
+
+@vector
+def pruned_with_a_wrong_tile() -> Vector:
+    files = dict(pruned().files)
+    flip(files, "tile/0/000", 33)
+    checks = [damaged("tile", 0, keys=[key(1).vkey], signed_to=258, archived_to=252)]
+    return Vector("a leaf hash of what was pruned differs", files, checks)
 
 
 @vector
