@@ -35,12 +35,14 @@ class _Inode:
         self.synced = b""
         self.versions: dict[int, list[bytes]] = {}
         self.sizes: list[int] = []
+        self.is_true = True  # whether the cache shows what the disk has or still owes
 
     def copy(self) -> _Inode:
         twin = _Inode()
         twin.cache, twin.synced = bytearray(self.cache), self.synced
         twin.versions = {sector: list(known) for sector, known in self.versions.items()}
         twin.sizes = list(self.sizes)
+        twin.is_true = self.is_true
         return twin
 
     def write(self, data: bytes, offset: int) -> None:
@@ -59,6 +61,11 @@ class _Inode:
         self.sizes.append(size)
 
     def sync(self, during: Callable[[], None] | None) -> None:
+        if during is None and self.is_true:
+            if self.versions or self.sizes:
+                self.synced = bytes(self.cache)
+                self.versions, self.sizes = {}, []
+            return
         covered = {sector: len(known) for sector, known in self.versions.items()}
         content, sizes = bytes(self.cache), len(self.sizes)
         if during is not None:
@@ -79,8 +86,13 @@ class _Inode:
         """What a failed sync does: nothing is dirty any more, and nothing was written."""
         self.versions.clear()
         self.sizes.clear()
+        self.is_true = False
 
     def after_power_cut(self, random: Random) -> _Inode:
+        if not (self.versions or self.sizes):
+            twin = _Inode()
+            twin.cache, twin.synced = bytearray(self.synced), self.synced
+            return twin
         size = random.choice([len(self.synced), *self.sizes])
         content = bytearray(self.synced[:size].ljust(size, b"\0"))
         for sector, known in self.versions.items():
