@@ -87,7 +87,14 @@ class LogSource:
             file.close()
 
     def _submission(self, note: bytes) -> Submission:
-        checkpoint = parse_checkpoint(parse_note(note).text)
+        try:
+            checkpoint = parse_checkpoint(parse_note(note).text)
+        except BadInput as why:
+            raise AuditCorruption(
+                f"audit log damaged: {CHECKPOINT_NAME!r}: {why}",
+                file=CHECKPOINT_NAME,
+                hint=f"holdfast audit verify {self._directory}",
+            ) from why
         log_id = checkpoint.origin.rpartition("/")[2]
         open_note(note, self._signers(log_id))
 

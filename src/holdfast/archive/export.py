@@ -144,8 +144,10 @@ def export(
         with names.temporary(names.manifest) as out:
             out.write(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
         names.publish()
-    except BaseException:
+    except BaseException as why:
         names.discard()
+        if isinstance(why, OSError):
+            why.filename = str(target)  # a failed write does not say where
         raise
     return manifest
 
@@ -188,8 +190,15 @@ class _Names:
         for path in self._begun:
             with self.growing(path).open("rb") as file:
                 os.fsync(file.fileno())
-        for path in self._begun:
-            self.growing(path).rename(path)
+        given: list[Path] = []
+        try:
+            for path in self._begun:
+                _give_name(self.growing(path), path)
+                given.append(path)
+        except BaseException:
+            for path in given:
+                path.unlink(missing_ok=True)
+            raise
         folder = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
@@ -199,6 +208,18 @@ class _Names:
     def discard(self) -> None:
         for path in self._begun:
             self.growing(path).unlink(missing_ok=True)
+
+
+def _give_name(growing: Path, path: Path) -> None:
+    """Rename *growing*, never over a file that somebody else gave this name meanwhile."""
+    try:
+        path.hardlink_to(growing)
+    except FileExistsError as why:
+        raise BadInput(f"{str(path)!r} exists", hint="name another file, or remove that one") from why
+    except OSError:  # a file system without hard links
+        growing.rename(path)
+        return
+    growing.unlink()
 
 
 class Row(NamedTuple):

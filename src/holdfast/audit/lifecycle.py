@@ -28,6 +28,7 @@ from holdfast.audit.history import history_name
 from holdfast.audit.holder import NO_RIGHT, held, refuse_foreign, refused_keys, refused_open, write_pid
 from holdfast.audit.keys import KeyHome, check_origin
 from holdfast.audit.last_words import LastWords
+from holdfast.audit.logfiles import refuse_newer
 from holdfast.audit.recovery import Scan, Verdict
 from holdfast.audit.schemas import RecordType
 from holdfast.audit.signing import Reach, Taken
@@ -141,6 +142,7 @@ class Lifecycle(Flusher, ABC):
         mark = read_head(home)
         closed = mark is not None and mark.state is HeadState.CLOSED
         segments = recovery.log_segments(home)
+        refuse_newer(home)
         known_before = gather(home, segments, self._keys, self._marks, closed=closed)
         self._origin = known_before.origin or self._origin
         if self._keys is not None:

@@ -13,11 +13,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from holdfast.audit.format import SegmentName, decode_facts, facts_in_place, parse_segment_name
+from holdfast.audit.format import (
+    FORMAT_VERSION,
+    SegmentName,
+    decode_facts,
+    decode_line,
+    facts_in_place,
+    parse_segment_name,
+)
 from holdfast.audit.head import HEAD_NAME, HeadMark, decode_head
 from holdfast.audit.seal import MEMBER_BYTES, read_blocks, read_members
 from holdfast.audit.storage import PAGE_BYTES, Directory, File, LocalStorage, Storage
-from holdfast.core.errors import AuditCorruption, BadInput
+from holdfast.core.errors import AuditCorruption, AuditError, BadInput
 
 if TYPE_CHECKING:
     from holdfast.audit.pruned import Pruned
@@ -80,6 +87,31 @@ def list_segments(directory: Directory) -> list[SegmentName]:
         if segment is not None and (segment.first_seq not in found or not segment.sealed):
             found[segment.first_seq] = segment
     return [found[first] for first in sorted(found)]
+
+
+def refuse_newer(directory: Directory) -> None:
+    """Refuse a log that a newer program wrote last: what we would read or write of it, nobody could rely on.
+
+    What cannot be read passes: whoever judges it says why.
+
+    Raises:
+        BadInput: Its newest segment is of a newer format.
+    """
+    for segment in list_segments(directory)[-2:]:  # the newest may have no line yet
+        try:
+            file, sealed = open_segment(directory, segment)
+            try:
+                first = next(whole_lines(file, sealed=sealed), (0, b""))[1].partition(b"\n")[0]
+            finally:
+                file.close()
+            version = decode_line(first).details.get("format")
+        except (AuditError, BadInput, OSError):
+            continue
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise BadInput(
+                f"{segment.name!r} is of format {version}, this reads {FORMAT_VERSION}",
+                hint="use the version that wrote it, or a newer one",
+            )
 
 
 def durable_mark(directory: Directory) -> HeadMark | None:

@@ -705,7 +705,7 @@ class _SegmentCheck:
         if claim.format_ > FORMAT_VERSION:
             raise BadInput(
                 f"{self.file.name!r} is of format {claim.format_}, this reads {FORMAT_VERSION}",
-                hint="verify it with the version that wrote it, or a newer one",
+                hint="use the version that wrote it, or a newer one",
             )
         if claim.format_ != FORMAT_VERSION:
             return f"format {claim.format_} is not known, this reads {FORMAT_VERSION}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from holdfast.cli.audit.verbs import Verbs, path_argument, require_log
@@ -57,10 +58,12 @@ def _erase(args: argparse.Namespace) -> int:
             "ERASURE", {"subject": args.subject, "key": key, "reason": args.reason}, user=args.subject
         )
         people.erase(args.subject)
-    if args.json:
-        print_json({"subject": args.subject, "key": key, "sequence": seq})
-    else:
-        print(f"erased: key {key} of {printable(args.subject)}, recorded as sequence {seq}")
+        # Said before the log is closed: whatever happens then, the key is gone.
+        if args.json:
+            print_json({"subject": args.subject, "key": key, "sequence": seq})
+        else:
+            print(f"erased: key {key} of {printable(args.subject)}, recorded as sequence {seq}")
+        sys.stdout.flush()
     return EXIT_OK
 
 

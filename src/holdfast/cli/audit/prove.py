@@ -160,8 +160,10 @@ def _give(proof: RecordProof, folder: Path | None, *, as_json: bool) -> None:
     try:
         temporary.write_bytes(data)
         temporary.replace(path)  # whoever finds a proof finds a whole one
-    except BaseException:
+    except BaseException as why:
         temporary.unlink(missing_ok=True)
+        if isinstance(why, OSError):
+            why.filename = str(path)  # a failed write does not say where
         raise
     if as_json:
         print_json({"sequence": sequence, "file": str(path)})

@@ -72,9 +72,12 @@ def require_log(directory: Path) -> None:
     What cannot be looked at passes: whoever opens it says why.
 
     Raises:
-        BadInput: *directory* is missing, no directory, a link, or holds nothing that a log is made of.
+        BadInput: *directory* is missing, no directory, a link, holds nothing that a log is made of, or a log of a
+            newer format.
     """
     from holdfast.audit.holder import holds_log
+    from holdfast.audit.logfiles import refuse_newer
+    from holdfast.audit.storage import LocalStorage
 
     try:
         mode = directory.lstat().st_mode
@@ -90,6 +93,11 @@ def require_log(directory: Path) -> None:
     if not holds_log(names):
         holds = "it is empty" if not names else f"it holds other things, such as {min(names)!r}"
         raise BadInput(f"no audit log at {str(directory)!r}: {holds}", hint=_NAME_IT)
+    opened = LocalStorage().directory(directory, create=False)
+    try:
+        refuse_newer(opened)
+    finally:
+        opened.close()
 
 
 _NAME_IT = "name the directory that holds audit_….log"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.cli.audit.verbs import Verbs, path_argument
@@ -62,6 +63,7 @@ def _witness(args: argparse.Namespace) -> int:
     if not 0 <= args.port <= 65_535:
         raise BadInput(f"port {args.port} is outside 0 to 65535")
     pins = [VerifierKey.parse(text) for text in args.log]
+    _refuse_foreign(args.dir)
     witness = Witness(args.dir, clock=SystemClock(), name=args.name)
     try:
         for vkey in pins:
@@ -69,6 +71,19 @@ def _witness(args: argparse.Namespace) -> int:
         return asyncio.run(_serve(args, witness))
     finally:
         witness.close()
+
+
+def _refuse_foreign(directory: Path) -> None:
+    """Refuse a directory of other things, such as a log: a witness in it would spoil both."""
+    try:
+        others = {path.name for path in directory.iterdir()} - {"key", "key.tmp", "logs"}
+    except OSError:
+        return  # whoever opens it says why
+    if others:
+        raise BadInput(
+            f"no witness can live in {str(directory)!r}: it holds other things, such as {min(others)!r}",
+            hint="choose a directory that is empty, or one that does not exist yet",
+        )
 
 
 async def _serve(args: argparse.Namespace, witness: Witness) -> int:
