@@ -153,7 +153,7 @@ _SCALARS = frozenset({str, int, bool, type(None)})
 _all_text = frozenset({str}).issuperset
 
 
-def _is_plain(value: object, depth: int = MAX_NESTING) -> bool:
+def is_plain(value: object, depth: int = MAX_NESTING) -> bool:
     """Whether *value* is made of nothing but what every record is made of, by exact types.
 
     False says only that `_refuse_unwritable` has to look: it knows every type, and where in the value it is.
@@ -171,7 +171,7 @@ def _is_plain(value: object, depth: int = MAX_NESTING) -> bool:
     else:
         return kind in _SCALARS
     for item in inner:  # a generator for each of many short lists would cost more than the look itself
-        if type(item) not in _SCALARS and not (depth > 1 and _is_plain(item, depth - 1)):
+        if type(item) not in _SCALARS and not (depth > 1 and is_plain(item, depth - 1)):
             return False
     return True
 
@@ -183,7 +183,7 @@ def encode_details(details: Mapping[str, Any]) -> bytes:
         BadInput: A key is not text, a number is NaN or infinite, or a value has no JSON form.
     """
     try:
-        if not _is_plain(details):
+        if not is_plain(details):
             _refuse_unwritable(details, "details")
         return _encode(details)
     except BadInput:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from enum import Enum
 from math import isfinite
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from holdfast.audit import schemas
-from holdfast.audit.format import encode_details
+from holdfast.audit.format import encode_details, is_plain
 from holdfast.audit.people import PersonalData
 from holdfast.audit.redact import REDACTOR, Redactor
 from holdfast.audit.schemas import RecordType
@@ -318,6 +319,8 @@ class AuditLogger:
             encoded = _encode(details)  # only to be searched: the log encodes, and refuses, on its own
         except (TypeError, ValueError, OverflowError, RecursionError):
             encoded = encode_details(details)  # says in the log's words what cannot be written
+        if not is_plain(details):
+            details = cast("dict[str, Any]", _opened(details))
         plain = hide.details(details, encoded)
         schemas.check(type_, plain)
         who = hide.text(self.user if user is None else user)
@@ -329,6 +332,21 @@ class AuditLogger:
         return [
             self._entry(entry.type, entry.details, entry.user or None, entry.component) for entry in entries
         ]
+
+
+def _opened(value: Any) -> Any:
+    """*value* with structs and dataclasses as the objects that they are written as: their fields have names too."""
+    if isinstance(value, Mapping):
+        return {key: _opened(inner) for key, inner in cast("Mapping[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_opened(inner) for inner in cast("Sequence[Any]", value)]
+    if isinstance(value, str | bytes | bytearray | memoryview | set | frozenset):
+        return value  # sets are refused later, and raw bytes are judged as what they are
+    try:
+        plain: object = msgspec.to_builtins(value, builtin_types=(bytes, bytearray, memoryview))
+    except TypeError:
+        return value  # so is what has no JSON form
+    return plain if type(plain) in {dict, list} or isinstance(value, Enum) else value
 
 
 def _highest(entries: Sequence[Entry]) -> Level:

@@ -14,12 +14,12 @@ from holdfast.audit import format as audit_format
 from holdfast.audit.format import (
     MAX_NESTING,
     MAX_RECORD_BYTES,
-    _is_plain,
     _refuse_unwritable,
     decode_facts,
     decode_line,
     encode_details,
     encode_line,
+    is_plain,
     leaf_hash,
     line_bound,
     line_middle,
@@ -179,7 +179,7 @@ ANYTHING = st.recursive(
 @given(value=ANYTHING)
 def test_the_quick_look_at_details_passes_nothing_that_the_slow_one_refuses(value):
     """What is found plain by exact types is never something that the walk over every type refuses."""
-    if _is_plain(value):
+    if is_plain(value):
         _refuse_unwritable(value, "details")
 
 

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from dataclasses import dataclass
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from holdfast.audit.logger import AuditLogger, default_level
+from holdfast.audit.people import PersonalData
 from holdfast.audit.redact import REDACTED, Redactor
 from holdfast.audit.schemas import JOURNALS_OWN, RecordType
 from holdfast.audit.wal import Entry, Level, WriteAheadLog
@@ -229,3 +232,32 @@ def test_only_the_log_writes_about_itself(audit, type_):
     """Record types that recovery and verification believe are refused from everybody else."""
     with pytest.raises(BadInput, match="only the log itself"):
         audit.record(type_, {})
+
+
+class _Login(msgspec.Struct):
+    api_secret: str
+    email: str
+
+
+@dataclass
+class _Contact:
+    api_secret: str
+    email: str
+
+
+@pytest.mark.invariant("I14")
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"who": _Login("hunter2hunter2", "bob@example.org")},
+        {"all": [{"who": _Contact("hunter2hunter2", "bob@example.org")}]},
+    ],
+    ids=["struct", "dataclass"],
+)
+def test_the_fields_of_an_object_lose_their_secrets_by_name(wal, tmp_path, details):
+    """A struct or a dataclass in a record is searched by the names of its fields, for secrets and for people."""
+    audit = AuditLogger(wal, redactor=Redactor(), personal=PersonalData(tmp_path / "people", ["email"]))
+    audit.record("NOTE", details, user="bob")
+    text = repr(last(wal).details)
+    assert "hunter2hunter2" not in text and "bob@example.org" not in text
+    assert f"'api_secret': '{REDACTED}'" in text and "'subject': 'bob'" in text
