@@ -22,6 +22,7 @@ BATCH_BYTES = 1 << 20
 _EXAMPLES = """examples:
   echo '{"type":"NOTE","user":"desk-1","details":{"text":"limits reviewed"}}' | holdfast audit append logs/audit
   my-bot | holdfast audit append logs/audit    # one "ACK <sequence> <leaf hash>" per line, once on disk
+                                               # (of the hash 16 digits; `audit cat --hash` prints all 64)
 
 each line: {"type": …, "user": …, "component": … (optional), "details": {…}}
 exit code: 0 every line was written; 1 some line was bad (ERR on stderr); 4 the log cannot be written

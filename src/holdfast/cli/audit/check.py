@@ -11,6 +11,9 @@ from holdfast.cli.output import on_terminal, print_json, printable
 from holdfast.core.errors import EXIT_INTEGRITY, EXIT_OK
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from holdfast.audit.anchor import Anchor
     from holdfast.audit.verify import VerifyReport
 
 _VERIFY_EXAMPLES = """examples:
@@ -18,11 +21,13 @@ _VERIFY_EXAMPLES = """examples:
   holdfast audit verify run/*/audit --json
   holdfast audit verify copy/audit --key log.pub --anchor /mnt/other/checkpoint
 
-Keys count when they are pinned in the configuration, or named here; the high-water mark and kept receipts there
-are anchors that are always looked at. What was only signed by a key that the log itself names proves nothing.
+Keys count when they are named here, else those that are pinned on this machine, in $HOLDFAST_HOME or
+~/.config/holdfast. The high-water mark and receipts kept there and the file: sinks of holdfast.toml are anchors that
+are always looked at; 'anchored by' says which of them hold. A witness and S3 are asked by audit anchor alone.
+What was only signed by a key that the log itself names proves nothing, and is said under 'not known'.
 
-exit code: 0 intact, also while a torn tail waits for recovery; 3 damaged: the first bad sequence is named;
-1 a key or anchor of another log, or a log of a newer format
+exit code: 0 intact, also while a torn tail waits for recovery, and also where nobody vouches for it;
+3 damaged: the first bad sequence is named; 1 no log, one of a newer format, or a key or anchor of another log
 """
 _RECOVER_EXAMPLES = """examples:
   holdfast audit recover logs/audit
@@ -40,7 +45,7 @@ def add(verbs: Verbs) -> None:
         metavar="VKEY|FILE",
         action="append",
         default=[],
-        help="a public key that counts, or a file of them; without it the pins of the configuration count",
+        help="a public key that counts, or a file of them; without it those pinned on this machine count",
     )
     verify.add_argument(
         "--anchor",
@@ -93,12 +98,12 @@ def _verify(args: argparse.Namespace) -> int:
         if args.json:
             print_json(report.to_dict())
         else:
-            _print_report(report)
+            _print_report(report, anchors)
         sys.stdout.flush()
     return EXIT_OK if all(report.ok for report in reports) else EXIT_INTEGRITY
 
 
-def _print_report(report: VerifyReport) -> None:
+def _print_report(report: VerifyReport, anchors: Sequence[Anchor]) -> None:
     mark = "intact" if report.ok else "DAMAGED"
     if on_terminal():
         mark = f"\x1b[{'32' if report.ok else '1;31'}m{mark}\x1b[0m"
@@ -108,8 +113,7 @@ def _print_report(report: VerifyReport) -> None:
     print(f"{printable(str(report.directory))}: {mark}, {facts}")
     if report.root:
         print(f"  tree size {report.size}, root {report.root}")
-    for what, first, last in report.ranges():
-        print(f"  {what}: {first} to {last}")
+    _print_ranges(report, anchors)
     for sentence in report.unknowns:
         print(f"  not known: {printable(sentence)}")
     if report.needs_recovery:
@@ -125,8 +129,19 @@ def _print_report(report: VerifyReport) -> None:
         print(f"  … and {report.problem_count - 20} more")
 
 
+def _print_ranges(report: VerifyReport, anchors: Sequence[Anchor]) -> None:
+    """Who vouches for which records, and whose word "anchored" is: those that remember the end of that range."""
+    for what, first, last in report.ranges():
+        print(f"  {what}: {first} to {last}")
+    if report.anchored_to:
+        doubted = {problem.file for problem in report.problems}
+        for source in sorted({one.source for one in anchors if one.size == report.anchored_to} - doubted):
+            print(f"  anchored by: {printable(source)}")
+
+
 def _recover(args: argparse.Namespace) -> int:
     from holdfast.audit.verify import verify
+    from holdfast.cli.audit.vouching import vouchers
     from holdfast.cli.audit.writing import open_log
 
     require_log(args.dir)
@@ -134,7 +149,9 @@ def _recover(args: argparse.Namespace) -> int:
     log = open_log(args.dir)
     log.open()
     log.close()
-    after = verify(args.dir)
+    ((keys, anchors, unasked),) = vouchers([args.dir], [], [])
+    after = verify(args.dir, keys=keys, anchors=anchors)
+    after.unknowns = [*after.unknowns, *unasked]
     if args.json:
         print_json(
             {"needed_recovery": before.needs_recovery, "repaired": before.recovery_range, **after.to_dict()}
@@ -144,5 +161,5 @@ def _recover(args: argparse.Namespace) -> int:
         print(f"recovered: {printable(before.recovery_range)}")
     else:
         print("nothing to repair")
-    _print_report(after)
+    _print_report(after, anchors)
     return EXIT_OK if after.ok else EXIT_INTEGRITY

@@ -24,11 +24,14 @@ _EXPORT_EXAMPLES = """examples:
 
 Beside the file stand FILE.manifest.json (query, rows, hashes, the log's newest checkpoint) and, with --proofs,
 FILE.proofs.jsonl, a proof for every row that the checkpoint covers. holdfast audit check-export checks them offline.
+Without --proofs the manifest shows changes after the export only: the rows are what the exporter says.
 
 exit code: 0 written; 1 a file is in the way or nothing can be proven; 3 the log is damaged where it was read
 """
 _CHECK_EXAMPLES = """examples:
   holdfast audit check-export trades.csv.manifest.json --key log.vkey
+
+Keys count only when they are named with --key; rows without a proof are counted and said on stderr.
 
 exit code: 0 it holds; 1 it cannot be read; 3 it does not hold
 """
@@ -130,6 +133,11 @@ def _check(args: argparse.Namespace) -> int:
             print(f"  signed by {printable(key)}")
         for problem in found.problems:
             print(f"  {printable(problem)}")
+    if found.proven < found.rows and not found.problems:
+        tell(
+            f"{found.rows - found.proven} of {found.rows} rows are not proven: the signature is the checkpoint's, and"
+            " they are what the exporter says; audit export --proofs proves each row that a checkpoint covers"
+        )
     if not keys and not found.problems:
         tell("whose signature the checkpoint carries was not checked; --key VKEY|FILE names the log's key")
     return EXIT_INTEGRITY if found.problems else EXIT_OK

@@ -32,6 +32,10 @@ _QUERY_EXAMPLES = f"""examples:
   a question that auditors ask, as CSV:
     holdfast audit query logs/audit --saved trades-of-user --param user=desk-1 --param day=2026-11-19 --format csv
 
+A search reads records and checks no signatures: audit verify does, and audit export --proofs proves its rows.
+
+exit code: 0 answered, also where nothing matches; 1 bad input; 3 the log is damaged where it was read;
+130 after the Ctrl-C that ends --follow
 {TIMES}"""
 
 _FORMATS = ("table", "jsonl", "csv")

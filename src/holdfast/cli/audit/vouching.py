@@ -94,7 +94,7 @@ def vouchers(directories: Iterable[Path], keys: list[VerifierKey], files: Iterab
         if names and key.algorithm == ED25519 and key.name not in names:
             raise BadInput(
                 f"key {key.name!r} is of none of these logs: {', '.join(sorted(names))}",
-                hint="holdfast audit keys show DIR prints a log's own",
+                hint="another log stands there, or it is another log's key: ask whoever gave you the key, not the log",
             )
     found: list[Vouchers] = []
     for identity in identities:
