@@ -713,6 +713,13 @@ class Chain:
             why = "signed by unknown keys only" if self.epoch else "not signed, though a key was given"
             self._findings.add(KEYS, *self._first, why)
 
+    def judge_signing(self, signed_to: int, unknown_to: int) -> None:
+        """A KEY record may name any key; unless checkpoints are signed by it, that says nothing of the records."""
+        if self.trusted and self._first and unknown_to > signed_to:
+            self._findings.add(
+                KEYS, *self._first, "signed by unknown keys: no checkpoint is by the one that was given"
+            )
+
 
 # -- checkpoints and anchors ("Checkpoints", checks 5 and 6) ------------------------------------------------------
 
@@ -1258,6 +1265,8 @@ class Journal:
             torn.append(self.history.judge(self.last, closed=self.closed, live=self.live))
             self.history.judge_bound(self.head, self.head_ts)
             self.history.judge_newest(closed=self.closed)
+        if not self.findings.count:
+            self.chain.judge_signing(self.history.signed_to, self.history.unknown_to)
         self.sidecars.judge(closed=self.closed, whole=not self.damaged, live=self.live)
         self.tiles.judge(self.tree.size, bounded=not self.damaged and not self.live, closed=self.closed)
         return self.report("; ".join(filter(None, torn)))

@@ -18,9 +18,11 @@ from random import Random
 import pytest
 
 from holdfast.anchors.read import read_anchor
-from holdfast.audit.keys import KeyHome
-from holdfast.audit.note import VerifierKey
+from holdfast.audit.keys import KeyHome, LogKey
+from holdfast.audit.note import VerifierKey, sign_note
 from holdfast.audit.prove import Prover
+from holdfast.audit.schemas import KeyDetails
+from holdfast.audit.signing import LogSigner
 from holdfast.audit.verify import verify
 from holdfast.audit.wal import WriteAheadLog
 from holdfast.core.clock import ManualClock
@@ -437,3 +439,45 @@ def test_command_line_tells_verdicts_apart(tmp_path):
     assert (code, "error: " in err) == (1, True)
     assert run(tmp_path / "page", "--key", "not+a+key")[0] == 1
     assert run()[0] == 2
+
+
+def test_naming_somebodys_key_is_not_signing_with_it(tmp_path, monkeypatch):
+    """A forged log whose last KEY record names the victim's pinned key is signed by an unknown key, say both."""
+    with WriteAheadLog(tmp_path / "true", clock=ManualClock(), keys=KeyHome(tmp_path / "keys")) as log:
+        log.append("NOTE", {"text": "true"})
+    (pin,) = KeyHome(tmp_path / "keys").log(log.log_id).pins()
+
+    def name_the_victims_key(self, reason, previous):
+        text = f"holdfast key v1\n{self.origin}\n{self.log_id}\n{self.epoch}\n{pin}\n"
+        note = sign_note(text.encode(), previous.signer).decode()
+        return KeyDetails(epoch=self.epoch, vkey=str(pin), reason=reason, note=note)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    home = tmp_path / "forged"
+    forged = WriteAheadLog(
+        home,
+        clock=ManualClock(),
+        keys=KeyHome(tmp_path / "forger"),
+        random_bytes=lambda _: bytes.fromhex(log.log_id),
+    )
+    forged.append("NOTE", {"text": "forged"})
+    monkeypatch.setattr(LogKey, "details", name_the_victims_key)
+    monkeypatch.setattr(LogSigner, "enter_epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        forged.rotate()
+    forged.close()
+
+    ours = verify(home, keys=[pin])
+    assert [problem.sequence for problem in ours.problems] == [2]
+    assert "signed by an unknown key" in ours.problems[0].reason
+    (tmp_path / "pin").write_text(f"{pin}\n")
+    said = subprocess.run(
+        [sys.executable, str(TOOL), str(home), "--key", str(tmp_path / "pin")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 3, said.stdout + said.stderr
+    assert "sequence 2, " in said.stdout

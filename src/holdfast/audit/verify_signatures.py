@@ -440,7 +440,16 @@ class Signatures:
             )
 
     def _judge_trust(self, *, live: bool, closed: bool, intact: bool) -> None:
-        if not self._keys or self._counts:
+        if not self._keys:
+            return
+        if self._counts:
+            # Whoever forges a log can name one of our keys in it, and not sign with it.
+            if self.unknown_key_to > self.signed_to and not self.course.problem_count:
+                self.course.note(
+                    self._first_key_seq,
+                    *self._first_key_place,
+                    "signed by an unknown key: the log names a key given, and no checkpoint is signed by it",
+                )
             return
         last = self._ended
         if self.epoch:
