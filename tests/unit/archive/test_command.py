@@ -48,6 +48,19 @@ def test_archive_restore_and_prune_say_what_they_did(small, url, tmp_path, capsy
     assert (code, json.loads(out)["pruned"]) == (0, [])
 
 
+def test_a_traders_log_is_pruned_only_when_it_is_retired(small, url, capsys):
+    """A trader needs its first record at every start, so prune asks whether one will start again."""
+    with WriteAheadLog(small.log, clock=SystemClock(), keys=KeyHome(small.home)) as log:
+        log.append("SESSION_OPEN", {"session": "2026-11-20"}, component="trader")
+    for words in (
+        ("prune", small.log, url, "--older-than", "1d"),
+        ("archive", small.log, url, "--remove-local"),
+    ):
+        code, _, err = _run(capsys, *words)
+        assert (code, "a trader's log" in err, "--retired" in err) == (1, True, True)
+    assert _run(capsys, "prune", small.log, url, "--older-than", "1d", "--retired")[0] == 0
+
+
 def test_legal_hold_is_set_everywhere_and_recorded(small, url, store, capsys):
     """A legal hold is on every copy afterwards, and a record of the log says why, and when it was released."""
     code, _, _ = _run(capsys, "archive", small.log, url, "--legal-hold", "on", "--reason", "case 4711")

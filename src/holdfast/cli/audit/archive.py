@@ -15,6 +15,7 @@ from holdfast.core.errors import EXIT_OK, BadInput, LogHeld
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from holdfast.archive.policy import Policy
     from holdfast.archive.prune import PruneReport
@@ -74,6 +75,7 @@ def add(verbs: Verbs) -> None:
     archive.add_argument(
         "--older-than", metavar="AGE", help="with --remove-local: as for prune (default: 0d)"
     )
+    _add_retired(archive)
 
     restore = verbs.add("restore", "bring a log back from its archive, verified", _RESTORE_EXAMPLES, _restore)
     restore.add_argument("archive", metavar="s3://BUCKET/PREFIX")
@@ -97,7 +99,16 @@ def add(verbs: Verbs) -> None:
     prune.add_argument("dir", metavar="DIR", type=path_argument)
     prune.add_argument("archive", metavar="s3://BUCKET/PREFIX")
     prune.add_argument("--older-than", required=True, metavar="AGE", help="for instance 90d or 1y")
+    _add_retired(prune)
     _add_policy(prune)
+
+
+def _add_retired(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--retired",
+        action="store_true",
+        help="prune a trader's log too: no trader will start on it again",
+    )
 
 
 def _add_policy(parser: argparse.ArgumentParser) -> None:
@@ -201,6 +212,8 @@ def _run_prune(
     from holdfast.archive.prune import prune
     from holdfast.cli.audit.writing import open_log
 
+    if not args.retired:
+        _refuse_a_traders_log(args.dir)
     log = open_log(args.dir)  # takes the lock with the first record, not before
 
     def append(type_: str, details: dict[str, Any]) -> int:
@@ -210,6 +223,26 @@ def _run_prune(
         return prune(args.dir, bucket, policy, append, older_than=age, now=now, tell=_progress(args))
     finally:
         log.close()
+
+
+def _refuse_a_traders_log(directory: Path) -> None:
+    """A trader replays its log from the first record at every start; without it, it does not trade.
+
+    Raises:
+        BadInput: *directory* holds the log of one.
+    """
+    from holdfast.audit.pruned import InArchive
+    from holdfast.audit.query import iter_matching_lines
+
+    try:
+        opened = next(iter_matching_lines(directory, event_type="SESSION_OPEN", max_results=1), None)
+    except InArchive:  # its beginning went before, as it was asked to
+        return
+    if opened is not None:
+        raise BadInput(
+            f"{str(directory)!r} is a trader's log: it replays positions and orders from the first record at each start",
+            hint="give the trader a new log, then prune this one with --retired",
+        )
 
 
 def _print_pruned(report: dict[str, Any]) -> None:
