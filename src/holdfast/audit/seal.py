@@ -392,6 +392,7 @@ class Sealer:
         self._thread: threading.Thread | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._closed = False
+        self._ended = threading.Event()
 
     def start(self, closed_segments: Iterable[str]) -> None:
         """Finish what an earlier process left half done; call once, after recovery, before new records.
@@ -426,13 +427,15 @@ class Sealer:
             thread = self._thread
         if thread is not None:
             self._queue.put(None)
-            thread.join(wait_secs)
-            if thread.is_alive():
+            # Not by join: one that a Ctrl-C interrupts takes the thread for ended (CPython 3.11), and the child
+            # would go on writing beside a log that is closed.
+            if not self._ended.wait(wait_secs):
                 with self._lock:
                     child = self._child
                 if child is not None:
                     child.kill()
-                thread.join()
+                self._ended.wait()
+            thread.join()
         try:
             remove_temporary(self._directory)
             if self.failures:
@@ -442,9 +445,12 @@ class Sealer:
             self.failures.append(f"temporary files stay: {why}")
 
     def _serve(self) -> None:
-        while (names := self._next_names()) is not None:
-            if not self._seal(names, self._compress_in_child):
-                return
+        try:
+            while (names := self._next_names()) is not None:
+                if not self._seal(names, self._compress_in_child):
+                    return
+        finally:
+            self._ended.set()
 
     def _next_names(self) -> list[str] | None:
         name = self._queue.get()
