@@ -137,6 +137,17 @@ def test_a_lost_answer_is_proven_only_by_finding_the_order_once_sent():
     assert "lost" in journal.story.missing
 
 
+def test_an_order_that_never_arrived_is_unknown_no_longer():
+    """It is not "found", proves no lost answer, and the run ends without an open question."""
+    journal = Journal()
+    journal.order("i", "hf-a")
+    journal.update("hf-a", "unknown", "unknown")
+    journal.update("hf-a", "never_arrived", "never_arrived", evidence="absent beyond the bound on lateness")
+    assert journal.story.unknown_now == 0
+    assert "lost" not in journal.story.proven
+    assert "never reached the venue: absent beyond the bound" in journal.lines[-1]
+
+
 def test_repeated_lines_grow_rare():
     """A thousand fills are told in a few lines."""
     journal = Journal()

@@ -156,7 +156,10 @@ class Story:
                 f"{details['leaves']} contracts stay reserved",
                 "bad",
             )
-        elif order in self._unknown and event not in {"unknown", "never_arrived"}:
+        elif order in self._unknown and event == "never_arrived":
+            self._unknown.pop(order)
+            yield Line("", "settled", f"{order[:11]}… never reached the venue: {details['evidence']}", "good")
+        elif order in self._unknown:
             self._unknown.pop(order)
             if event == "found" and self._sent[order] == 1:
                 self.proven.setdefault("lost", seq)
