@@ -23,8 +23,8 @@ _VERIFY_EXAMPLES = """examples:
 
 Keys count when they are named here, else those that are pinned on this machine, in $HOLDFAST_HOME or
 ~/.config/holdfast. The high-water mark and receipts kept there and the file: sinks of holdfast.toml are anchors that
-are always looked at; 'anchored by' says which of them hold. A witness and S3 are asked by audit anchor alone.
-What was only signed by a key that the log itself names proves nothing, and is said under 'not known'.
+are always looked at; the lines below 'anchored' say which of them hold. A witness and S3 are asked by audit anchor
+alone. What was only signed by a key that the log itself names proves nothing, and is said under 'not known'.
 
 exit code: 0 intact, also while a torn tail waits for recovery, and also where nobody vouches for it;
 3 damaged: the first bad sequence is named; 1 no log, one of a newer format, or a key or anchor of another log
@@ -133,10 +133,10 @@ def _print_ranges(report: VerifyReport, anchors: Sequence[Anchor]) -> None:
     """Who vouches for which records, and whose word "anchored" is: those that remember the end of that range."""
     for what, first, last in report.ranges():
         print(f"  {what}: {first} to {last}")
-    if report.anchored_to:
-        doubted = {problem.file for problem in report.problems}
-        for source in sorted({one.source for one in anchors if one.size == report.anchored_to} - doubted):
-            print(f"  anchored by: {printable(source)}")
+        if what == "anchored":
+            doubted = {problem.file for problem in report.problems}
+            for source in sorted({one.source for one in anchors if one.size == last} - doubted):
+                print(f"    by {printable(source)}")
 
 
 def _recover(args: argparse.Namespace) -> int:
