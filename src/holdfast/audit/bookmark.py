@@ -2,9 +2,9 @@
 
 Promise: a bookmark is used only where it changes no verdict that a crash can bring about. The high-water mark keeps
 the tree at its checkpoint and where its last line ends; that checkpoint must stand in the log's own history, that
-line must be there with its sequence, every older mark must be one of the history's checkpoints, and every
-quarantined tail must be named by the RECOVERY record behind its place. What the newest checkpoint says is met
-again by what is read from there on. Anything else, and the log is read from its first record.
+line must be there with its sequence, every older mark must be one of the history's checkpoints, every quarantined
+tail must be named by the RECOVERY record behind its place, and the first segment must be there. What the newest
+checkpoint says is met again by what is read from there on. Anything else, and the log is read from its first record.
 
 Limits: records before the bookmark are not looked at by a start. Damage in them is what `verify` finds.
 """
@@ -20,6 +20,7 @@ from holdfast.audit.anchor import Mark
 from holdfast.audit.format import FILLER, MAX_RECORD_BYTES, SegmentName, decode_line, facts_in_place
 from holdfast.audit.highwater import WaterMark
 from holdfast.audit.history import history_name
+from holdfast.audit.pruned import read_pruned
 from holdfast.audit.recovery import QUARANTINE, Bookmark, read_all
 from holdfast.audit.schemas import RecordType
 from holdfast.audit.seal import read_members
@@ -42,7 +43,12 @@ def find_bookmark(
         return None
     size = water.checkpoint.size
     segment = _holding(segments, size)
-    if segment is None or segment.sealed or not _has(home, segment, water.note):
+    if (
+        segment is None
+        or segments[0].first_seq != read_pruned(home).next_seq
+        or segment.sealed
+        or not _has(home, segment, water.note)
+    ):
         return None
     line = _line_before(home, segment, water.end_offset)
     facts = facts_in_place(line, size)

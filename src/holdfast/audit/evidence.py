@@ -40,6 +40,7 @@ from holdfast.audit.history import (
 )
 from holdfast.audit.keys import ROTATION, KeyHome, LogKey, LogKeys, log_name
 from holdfast.audit.note import VerifierKey, parse_checkpoint, parse_note
+from holdfast.audit.recovery import read_all
 from holdfast.audit.schemas import KeyDetails, RecordType, SegmentDetails
 from holdfast.audit.seal import read_members
 from holdfast.audit.signing import Taken
@@ -226,21 +227,10 @@ def _newest_note(
 def _read_history(home: Directory, name: str, origin: str, keys: Sequence[VerifierKey]) -> History:
     file = home.open(name)
     try:
-        content = _read_all(file)
+        content = read_all(file)
     finally:
         file.close()
     return notes_in(content, keys, start=last_start(content, origin, 3))
-
-
-def _read_all(file: File) -> bytes:
-    size, parts = file.size(), list[bytes]()
-    while size > 0:
-        part = file.pread(size, sum(map(len, parts)))
-        if not part:
-            break
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
 
 
 def _is_torn(home: Directory, found: History, origin: str, newest: int) -> bool:
@@ -347,7 +337,7 @@ def clear_leftovers(home: Directory, segments: Sequence[SegmentName]) -> None:
 def _is_empty(home: Directory, name: str) -> bool:
     file = home.open(name)
     try:
-        return not _read_all(file).strip(FILLER + b"\0")
+        return not read_all(file).strip(FILLER + b"\0")
     finally:
         file.close()
 

@@ -66,6 +66,8 @@ from holdfast.audit.tree import Frontier
 from holdfast.core.errors import AuditCorruption, BadInput
 
 QUARANTINE = "quarantine"
+MAX_TAIL_BYTES = 1 << 30
+"""No tail is longer: what is not synced is in one segment, and that is rotated long before."""
 _CHUNK = 1 << 20
 _HOLE = b"\0"
 _JOURNAL_OWN = frozenset({RecordType.SEGMENT, RecordType.KEY, RecordType.RECOVERY})
@@ -175,9 +177,20 @@ def log_segments(directory: Directory) -> list[SegmentName]:
     return [chosen[key] for key in sorted(chosen)]
 
 
-def read_all(file: File, offset: int = 0) -> bytes:
-    """The content of *file* from *offset* on."""
-    size, parts = file.size(), list[bytes]()
+def read_all(file: File) -> bytes:
+    """The content of *file*.
+
+    Raises:
+        AuditCorruption: It is longer than any file of a log that is read whole.
+    """
+    size, parts, offset = file.size(), list[bytes](), 0
+    if size > MAX_TAIL_BYTES:
+        raise AuditCorruption(
+            f"audit log damaged: {file.name!r} is {size} bytes long, longer than any writer makes it",
+            file=file.name,
+            offset=MAX_TAIL_BYTES,
+            hint="nothing was changed; compare it with a copy",
+        )
     while offset < size:
         part = file.pread(min(size - offset, 8 * _CHUNK), offset)
         if not part:
@@ -240,11 +253,9 @@ def scan(directory: Directory, marks: Iterable[Mark] = (), bookmark: Bookmark | 
             end = 0 if broken else _scan_segment(found, name, file, start, first_ts)
             if name.sealed:
                 continue
-            rest = read_all(file, end)
+            kept, only_filler = _read_tail(found, name, file, end)
         finally:
             file.close()
-        kept = rest.rstrip(FILLER + _HOLE)
-        only_filler = not kept and _HOLE not in rest
         if not broken:
             found.place = (name.name, end)
         if kept:
@@ -255,6 +266,27 @@ def scan(directory: Directory, marks: Iterable[Mark] = (), bookmark: Bookmark | 
         if broken or end == 0:
             found.tails.append(Tail(name.name, end, kept, only_filler))
     return found
+
+
+def _read_tail(found: Scan, name: SegmentName, file: File, start: int) -> tuple[bytes, bool]:
+    """What stands in *file* from *start* on, without the filler and holes at its end; whether filler alone does.
+
+    Filler and holes are passed over and not kept, since a file can claim to have any number of them.
+
+    Raises:
+        AuditCorruption: It is longer than what any crash leaves.
+    """
+    size = file.size()
+    if size - start > MAX_TAIL_BYTES:
+        raise _damage(name, found.first_missing, start, f"{size - start} bytes follow that are no records")
+    end, has_holes = start, False
+    for offset in range(start, size, _CHUNK):
+        block = file.pread(min(_CHUNK, size - offset), offset)
+        content = block.rstrip(FILLER + _HOLE)
+        if content:
+            end = offset + len(content)
+        has_holes = has_holes or _HOLE in block
+    return file.pread(end - start, start) if end > start else b"", end == start and not has_holes
 
 
 def _begin(found: Scan, directory: Directory, segments: list[SegmentName], bookmark: Bookmark | None) -> int:
@@ -592,4 +624,16 @@ def judge(found: Scan, head: HeadMark | None, marks: Iterable[Mark] = ()) -> tup
             offset=offset,
             hint="the log stays readable; nothing was changed; compare it with a copy",
         )
+    if verdict is Verdict.INTACT:
+        _refuse_strays(found)
     return verdict, known
+
+
+def _refuse_strays(found: Scan) -> None:
+    """Refuse an empty segment that is not the next one: a log that went on beside it would never verify."""
+    empty = [tail.segment for tail in found.tails if not tail.offset]
+    for name in empty:
+        parsed = parse_segment_name(name)
+        if parsed is not None and (parsed.first_seq != found.first_missing or name != empty[0]):
+            reason = f"an empty segment where only one for sequence {found.first_missing} belongs"
+            raise _damage(parsed, parsed.first_seq, 0, reason)

@@ -1,4 +1,6 @@
 import gzip
+import os
+import shutil
 import tracemalloc
 import zlib
 from itertools import product
@@ -11,7 +13,9 @@ from support.journal import HandmadeLog
 from holdfast.audit import recovery
 from holdfast.audit.format import encode_details, encode_line
 from holdfast.audit.head import HeadState, encode_slot, read_head
+from holdfast.audit.keys import KeyHome
 from holdfast.audit.recovery import Verdict, decide
+from holdfast.audit.storage import LocalStorage
 from holdfast.audit.wal import Level, WriteAheadLog
 from holdfast.core.clock import ManualClock
 from holdfast.core.errors import AuditCorruption, LogHeld
@@ -311,3 +315,53 @@ def test_record_of_the_log_itself_that_no_reader_takes_apart_is_corruption(tmp_p
     path.write_bytes(b"\n".join(lines) + b"\n")
     with pytest.raises(AuditCorruption, match=f"sequence {at + 1} in"):
         WriteAheadLog(tmp_path / "log", clock=ManualClock(), seal=False).open()
+
+
+@pytest.mark.invariant("I7")
+def test_tail_that_claims_any_size_is_not_taken_into_memory(tmp_path):
+    """A hole behind the last record is passed over piece by piece; one that no crash leaves is damage, by name."""
+    WriteAheadLog(tmp_path / "log", clock=ManualClock(), seal=False).append("NOTE", {"n": 1})
+    shutil.copytree(tmp_path / "log", tmp_path / "copy")
+    (name,) = (path for path in (tmp_path / "copy").glob("audit_*.log"))
+    os.truncate(name, 96 << 20)
+    directory = LocalStorage().directory(tmp_path / "copy", create=False)
+    tracemalloc.start()
+    found = recovery.scan(directory)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 24 << 20
+    assert (found.first_missing, found.only_filler, found.tails[0].content) == (3, False, b"")
+    os.truncate(name, recovery.MAX_TAIL_BYTES + (1 << 20))
+    with pytest.raises(AuditCorruption, match="bytes follow that are no records") as refused:
+        recovery.scan(directory)
+    assert (refused.value.sequence, refused.value.file) == (3, name.name)
+    directory.close()
+
+
+@pytest.mark.parametrize("begins", [2, 7])
+def test_empty_segment_that_is_not_the_next_one_is_refused(tmp_path, begins):
+    """An empty file in the place of another record is named, and the head still says "closed"."""
+    with WriteAheadLog(tmp_path / "log", clock=ManualClock(), seal=False) as log:
+        for number in range(3):
+            log.append("NOTE", {"n": number})
+    stray = tmp_path / "log" / f"audit_20300101_000000_{begins:012d}.log"
+    stray.write_bytes(b"")
+    head = (tmp_path / "log" / "head").read_bytes()
+    with pytest.raises(AuditCorruption, match="an empty segment where only one for sequence 5") as refused:
+        WriteAheadLog(tmp_path / "log", clock=ManualClock(), seal=False).append("NOTE", {})
+    assert refused.value.file == stray.name
+    assert (tmp_path / "log" / "head").read_bytes() == head
+
+
+def test_log_that_lost_its_first_segment_is_refused_whatever_was_signed_behind_it(tmp_path):
+    """A start that may begin behind the newest checkpoint still misses the segment that the log begins with."""
+    with WriteAheadLog(
+        tmp_path / "log", clock=ManualClock(), seal=False, keys=KeyHome(tmp_path / "keys")
+    ) as log:
+        for number in range(3):
+            log.append("NOTE", {"n": number})
+            log.rotate()
+    min((tmp_path / "log").glob("audit_*.log"), key=lambda path: path.name[-16:]).unlink()
+    again = WriteAheadLog(tmp_path / "log", clock=ManualClock(), seal=False, keys=KeyHome(tmp_path / "keys"))
+    with pytest.raises(AuditCorruption, match="sequence 1 "):
+        again.append("NOTE", {})
