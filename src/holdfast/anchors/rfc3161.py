@@ -28,6 +28,7 @@ from holdfast.anchors.sink import Outcome, Receipt, Submission
 from holdfast.audit.anchor import Mark
 from holdfast.core.clock import iso_utc
 from holdfast.core.errors import AnchorUnreachable, BadInput
+from holdfast.core.files import read_named
 
 MAX_TOKEN_BYTES = 64 << 10
 MAX_AUTHORITY_BYTES = 1 << 20
@@ -61,11 +62,7 @@ class TimestampSink:
 
     def __init__(self, url: str, authority: Path) -> None:
         self._url = check_url(url)
-        try:
-            with authority.open("rb") as file:
-                self._authority = file.read(MAX_AUTHORITY_BYTES + 1)
-        except OSError as why:
-            raise BadInput(f"certificates {str(authority)!r} cannot be read: {why.strerror}") from why
+        self._authority = read_named(authority, MAX_AUTHORITY_BYTES, "file of certificates")
         self._certificates = read_certificates(self._authority, str(authority))
 
     @property

@@ -121,7 +121,10 @@ def restore(
             f"restore refused: {str(directory)!r} exists", hint="name a directory that does not exist yet"
         )
     if not directory.parent.is_dir():
-        raise BadInput(f"restore refused: there is no directory {str(directory.parent)!r}")
+        raise BadInput(
+            f"restore refused: there is no directory {str(directory.parent)!r}",
+            hint="make it, or name another place",
+        )
     contents = read_contents(bucket)
     stage = Path(tempfile.mkdtemp(prefix=f".{directory.name}.restoring-", dir=directory.parent))
     try:

@@ -453,7 +453,10 @@ def _check_text(data: bytes) -> None:
 
 def _check_name(name: str) -> None:
     if not name or "+" in name or any(map(str.isspace, name)) or _FORBIDDEN.search(_utf8(name)):
-        raise BadInput(f"key name {name[:80]!r} refused: it is empty, or has a space or a plus sign")
+        raise BadInput(
+            f"key name {name[:80]!r} refused: it is empty, or has a space or a plus sign",
+            hint="for instance witness.example/w1",
+        )
 
 
 def _utf8(name: str) -> bytes:

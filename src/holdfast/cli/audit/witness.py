@@ -61,7 +61,7 @@ def _witness(args: argparse.Namespace) -> int:
     from holdfast.core.clock import SystemClock
 
     if not 0 <= args.port <= 65_535:
-        raise BadInput(f"port {args.port} is outside 0 to 65535")
+        raise BadInput(f"port {args.port} is outside 0 to 65535", hint="0 takes a free one")
     pins = [VerifierKey.parse(text) for text in args.log]
     _refuse_foreign(args.dir)
     witness = Witness(args.dir, clock=SystemClock(), name=args.name)
