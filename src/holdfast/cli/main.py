@@ -133,7 +133,7 @@ def _top_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="holdfast",
         usage="holdfast [--version] [--debug] VERB …",
-        description="Decides whether an order may leave, proves what happened, stops everything when told to.",
+        description="Decides whether an order may leave, proves afterwards what happened, never sends one twice.",
         epilog=f"verbs:\n{listed}\n\n'holdfast VERB --help' shows a verb's arguments and examples.\n"
         "exit codes: 0 fine · 1 user error · 2 usage · 3 integrity failure · 4 cannot act now · 5 unreachable",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -178,7 +178,9 @@ def _report_os_error(error: OSError) -> int:
 
     full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
     named = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-    _complain(printable(redact_text(f"holdfast: {named}{(error.strerror or str(error)).lower()}")))
+    # Redacted before it is written small: a secret is known by its letters.
+    reason = redact_text(error.strerror or str(error)).lower()
+    _complain(printable(f"holdfast: {redact_text(named)}{reason}"))
     if full:
         _complain("hint: free space on that volume, then start again; nothing acknowledged is lost")
     elif error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
