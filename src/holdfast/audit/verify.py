@@ -120,11 +120,11 @@ class VerifyReport(msgspec.Struct):
 
     def ranges(self) -> list[tuple[str, int, int]]:
         """The records from the first to the last, by who vouches for them: what, first, last."""
-        signed = "signed only" if self.signed_to else "signed by an unknown key"
         ends = [
             ("archived, not here", self.archived_to),
             ("anchored", self.anchored_to),
-            (signed, max(self.signed_to, self.unknown_key_to)),
+            ("signed only", self.signed_to),
+            ("signed by an unknown key", self.unknown_key_to),
             ("unsigned", self.size),
         ]
         found: list[tuple[str, int, int]] = []

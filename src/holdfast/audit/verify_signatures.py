@@ -495,5 +495,6 @@ class Signatures:
             )
         best = max(self.anchored_to, self.signed_to, self.unknown_key_to)
         if self.epoch and best < total:
-            known.append(f"records {best + 1} to {total} are not covered by a checkpoint yet")
+            which = "that agrees with them" if self.course.problem_count else "yet"
+            known.append(f"records {best + 1} to {total} are not covered by a checkpoint {which}")
         return known

@@ -209,6 +209,8 @@ def test_a_chain_that_began_anew_counts_only_where_its_key_is_pinned(tmp_path):
     report = verify(tmp_path / "log", keys=first)
     assert "unknown key from here on" in report.first_bad.reason
     assert 0 < report.signed_to < report.total_entries
+    behind = ("signed by an unknown key", report.signed_to + 1, report.total_entries)
+    assert report.ranges() == [("signed only", 1, report.signed_to), behind]
     both = verify(tmp_path / "log", keys=kept.pins())
     assert both.ok, both.problems
     assert both.signed_to == both.total_entries
