@@ -268,7 +268,7 @@ def recovery_after_a_full_segment(directory: Path) -> list[dict]:
         os._exit(0)
     os.waitpid(child, 0)
     handle = LocalStorage().directory(directory, create=False)
-    name = next(entry for entry in handle.names() if entry.startswith("audit_"))
+    name = next(entry for entry in handle.names() if entry.endswith(".log"))
     start = time.perf_counter()
     file = handle.open(name)
     size = len(recovery.read_all(file))
