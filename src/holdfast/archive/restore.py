@@ -38,7 +38,7 @@ from holdfast.archive.upload import Tell
 from holdfast.audit.head import SLOT_OFFSETS, HeadMark, HeadState, encode_slot
 from holdfast.audit.history import notes_in
 from holdfast.audit.keys import FIRST, ROTATION, check_key_note, log_name
-from holdfast.audit.note import VerifierKey
+from holdfast.audit.note import VerifierKey, open_note
 from holdfast.audit.pruned import encode_marker, marker_name
 from holdfast.audit.schemas import PrunedDetails
 from holdfast.audit.seal import read_blocks, read_members
@@ -413,11 +413,23 @@ class _Restore:
         history = notes_in(_read(home, name), [epoch.vkey for epoch in epochs[-2:]])
         if not history.notes or history.rest:
             raise _damaged(name, f"holds no whole checkpoint at byte {history.end}: {history.reason}")
-        checkpoint = history.notes[-1].checkpoint
+        checkpoint, note = history.notes[-1].checkpoint, history.notes[-1].note
         if checkpoint.origin != log_name(manifest.origin, manifest.log_id):
             raise _damaged(name, f"holds a checkpoint of {checkpoint.origin!r}")
         if checkpoint.size == manifest.last_seq and checkpoint.root != manifest.frontier.root():
             raise _damaged(name, f"its checkpoint of size {checkpoint.size} has another root")
+        # An older one says nothing of the records behind it, and the key before nothing at all any more.
+        if pinned and checkpoint.size != manifest.last_seq:
+            raise _damaged(
+                name,
+                f"its last checkpoint covers records up to {checkpoint.size}, the segment ends at {manifest.last_seq}",
+            )
+        try:
+            open_note(note, [newest.vkey])
+        except BadInput as why:
+            raise _damaged(
+                name, f"the key of its own segment did not sign its last checkpoint: {why}"
+            ) from why
         if pinned and not newest.trusted:
             raise AuditCorruption(
                 f"archive damaged: {name!r} is signed by a key that does not follow the pinned one",

@@ -18,8 +18,10 @@ from holdfast.archive.restore import read_contents, restore
 from holdfast.archive.store import Bucket
 from holdfast.archive.upload import archive
 from holdfast.audit.format import encode_line
+from holdfast.audit.note import Checkpoint, SigningKey, VerifierKey, sign_note
 from holdfast.audit.pruned import InArchive
 from holdfast.audit.query import query, read_lines
+from holdfast.audit.schemas import KeyDetails
 from holdfast.audit.tree import Frontier
 from holdfast.audit.verify import verify
 from holdfast.core.errors import ArchiveRefused, ArchiveUnreachable, AuditCorruption, BadInput
@@ -202,22 +204,36 @@ def test_manifests_hold_one_another(desk, tmp_path):
         restore(desk.memory, tmp_path / "back", desk.keys)
 
 
-def _forge(bucket: MemoryBucket, segment: str, packed: bytes, **changes) -> None:
-    """Put *packed* in the place of a segment and write every manifest anew, as somebody with all rights would."""
+def _forge(
+    bucket: MemoryBucket,
+    segment: str,
+    packed: bytes,
+    *,
+    history: bytes | None = None,
+    first_key=None,
+    **changes,
+) -> None:
+    """Put *packed* in the place of a segment, and *history* of its checkpoints, and write every manifest anew."""
+    put = {segment + ".log.gz": packed} | ({} if history is None else {segment + ".checkpoints": history})
     contents = read_contents(bucket)
     previous = ""
     for manifest in contents.segments:
         name = kept.segment_manifest_name(manifest.segment)
         new = msgspec.structs.replace(manifest, previous=previous)
+        if first_key is not None and not previous:
+            new = msgspec.structs.replace(new, key=first_key)
         if manifest.segment == segment + ".log":
             files = [
-                msgspec.structs.replace(one, bytes=len(packed), sha256=sha256(packed).hexdigest())
-                if one.name == segment + ".log.gz"
+                msgspec.structs.replace(
+                    one, bytes=len(put[one.name]), sha256=sha256(put[one.name]).hexdigest()
+                )
+                if one.name in put
                 else one
                 for one in manifest.files
             ]
             new = msgspec.structs.replace(new, files=files, **changes)
-            bucket.replace(segment + ".log.gz", packed)
+            for file, data in put.items():
+                bucket.replace(file, data)
         bucket.replace(name, kept.encode(new))
         previous = sha256(kept.encode(new)).hexdigest()
     for name in [name for name in bucket.objects if name.startswith(("log_", "closed_"))]:
@@ -267,6 +283,69 @@ def test_rewritten_record_is_found_by_its_signature(small, tmp_path):
         with pytest.raises(AuditCorruption, match="root"):
             restore(small.memory, tmp_path / "back", keys)
     assert _nothing_left(tmp_path)
+
+
+def _rewritten(bucket: MemoryBucket) -> tuple[bytes, Frontier]:
+    """The second segment with one record changed near its end, and the tree over that."""
+    frontier = _manifest_of(bucket, f"{FIRST}.log").frontier
+    lines = gzip.decompress(bucket.objects[f"{SECOND}.log.gz"]).splitlines()
+    victim = msgspec.json.decode(lines[250])
+    lines[250] = encode_line(
+        victim["seq"], victim["synced"], victim["ts"], "NOTE", "somebody else", "", msgspec.json.encode(victim["details"])
+    )  # fmt: skip
+    frontier.extend([sha256(b"\0" + line).digest() for line in lines])
+    return b"".join(line + b"\n" for line in lines), frontier
+
+
+@pytest.mark.invariant("I8")
+def test_older_checkpoint_does_not_sign_a_range(desk, tmp_path):
+    """A record changed behind the last checkpoint that is left is found: a range is signed to its end, or not."""
+    desk.archive()
+    raw, frontier = _rewritten(desk.memory)
+    notes = desk.memory.objects[f"{SECOND}.checkpoints"]
+    first_note = notes[: notes.index(b"\n\n", notes.index(b"\n\n") + 2) + 2]
+    _forge(
+        desk.memory, SECOND, gzip.compress(raw), history=first_note, raw_bytes=len(raw),
+        raw_sha256=sha256(raw).hexdigest(), peaks=[peak.hex() for peak in frontier.peaks()],
+    )  # fmt: skip
+    with pytest.raises(AuditCorruption, match="its last checkpoint covers records up to 304"):
+        restore(desk.memory, tmp_path / "part", desk.keys, first=400, last=450)
+
+
+@pytest.mark.invariant("I8")
+def test_range_that_only_names_the_pinned_key_is_not_signed_by_it(desk, tmp_path):
+    """A forger's checkpoint is not taken for one of the victim's key because a KEY record names that as the next."""
+    desk.archive()
+    manifest = _manifest_of(desk.memory, f"{SECOND}.log")
+    assert manifest.key is not None
+    pinned = VerifierKey.parse(manifest.key.vkey)
+    thief = SigningKey(pinned.name, bytes(32))
+    keys = [
+        KeyDetails(
+            epoch=epoch,
+            vkey=str(vkey),
+            reason=reason,
+            note=sign_note(
+                f"holdfast key v1\n{manifest.origin}\n{manifest.log_id}\n{epoch}\n{vkey}\n".encode(), thief
+            ).decode(),
+        )
+        for epoch, vkey, reason in ((1, thief.vkey, "first"), (2, pinned, "rotation"))
+    ]
+    lines = gzip.decompress(desk.memory.objects[f"{SECOND}.log.gz"]).splitlines()
+    was = msgspec.json.decode(lines[1])
+    lines[1] = encode_line(
+        was["seq"], was["synced"], was["ts"], "KEY", was["user"], was["component"], msgspec.json.encode(keys[1])
+    )  # fmt: skip
+    frontier = _manifest_of(desk.memory, f"{FIRST}.log").frontier
+    frontier.extend([sha256(b"\0" + line).digest() for line in lines])
+    raw = b"".join(line + b"\n" for line in lines)
+    note = sign_note(Checkpoint(pinned.name, manifest.last_seq, frontier.root()).text(), thief)
+    _forge(
+        desk.memory, SECOND, gzip.compress(raw), history=note + b"\n", first_key=keys[0], key=keys[1],
+        raw_bytes=len(raw), raw_sha256=sha256(raw).hexdigest(), peaks=[peak.hex() for peak in frontier.peaks()],
+    )  # fmt: skip
+    with pytest.raises(AuditCorruption, match="did not sign its last checkpoint"):
+        restore(desk.memory, tmp_path / "part", lambda _: [pinned], first=400, last=450)
 
 
 def test_whole_archive_under_another_key_is_refused(small, tmp_path):
