@@ -98,7 +98,7 @@ class Backlog:
 
     def add(self, ts: int, middle: bytes, body: bytes, bound: int, leaves: list[bytes] | None) -> int:
         """Queue one record; its sequence."""
-        if ts >= self._midnight_ns or self.plan_bytes + bound > self._rotate_bytes:
+        if self._is_another_day(ts) or self.plan_bytes + bound > self._rotate_bytes:
             self.plan_segment(ts)
         items = self.items
         seq = self.base + len(items)
@@ -112,7 +112,7 @@ class Backlog:
         self, ts: int, ready: Iterable[tuple[bytes, bytes, int]], leaves: list[bytes] | None
     ) -> list[int]:
         """As `add`, for records that follow one another; they share one time."""
-        if ts >= self._midnight_ns:
+        if self._is_another_day(ts):
             self.plan_segment(ts)
         items, base, limit = self.items, self.base, self._rotate_bytes
         seqs: list[int] = []
@@ -152,7 +152,15 @@ class Backlog:
 
     def day_is_over(self, now: int) -> bool:
         """Whether a segment with records belongs to a UTC day that has ended."""
-        return now >= self._midnight_ns and self._plan_used
+        return self._is_another_day(now) and self._plan_used
+
+    def _is_another_day(self, ts: int) -> bool:
+        """Whether *ts* belongs to another segment: behind midnight, or a whole day before the segment's own.
+
+        A clock that was set far ahead and back again would otherwise leave one key in force until it gets there; one
+        that is set back by less has not ended a day.
+        """
+        return not self._midnight_ns - 2 * DAY_NS <= ts < self._midnight_ns
 
     def plan_segment(self, ts: int) -> None:
         """Let the next record begin a new segment, unless the current one is empty."""

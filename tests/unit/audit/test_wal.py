@@ -676,6 +676,24 @@ def test_segment_is_rotated_before_it_grows_too_long():
     assert [seq for seq, _, _ in lines_on(disk)] == list(range(1, len(lines_on(disk)) + 1))
 
 
+def test_day_of_a_clock_that_was_set_far_ahead_ends_when_it_is_set_back(tmp_path):
+    """A wrong year does not keep one segment, and one key, until that year; a step back into yesterday does nothing."""
+    clock = ManualClock()
+    with WriteAheadLog(tmp_path / "log", clock=clock, seal=False) as log:
+        clock.step_wall_secs(40 * 86_400)
+        log.append("NOTE", {"n": 1})
+        clock.step_wall_secs(-86_400)
+        log.append("NOTE", {"n": 2})
+        assert len([*(tmp_path / "log").glob("audit_*.log")]) == 1
+        clock.step_wall_secs(-39 * 86_400)
+        log.append("NOTE", {"n": 3})
+        assert len([*(tmp_path / "log").glob("audit_*.log")]) == 2
+        clock.advance(86_400)
+        log.append("NOTE", {"n": 4})
+    assert len([*(tmp_path / "log").glob("audit_*.log")]) == 3
+    assert log.verify_integrity()["integrity_ok"]
+
+
 def test_segment_is_rotated_at_midnight_also_when_idle_and_never_an_empty_one():
     """A UTC day's end begins a new segment at the next append or tick, but never behind an empty one."""
     clock = ManualClock()
