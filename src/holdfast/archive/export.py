@@ -459,6 +459,8 @@ class _Check:
     def _checkpoint(self, keys: tuple[VerifierKey, ...]) -> Checkpoint | None:
         note = self.manifest.checkpoint.encode()
         if not note:
+            if keys:
+                self.problems.append("checkpoint: there is none, so nothing of it is signed by a key given")
             return None
         try:
             checkpoint = parse_checkpoint(parse_note(note).text)

@@ -150,6 +150,17 @@ def test_a_checkpoint_that_no_named_key_signed_is_a_problem(log, out):
     assert not unsaid.signed_by
 
 
+def test_an_export_stripped_of_its_signature_does_not_hold_for_who_names_a_key(log, out):
+    """Whoever takes the checkpoint out and changes rows is found by a reader who has the log's key."""
+    export(log.source(), out / "out", "jsonl")
+    manifest = out / "out.manifest.json"
+    stripped = {"checkpoint": "", "checkpoint_size": 0, "key_notes": [], "proofs": "", "proven_rows": 0}
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | stripped))
+    assert not check_export(manifest).problems
+    (problem,) = check_export(manifest, log.pins).problems
+    assert "checkpoint: there is none" in problem
+
+
 def test_a_row_that_is_not_what_was_signed_stops_the_export(log, out):
     """A record changed since it was signed is named, and nothing is left behind."""
     forged = encode_line(2, 1, 5, "NOTE", "x", "test", encode_details({"n": "forged"}))
