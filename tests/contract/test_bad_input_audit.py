@@ -746,6 +746,17 @@ def test_a_log_may_have_any_name_and_none_draws_on_the_terminal(desk, tmp_path, 
     refuses(run("keys", "show", "--", b"no-" + name), EXIT_USER_ERROR)
 
 
+@pytest.mark.parametrize(
+    "raised", [BadInput("bad\x1b[31m", hint="do\nholdfast: fine"), OSError(5, "io", "a\x1b\nb")]
+)
+def test_no_text_in_an_error_draws_on_the_terminal_or_adds_a_hint(monkeypatch, desk, raised):
+    """What an error repeats of its input is spelled out, its hint stays one line."""
+    monkeypatch.setattr("holdfast.audit.query.read_lines", lambda _: (_ for _ in ()).throw(raised))
+    said = run("cat", desk.log)
+    refuses(said, EXIT_USER_ERROR, "\\x1b")
+    assert len(said.err.splitlines()) == 2, said
+
+
 def test_what_cannot_be_a_name_in_a_file_is_refused_before_it_is_made(desk, tmp_path):
     """An export or a sink whose name is not UTF-8 is refused, because manifests and receipts name it; nothing is left."""
     place = os.fsencode(tmp_path) + b"/\xff"
