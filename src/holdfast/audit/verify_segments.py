@@ -603,6 +603,8 @@ class _SegmentCheck:
         while self.note is not None and self.note.size < least:
             if self.note.size < self.facts.first_seq:
                 self.history.doubt(self.note, f"checkpoint of size {self.note.size} lies before its segment")
+            else:
+                self._is_signed_alone(self.note)  # its record is bad, the note may be good
             self.note = self.history.next()
         while self.anchors and self.anchors[0] < least:
             self.anchors.popleft()
@@ -645,7 +647,8 @@ class _SegmentCheck:
         """Read the history to its end and keep what is known of it."""
         facts, history = self.facts, self.history
         while self.note is not None:
-            if self.note.size >= self.course.expected and self._is_signed_alone(self.note) is not None:
+            valid = self.note.size >= facts.first_seq and self._is_signed_alone(self.note) is not None
+            if valid and self.note.size >= self.course.expected:
                 facts.beyond = facts.beyond or self.note
             self.note = history.next()
         history.finish()

@@ -112,6 +112,21 @@ def test_two_bad_notes_are_no_torn_end(originals, left_open):
     assert path.name in {problem.file for problem in report.problems}
 
 
+@pytest.mark.parametrize("how", ["changed", "dropped"])
+def test_a_bad_record_makes_no_good_checkpoint_behind_it_a_bad_one(originals, closed, how):
+    """Where the last record but one is bad, no problem is said to be in the checkpoints that cover it."""
+    keys = pin(originals, closed)
+    segment = max(closed.glob("audit_*.log"))
+    lines = segment.read_bytes().splitlines(keepends=True)
+    bad = lines.pop(-2)
+    if how == "changed":
+        lines.insert(-1, bad.replace(bad[8:9], b"1" if bad[8:9] != b"1" else b"2", 1))
+    segment.write_bytes(b"".join(lines))
+    report = verify(closed, keys=keys)
+    assert report.first_bad.file == segment.name
+    assert not [problem for problem in report.problems if problem.file.endswith(".checkpoints")]
+
+
 @pytest.mark.parametrize("ending", [".checkpoints", ".idx", "checkpoint"])
 def test_a_missing_side_file_is_a_problem(closed, ending):
     """What a KEY or SEALED record promises has to be there."""
