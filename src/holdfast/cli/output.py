@@ -16,12 +16,12 @@ from typing import Any
 _INDENT = "    "
 _NARROWEST = 20
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
-_CONTROL |= {
-    0xDC00 + byte: f"\\x{byte:02x}" for byte in range(128, 256)
-}  # bytes of a path that are not UTF-8
-_CONTROL |= {0x200E: "\\u200e", 0x200F: "\\u200f", 0x2028: "\\u2028", 0x2029: "\\u2029"}
-_CONTROL |= {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+_CONTROL = (
+    {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+    | {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(128, 256)}  # bytes of a path that are not UTF-8
+    # What turns the writing around, and separates lines.
+    | {code: f"\\u{code:04x}" for code in (0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))}
+)
 
 
 def add_json_argument(parser: argparse.ArgumentParser) -> None:
