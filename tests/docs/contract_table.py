@@ -95,7 +95,8 @@ def render() -> str:
     lines = [
         "# What must work, and the tests that prove it",
         "",
-        "Written by `python tests/docs/contract_table.py`; a test keeps it true.",
+        "Written by `python tests/docs/contract_table.py`; a test keeps it true. A row is what a test carries as",
+        "`@pytest.mark.contract("A7")`; *not yet* means that no test carries it, so nothing is promised there.",
         "",
         "| row | promise | proven by |",
         "| --- | --- | --- |",
