@@ -96,7 +96,7 @@ def render() -> str:
         "# What must work, and the tests that prove it",
         "",
         "Written by `python tests/docs/contract_table.py`; a test keeps it true. A row is what a test carries as",
-        "`@pytest.mark.contract("A7")`; *not yet* means that no test carries it, so nothing is promised there.",
+        '`@pytest.mark.contract("A7")`; *not yet* means that no test carries it, so nothing is promised there.',
         "",
         "| row | promise | proven by |",
         "| --- | --- | --- |",
