@@ -81,7 +81,7 @@ def test_a_record_that_no_trader_wrote_is_named():
 
 
 @pytest.mark.slow
-@pytest.mark.contract("A18")
+@pytest.mark.contract("A18", "X3")
 def test_a_decision_that_does_not_follow_from_its_inputs_is_named(tmp_path, capsys):
     """Every decision of a real run is made again alike; one whose recorded inputs were changed is named, exit 3."""
     from holdfast.audit.query import read_records
