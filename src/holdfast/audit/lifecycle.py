@@ -12,6 +12,7 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -109,11 +110,23 @@ class Lifecycle(Flusher, ABC):
         finally:
             if self._state == "poisoned":
                 self._tell_poisoned()
-        # It is open now; what goes wrong from here on poisons.
-        if details is not None:
-            self.append(RecordType.RECOVERY, details, component="journal")
         if opens:
+            self._tell_what_was(details)
+
+    def _tell_what_was(self, recovered: dict[str, Any] | None) -> None:
+        """Append what this start has to say of the time before it.
+
+        It is open now, and whatever ends this poisons: a close that followed would say that all is told.
+        """
+        try:
+            if recovered is not None:
+                self.append(RecordType.RECOVERY, recovered, component="journal")
             self._tell_of_the_past()
+        except BaseException as why:
+            if self._state == "open":
+                self._poison(why)
+                self._tell_poisoned()
+            raise
 
     def _open(self) -> dict[str, Any] | None:
         """Take the lock and recover; returns the details of a RECOVERY record, or None."""
@@ -202,7 +215,9 @@ class Lifecycle(Flusher, ABC):
         repaired = recovery.repair(home, found, known) if torn else None
         copies = recovery.unnamed_quarantine(home, found.named_quarantine)
         self._take_up(home, found, head)
-        if repaired is None and not copies:
+        # The head is on the disk before the first segment is: one that is gone was taken away.
+        lost_head = mark is None and bool(found.segments)
+        if repaired is None and not copies and not lost_head:
             return None
         file, offset = found.place
         return {
@@ -279,7 +294,7 @@ class Lifecycle(Flusher, ABC):
     def _start_sealer(self, home: Directory, found: Scan) -> None:
         from holdfast.audit.seal import Sealer  # noqa: PLC0415  a log that is only read needs no sealer
 
-        self._sealer = Sealer(home, self.append)
+        self._sealer = Sealer(home, partial(self.append, component="journal"))
         self._sealer.start([segment.name.name for segment in found.segments[:-1]])
 
     def _forget(self) -> None:

@@ -10,9 +10,11 @@ from zlib import crc32
 import pytest
 from support.crash import LOG, SteppedLog
 
+from holdfast.audit.head import HeadState, read_head
 from holdfast.audit.pruned import InArchive
 from holdfast.audit.query import read_records
 from holdfast.audit.reserve import POSITION_BYTES, open_reserve
+from holdfast.audit.verify import verify
 from holdfast.core.clock import ManualClock
 from holdfast.core.errors import AuditError, AuditWriteError, BadInput, DiskFull
 from holdfast.testing.storage import FaultyStorage, SimulatedStorage
@@ -70,6 +72,29 @@ def test_last_words_are_late_records_after_the_next_start():
     assert late(found)[0]["ts"] == log._clock.now_ns()
     assert set(found.content(RUN)["reserve"]) == {ord("\n")}
     assert late(restart(found)) == late(found)
+
+
+@pytest.mark.parametrize("where", ["_tell_of_the_past", "_late"])
+def test_a_start_that_is_interrupted_before_all_is_told_does_not_close_in_order(monkeypatch, where):
+    """After a Ctrl-C between recovery and last words a close leaves "poisoned", and the next start tells them."""
+    disk = SimulatedStorage()
+    poisoned(disk).last_words("STATE", {"to": "HALTED"})
+    found = disk.after_kill()
+    again = open_log(found)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SteppedLog, where, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            again.open()
+    again.close()
+    assert read_head(found.directory(LOG, create=False)).state is HeadState.POISONED
+    assert verify(LOG, storage=found).ok
+    after = restart(found)
+    assert len(late(after)) == 1
+    assert verify(LOG, storage=after).ok
 
 
 def test_a_line_of_the_reserve_is_as_the_format_says():
