@@ -51,6 +51,7 @@ MAX_PROBLEMS = 1000
 MAX_CHAIN = 10_000
 MAX_FILE = 1 << 30  # of a file that is hashed as a whole
 MAX_WASTE = 1 << 26  # bytes without a line, behind which a file is given up
+MAX_UNPACKED_WASTE = 1 << 21  # the same of a compressed file, counted in what it unpacks to
 BOUND_RECORDS, BOUND_NS = 20_000, 2 * 10**9
 ED25519, COSIGNATURE = 1, 4
 OPEN, CLOSED, POISONED = 1, 2, 3
@@ -1376,9 +1377,15 @@ class Journal:
 
     def sealed_lines(self, segment: Segment, file: BinaryIO) -> Iterator[Line]:
         """The lines of a compressed segment; what is wrong with its form is noted on the way."""
-        at = self.members = 0
+        at = self.members = wasted = 0
+        known = (self.tree.size, self.total)
         for member in members(file):
             self.members += 1
+            before, known = known, (self.tree.size, self.total)
+            wasted = wasted + max(len(member.raw), 256) if known == before else 0
+            if wasted > MAX_UNPACKED_WASTE:  # a few bytes of it may unpack to any number of lines
+                self.stop(segment.name, member.at, "no record for so many bytes that the rest was not read")
+                return
             *lines, rest = member.raw.split(b"\n")
             for content in lines:
                 yield Line(at, member.at, content, ended=True)

@@ -8,10 +8,13 @@ import ast
 import base64
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
+import zlib
 from pathlib import Path
 from random import Random
 
@@ -253,10 +256,11 @@ def test_both_say_the_same_of_damaged_vectors(name, tmp_path):
         shutil.rmtree(tmp_path / "log")
 
 
-def written_log(home, keys):
+def written_log(home, keys, random=None):
     """A log of the real writer: two rotations, one seal, an order, then closed."""
     clock = ManualClock()
-    log = WriteAheadLog(home, clock=clock, keys=keys, rotate_bytes=8192)
+    random_bytes = os.urandom if random is None else random.randbytes
+    log = WriteAheadLog(home, clock=clock, keys=keys, rotate_bytes=8192, random_bytes=random_bytes)
     for n in range(60):
         log.append("NOTE", {"n": n, "order_id": f"o-{n // 5}", "text": "x" * 200}, user="ann")
         clock.advance(0.05)
@@ -330,8 +334,8 @@ def make_key():
 def test_both_say_the_same_of_the_real_writers_log_damaged(seed, tmp_path):
     """A log of the real writer, damaged at random, gets the same verdict from both."""
     random = Random(seed)
-    keys = KeyHome(tmp_path / "home")
-    written_log(tmp_path / "whole", keys)
+    keys = KeyHome(tmp_path / "home", random_bytes=random.randbytes)
+    written_log(tmp_path / "whole", keys, random)
     whole = {
         path.relative_to(tmp_path / "whole").as_posix(): path.read_bytes()
         for path in (tmp_path / "whole").rglob("*")
@@ -481,3 +485,20 @@ def test_naming_somebodys_key_is_not_signing_with_it(tmp_path, monkeypatch):
     )
     assert said.returncode == 3, said.stdout + said.stderr
     assert "sequence 2, " in said.stdout
+
+
+def test_a_compressed_file_that_unpacks_to_newlines_is_given_up(tmp_path):
+    """A few hundred bytes for each member of nothing but newlines do not keep the one-file verifier busy."""
+    with WriteAheadLog(tmp_path / "log", clock=ManualClock(), keys=KeyHome(tmp_path / "keys")) as log:
+        log.append("NOTE", {})
+        log.rotate()
+        log.append("NOTE", {})
+    (packed,) = (tmp_path / "log").glob("*.log.gz")
+    member = zlib.compress(b"\n" * 131_072, 9, wbits=31)
+    with packed.open("ab") as file:
+        file.write(member * 200)
+    began = time.process_time()
+    code, report = ask_tool(tmp_path / "log", [], [])
+    assert code == 3
+    assert report["first_bad_file"] == packed.name
+    assert time.process_time() - began < 8

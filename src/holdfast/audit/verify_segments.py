@@ -49,7 +49,7 @@ from holdfast.audit.verify_history import HistoryFault, HistoryNote, HistoryRead
 from holdfast.core.errors import AuditCorruption, BadInput, TradingError
 
 MAX_BARREN_BYTES = 64 << 20
-"""After so many bytes without a record, the rest of a file is not read; a line counts for at least 256."""
+"""After so many bytes without a record, the rest of a file is not read; a line, or a member, counts for at least 256."""
 MAX_DAMAGED_MEMBERS = 64
 """After so many damaged gzip members, the rest of a file is not read."""
 TILE_LEAVES = 256
@@ -325,7 +325,7 @@ class _SegmentCheck:
             if len(rest) > 2 * MAX_RECORD_BYTES:
                 self._bad(f"no line end for {len(rest)} bytes")
                 self.offset, rest = self.offset + len(rest), b""
-            self.barren += len(piece)
+            self.barren += max(len(piece), 256)
             if self.barren > MAX_BARREN_BYTES:
                 self._bad(f"no record for {self.barren} bytes; the rest of the file was not read")
                 facts.readable = False
@@ -362,6 +362,10 @@ class _SegmentCheck:
                 for began, piece in read_members(self.file, start=start):
                     self._begin_member(began)
                     self.raw_digest.update(piece)
+                    if not piece:
+                        self.index = (
+                            None  # no index has a block without records, and there may be any number of them
+                        )
                     yield piece, max(0, began - done)
                     done = max(done, began)
                 start = None

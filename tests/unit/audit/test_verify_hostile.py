@@ -7,6 +7,7 @@ import resource
 import shutil
 import stat
 import time
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -136,6 +137,20 @@ def test_a_gzip_bomb_is_cut_off_at_a_member(home):
     expect_report(home)
     packed.write_bytes(zlib.compress(bytes(128 << 10), 9, wbits=31) * 1000)
     expect_report(home)
+
+
+def test_empty_members_take_no_memory(home):
+    """Any number of gzip members without a line in them is damage, and costs its reader nothing."""
+    packed = kinds(home)["sealed"]
+    member = zlib.compressobj(6, wbits=31).flush()
+    with packed.open("ab") as file:
+        file.write(member * 8_000)
+    tracemalloc.start()
+    report = verify(home, jobs=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert not report.ok
+    assert peak < 2 << 20
 
 
 def test_starts_of_members_without_end_are_given_up(home):
