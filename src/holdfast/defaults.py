@@ -9,6 +9,7 @@ its first use.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 from pathlib import Path
@@ -84,7 +85,8 @@ def default_audit_logger() -> AuditLogger:
         logger = _kept("audit_logger")
         if not isinstance(logger, AuditLogger):
             config = default_config()
-            keys = KeyHome(key_home())
+            # Where the first key of a log was made is said once, where a programme looks for warnings.
+            keys = KeyHome(key_home(), tell=logging.getLogger("holdfast.audit").warning)
             marks = anchor_marks(keys, config.anchors.sinks)
             wal = WriteAheadLog(Path(config.paths.audit), clock=default_clock(), keys=keys, marks=marks)
             atexit.register(wal.close)

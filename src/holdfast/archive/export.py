@@ -395,11 +395,11 @@ class ExportCheck(NamedTuple):
     problems: tuple[str, ...]
 
 
-def check_export(manifest_path: Path, keys: Iterable[VerifierKey] = ()) -> ExportCheck:
-    """Hold an export against its manifest, its proofs and its checkpoint, without the log.
+def read_manifest(manifest_path: Path) -> Manifest:
+    """What an export's manifest says; nothing in it is checked.
 
     Raises:
-        BadInput: The manifest cannot be read.
+        BadInput: It is none, or of a newer version.
     """
     content = read_named(manifest_path, _MAX_MANIFEST, "manifest")
     try:
@@ -414,6 +414,16 @@ def check_export(manifest_path: Path, keys: Iterable[VerifierKey] = ()) -> Expor
             f"{str(manifest_path)!r} is of a newer version or format",
             hint="check it with the version that wrote it, or a newer one",
         )
+    return manifest
+
+
+def check_export(manifest_path: Path, keys: Iterable[VerifierKey] = ()) -> ExportCheck:
+    """Hold an export against its manifest, its proofs and its checkpoint, without the log.
+
+    Raises:
+        BadInput: The manifest cannot be read.
+    """
+    manifest = read_manifest(manifest_path)
     check = _Check(manifest, manifest_path.parent)
     check.run(tuple(keys))
     return ExportCheck(

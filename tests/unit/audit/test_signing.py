@@ -17,6 +17,8 @@ from holdfast.audit.anchor import Mark
 from holdfast.audit.format import CRC_END
 from holdfast.audit.head import HeadState, read_head
 from holdfast.audit.keys import KeyHome
+from holdfast.audit.query import read_records
+from holdfast.audit.verify import verify
 from holdfast.audit.wal import Entry, Level, WriteAheadLog
 from holdfast.core.clock import ManualClock
 from holdfast.core.errors import AuditCorruption, AuditWriteError, BadInput, KeyMissing
@@ -855,3 +857,16 @@ def test_tiles_of_an_older_segment_are_made_from_its_records():
     width = len(leaves) // 32 - 256
     assert tile == leaves[:8192]
     assert level.subdirectory("001.p").open(str(width)).pread(8192, 0) == leaves[8192:]
+
+
+def test_a_head_that_was_taken_away_is_on_record(tmp_path):
+    """The head is made before the first segment: a start that finds none beside records says so in the log."""
+    directory, keys = tmp_path / "log", KeyHome(tmp_path / "keys")
+    with WriteAheadLog(directory, clock=ManualClock(), keys=keys) as log:
+        log.append("NOTE", {"n": 1})
+    (directory / "head").unlink()
+    with WriteAheadLog(directory, clock=ManualClock(), keys=keys) as log:
+        log.append("NOTE", {"n": 2})
+    (record,) = [one for one in read_records(directory) if one.type == "RECOVERY"]
+    assert (record.details["head"], record.details["quarantine"]) == ("missing", [])
+    assert verify(directory).ok

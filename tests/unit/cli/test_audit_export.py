@@ -67,3 +67,13 @@ def test_a_manifest_that_is_none_is_named(log, capsys):
     assert main(["audit", "check-export", "x.manifest.json"]) == 1
     assert "no manifest" in capsys.readouterr().err
     assert main(["audit", "check-export", "gone.manifest.json"]) == 1
+
+
+def test_a_check_follows_the_keys_that_are_pinned_here(log, capsys):
+    """Without --key the pins of this machine count, and the signature is said to be theirs."""
+    assert main(["audit", "export", "log", "--type", "NOTE", "--out", "out.csv", "--proofs"]) == 0
+    capsys.readouterr()
+    assert main(["audit", "check-export", "out.csv.manifest.json"]) == 0
+    said = capsys.readouterr()
+    assert "signed by holdfast/" in said.out
+    assert "was not checked" not in said.err

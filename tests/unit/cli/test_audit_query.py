@@ -139,7 +139,7 @@ def test_a_saved_query_prints_in_every_format(home, capsys):
     assert printed(capsys, *words).splitlines()[0].split("\t") == list(SAVED["refusals-by-reason"].columns)
     assert main(["audit", "query", str(home), "--saved", "violations", "--json"]) == 0
     shown = capsys.readouterr()
-    assert (shown.out, shown.err) == ("", "holdfast: nothing in this log answers that\n")
+    assert (shown.out, shown.err) == ("", "holdfast: no record answers that question\n")
 
 
 def test_follow_with_a_limit_ends(home, capsys):

@@ -84,7 +84,9 @@ def _verify(args: argparse.Namespace) -> int:
 
     reports: list[VerifyReport] = []
     for directory in args.dirs:
-        require_log(directory)
+        # Whoever remembers a log is told that it is gone, not that there is none.
+        if not ((args.key or args.anchor) and directory.is_dir() and not any(directory.iterdir())):
+            require_log(directory)
     for directory, (keys, anchors, unasked) in zip(
         args.dirs, vouchers(args.dirs, read_keys(args.key), args.anchor), strict=True
     ):

@@ -57,7 +57,7 @@ def add(verbs: Verbs) -> None:
         metavar="VKEY|FILE",
         action="append",
         default=[],
-        help="a public key to trust; may be repeated",
+        help="a public key to trust; may be repeated; by default those pinned here",
     )
 
 
@@ -119,10 +119,11 @@ def _progress() -> Callable[[int], None] | None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from holdfast.archive.export import check_export
-    from holdfast.cli.audit.vouching import read_keys
+    from holdfast.archive.export import check_export, read_manifest
+    from holdfast.cli.audit.vouching import pins_of, read_keys
 
-    keys = read_keys(args.key)
+    manifest = read_manifest(args.manifest)
+    keys = read_keys(args.key) or (pins_of(manifest.log_id) if manifest.checkpoint else ())
     found = check_export(args.manifest, keys)
     if args.json:
         print_json({"holds": not found.problems, **found._asdict()})

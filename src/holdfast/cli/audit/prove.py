@@ -13,9 +13,6 @@ from holdfast.cli.output import print_json, printable, tell
 from holdfast.core.errors import EXIT_OK, EXIT_USER_ERROR, BadInput, TradingError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from holdfast.audit.note import VerifierKey
     from holdfast.audit.proofs import Proven, RecordProof
 
 _PROVE_EXAMPLES = """examples:
@@ -177,7 +174,7 @@ def _give(proof: RecordProof, folder: Path | None, *, as_json: bool) -> None:
 def _check(args: argparse.Namespace) -> int:
     from holdfast.audit.note import ED25519
     from holdfast.audit.proofs import MAX_PROOF_BYTES, ProofChecker, parse_record_proof
-    from holdfast.cli.audit.vouching import read_keys
+    from holdfast.cli.audit.vouching import pins_of, read_keys
 
     named = read_keys(args.key)
     has_log_key = any(key.algorithm == ED25519 for key in named)
@@ -188,7 +185,7 @@ def _check(args: argparse.Namespace) -> int:
             proof = parse_record_proof(_read(None if file == "-" else Path(file), MAX_PROOF_BYTES, "proof"))
             log = "" if has_log_key else _log_of(proof)
             if log not in checkers:
-                checkers[log] = ProofChecker([*named, *_pins(log)])
+                checkers[log] = ProofChecker([*named, *pins_of(log)])
             _say(file, proof, checkers[log].check(proof), as_json=args.json)
         except TradingError as why:
             worst = max(worst, why.exit_code)
@@ -203,25 +200,6 @@ def _log_of(proof: RecordProof) -> str:
     from holdfast.audit.note import parse_checkpoint, parse_note
 
     return parse_checkpoint(parse_note(proof.checkpoint).text).origin.rpartition("/")[2]
-
-
-def _pins(log_id: str) -> Sequence[VerifierKey]:
-    """The keys that are pinned here for a log; none where it has no id that a log can have."""
-    from holdfast.audit.keys import KeyHome
-    from holdfast.config import key_home
-    from holdfast.core.errors import ConfigError
-
-    try:
-        keys = KeyHome(key_home()).log(log_id)
-    except (BadInput, ConfigError):
-        return ()
-    try:
-        return keys.pins()
-    except PermissionError:
-        tell(
-            f"the pins under {str(key_home())!r} may not be read by this user: no key counts that --key does not name"
-        )
-        return ()
 
 
 def _moment(unix_secs: int) -> str:

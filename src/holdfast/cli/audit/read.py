@@ -228,7 +228,7 @@ def _saved(args: argparse.Namespace) -> int:
     rows = answer(query, LogReader(args.dir), given, now_ns=SystemClock().now_ns())
     count = _print_rows(query.columns, itertools.islice(rows, limit), _format(args))
     if not count:
-        tell("nothing in this log answers that")
+        tell("no record answers that question")
     return EXIT_OK
 
 

@@ -6,10 +6,11 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from holdfast.cli.output import tell
 from holdfast.core.errors import AnchorUnreachable, BadInput, ConfigError
 
 if TYPE_CHECKING:
@@ -71,6 +72,24 @@ def _keys_in(path: Path) -> list[VerifierKey]:
 
 
 _MAX_KEY_FILE = 1 << 20
+
+
+def pins_of(log_id: str) -> Sequence[VerifierKey]:
+    """The keys that are pinned here for a log; none where it has no id that a log can have."""
+    from holdfast.audit.keys import KeyHome
+    from holdfast.config import key_home
+
+    try:
+        keys = KeyHome(key_home()).log(log_id)
+    except (BadInput, ConfigError):
+        return ()
+    try:
+        return keys.pins()
+    except PermissionError:
+        tell(
+            f"the pins under {str(key_home())!r} may not be read by this user: no key counts that --key does not name"
+        )
+        return ()
 
 
 def vouchers(directories: Iterable[Path], keys: list[VerifierKey], files: Iterable[Path]) -> list[Vouchers]:
