@@ -362,10 +362,8 @@ class _SegmentCheck:
                 for began, piece in read_members(self.file, start=start):
                     self._begin_member(began)
                     self.raw_digest.update(piece)
-                    if not piece:
-                        self.index = (
-                            None  # no index has a block without records, and there may be any number of them
-                        )
+                    if not piece:  # no index has a block without records, and there may be any number of them
+                        self.index = None
                     yield piece, max(0, began - done)
                     done = max(done, began)
                 start = None
