@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,6 +101,9 @@ def _lies_in(path: Path, directory: Path) -> bool:
 
 def _follow(args: argparse.Namespace, anchorer: Anchorer) -> int:
     """Until Ctrl-C, or until a sink says that the log went back."""
+    import signal
+    import threading
+
     stop = threading.Event()
     before = {
         number: signal.signal(number, lambda _number, _frame: stop.set())

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import secrets
 import sys
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from holdfast.cli.audit.verbs import Verbs, path_argument, require_log
@@ -15,6 +13,7 @@ from holdfast.core.errors import EXIT_OK, BadInput, LogHeld
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from datetime import datetime, timedelta
     from pathlib import Path
 
     from holdfast.archive.policy import Policy
@@ -124,6 +123,9 @@ def _add_policy(parser: argparse.ArgumentParser) -> None:
 
 
 def _archive(args: argparse.Namespace) -> int:
+    import secrets
+    from datetime import UTC, datetime
+
     from holdfast.archive.upload import archive
 
     require_log(args.dir)
@@ -196,6 +198,8 @@ def _legal_hold(args: argparse.Namespace, bucket: Bucket, *, hold: bool) -> dict
 
 
 def _prune(args: argparse.Namespace) -> int:
+    from datetime import UTC, datetime
+
     require_log(args.dir)
     age = _age(args.older_than)
     report = _run_prune(args, _bucket(args), _policy(args), age, datetime.now(UTC))
@@ -301,6 +305,8 @@ def _policy(args: argparse.Namespace) -> Policy:
 
 
 def _age(text: str) -> timedelta:
+    from datetime import timedelta
+
     from holdfast.archive.policy import Retention
 
     if text == "0d":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,6 +108,8 @@ def _prover(directory: Path, *, needed: bool) -> Prover | None:
 
 def _plain(value: object) -> object:
     """A condition as JSON holds it."""
+    from decimal import Decimal
+
     return str(value) if isinstance(value, Decimal) else value
 
 
