@@ -10,7 +10,8 @@ a valid note is damage.
 
 | KEY record of epoch e in the log | `key`        | `key.next` | the writer                                          |
 | -------------------------------- | ------------ | ---------- | --------------------------------------------------- |
-| none                             | anything     | anything   | begins epoch 1                                      |
+| none                             | whole        | anything   | refuses (`AuditCorruption`): it was signed once       |
+| none                             | otherwise    | anything   | begins epoch 1                                      |
 | yes                              | e            | anything   | goes on with e                                      |
 | yes                              | e - 1        | e          | signs with both if nothing covers it yet, then e    |
 | yes, and a checkpoint covers it  | not whole    | e          | goes on with e: the old key was just being erased   |
@@ -285,9 +286,18 @@ def take(evidence: Evidence, keys: LogKeys | None, *, replace: bool = False) -> 
 
     Raises:
         KeyMissing: The private key in force is not here.
+        AuditCorruption: The log is not signed any more.
     """
     epoch = evidence.epoch
     if epoch is None:
+        kept = None if keys is None else keys.current()
+        if keys is not None and kept is not None:
+            # A key comes into force only once its KEY record is durable.
+            raise AuditCorruption(
+                f"audit log damaged: log {evidence.log_id} has no KEY record, and its key of epoch {kept.epoch} is in"
+                f" {str(keys.path)!r}: it went back to before it was signed, or was written anew",
+                hint="nothing was changed; holdfast audit verify tells more, compare it with a copy",
+            )
         return Taken(None, None, 0, 0, b"")
     if keys is None:
         raise KeyMissing(

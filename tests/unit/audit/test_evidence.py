@@ -1,3 +1,4 @@
+import shutil
 from itertools import product
 
 import pytest
@@ -10,6 +11,8 @@ from holdfast.audit.history import NOTE_END, history_name, last_start, notes_in,
 from holdfast.audit.keys import KeyHome
 from holdfast.audit.note import Checkpoint, SigningKey, sign_note
 from holdfast.audit.recovery import Scan, Verdict, judge
+from holdfast.audit.wal import WriteAheadLog
+from holdfast.core.clock import ManualClock
 from holdfast.core.errors import AuditCorruption, KeyMissing
 
 LOG_ID = "ab" * 16
@@ -193,3 +196,23 @@ def test_last_notes_are_found_without_reading_the_first():
         assert [one.checkpoint.size for one in found.notes] == list(range(200 - count, 200))
     assert last_start(history(1), NAME, 3) == 0
     assert last_start(b"", NAME, 3) == 0
+
+
+@pytest.mark.invariant("I8")
+def test_log_written_anew_without_signatures_is_refused_even_where_the_high_water_mark_is_lost(tmp_path):
+    """The private key that is kept proves that the log was signed: no chain is begun over what a forger left."""
+    home = KeyHome(tmp_path / "keys")
+    with WriteAheadLog(tmp_path / "log", clock=ManualClock(), keys=home, seal=False) as log:
+        log.append("NOTE", {"n": 1})
+    log_id = bytes.fromhex(log.log_id)
+    shutil.rmtree(tmp_path / "log")
+    (home.log(log.log_id).path / "high-water").unlink()
+    with WriteAheadLog(
+        tmp_path / "log", clock=ManualClock(), seal=False, random_bytes=lambda _: log_id
+    ) as forged:
+        forged.append("NOTE", {"n": "forged"})
+    pins = home.log(log.log_id).pins()
+    with pytest.raises(AuditCorruption, match="has no KEY record, and its key of epoch 1"):
+        WriteAheadLog(tmp_path / "log", clock=ManualClock(), keys=home, seal=False).append("NOTE", {})
+    assert home.log(log.log_id).pins() == pins
+    assert home.log(log.log_id).current() is not None
