@@ -10,7 +10,7 @@ a valid note is damage.
 
 | KEY record of epoch e in the log | `key`        | `key.next` | the writer                                          |
 | -------------------------------- | ------------ | ---------- | --------------------------------------------------- |
-| none                             | whole        | anything   | refuses (`AuditCorruption`): it was signed once       |
+| none                             | whole        | anything   | refuses (`AuditCorruption`): it was signed once     |
 | none                             | otherwise    | anything   | begins epoch 1                                      |
 | yes                              | e            | anything   | goes on with e                                      |
 | yes                              | e - 1        | e          | signs with both if nothing covers it yet, then e    |
