@@ -15,7 +15,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -25,6 +25,7 @@ from typing import Any, Protocol
 from unittest import mock
 
 from holdfast.audit import evidence, highwater, keys, lifecycle, note, signing
+from holdfast.audit import format as format_module
 from holdfast.audit import segment as segment_module
 from holdfast.audit.keys import KeyHome
 from holdfast.audit.note import VerifierKey
@@ -114,9 +115,12 @@ class Acked:
     pending: list[str] = field(default_factory=list)
 
 
-_verify_once = lru_cache(maxsize=1 << 16)(VerifierKey.verify)
-_parse_once = lru_cache(maxsize=1 << 14)(note.parse_note)
+_verify_once = lru_cache(maxsize=1 << 12)(VerifierKey.verify)
+_parse_once = lru_cache(maxsize=1 << 12)(note.parse_note)
 _key_once = lru_cache(maxsize=1 << 12)(note.SigningKey)
+_page_once = lru_cache(maxsize=1 << 12)(highwater.decode_page)
+_line_once = lru_cache(maxsize=1 << 12)(format_module.decode_line)
+_vkey_once = lru_cache(maxsize=1 << 12)(VerifierKey.parse)
 
 
 def _no_note(*_: object) -> None:
@@ -132,7 +136,10 @@ def small_pages() -> Iterator[None]:
     """
     with (
         mock.patch.multiple(keys, SigningKey=_key_once, parse_note=_parse_once),
-        mock.patch.object(evidence, "parse_note", _parse_once),
+        mock.patch.multiple(evidence, parse_note=_parse_once, decode_line=_line_once),
+        mock.patch.multiple(keys, decode_page=_page_once),
+        mock.patch.multiple(highwater, decode_page=_page_once),
+        mock.patch.object(VerifierKey, "parse", staticmethod(_vkey_once)),
         mock.patch.object(highwater, "parse_note", _parse_once),
         mock.patch.multiple(segment_module, **SMALL_PAGES),
         mock.patch.multiple(signing, HISTORY_FILL_BYTES=4096, HISTORY_STEP_BYTES=4096),
@@ -232,6 +239,7 @@ def judge(  # noqa: PLR0917
     log_class: LogClass = SteppedLog,
     depth: int = 1,
     thorough: bool = False,
+    rotate_bytes: int = 6000,
 ) -> int:
     """Restart on *disk*; returns how many states were checked, this one and those inside its recovery.
 
@@ -246,7 +254,7 @@ def judge(  # noqa: PLR0917
             inside.append((disk.after_power_cut(random), min(at_least, acked.durable)))
 
     disk.on_call = crash_inside if depth else None
-    log = open_log(log_class, disk, random)
+    log = open_log(log_class, disk, random, rotate_bytes=rotate_bytes)
     try:
         log.open()
         log.append("RESTARTED", {"tag": "restarted"})
@@ -276,7 +284,7 @@ def judge(  # noqa: PLR0917
         abandon(log)
     for state, bound in inside:
         try:
-            checked += judge(state, acked, bound, random, log_class, depth - 1)
+            checked += judge(state, acked, bound, random, log_class, depth - 1, rotate_bytes=rotate_bytes)
         finally:
             state.release()
     return checked
@@ -294,6 +302,8 @@ class Story:
         steps: How many things happen.
         depth: How deep recoveries are crashed in turn.
         focus: Things that are to happen ten times as often, by the names of `ACTIONS`.
+        script: What happens, in order, by the names of `ACTIONS`, instead of *steps* things drawn by the seed.
+        moment: A call and the end of its file's name: one state at each of these, and none elsewhere.
         rotate_bytes: Bound of a segment.
         longest: Bytes of the longest record's text.
 
@@ -311,9 +321,13 @@ class Story:
         steps: int = 30,
         depth: int = 1,
         focus: Collection[str] = (),
+        script: Sequence[str] = (),
+        moment: tuple[str, str] | None = None,
         rotate_bytes: int = 6000,
         longest: int = 700,
     ) -> None:
+        self.script = script
+        self.moment = moment
         self.rotate_bytes = rotate_bytes
         self.longest = longest
         self.seed = seed
@@ -340,8 +354,8 @@ class Story:
         """Live the whole life; returns how many crash states were judged."""
         self.disk.on_call = self._crash_here
         with small_pages():
-            for _ in range(self.steps):
-                self._step()
+            for name in self.script or (self._drawn() for _ in range(self.steps)):
+                getattr(self, f"_{name}")()
                 self._complain()
             self.log.close()
             self._crash_here("end", "")
@@ -354,9 +368,9 @@ class Story:
             abandon(self.log)
             raise self.violation
 
-    def _step(self) -> None:
+    def _drawn(self) -> str:
         (name,) = self.random.choices(list(ACTIONS), self.weights)
-        getattr(self, f"_{name}")()
+        return name
 
     def _tag(self) -> str:
         return f"{self.random.randrange(10**9)}-" + "x" * self.random.choice([1, 20, 300, self.longest])
@@ -481,10 +495,7 @@ class Story:
     def _crash_here(self, operation: str, name: str) -> None:
         if operation not in CHANGING or self.violation is not None:
             return
-        # Before a segment is synced there is most to lose.
-        wanted = self.states_per_call * (4 if operation == "fdatasync" and name.endswith(".log") else 1)
-        draws = int(wanted) + (self.random.random() < wanted % 1)
-        for _ in range(draws):
+        for _ in range(self._wanted(operation, name)):
             state = self.disk.after_power_cut(self.random)
             try:
                 self._judge(state, f"{operation} {name}")
@@ -492,6 +503,14 @@ class Story:
                 state.release()
             if self.violation is not None:
                 return
+
+    def _wanted(self, operation: str, name: str) -> int:
+        """How many states to draw before a call."""
+        if self.moment is not None:
+            return operation == self.moment[0] and name.endswith(self.moment[1])
+        # Before a segment is synced there is most to lose.
+        wanted = self.states_per_call * (4 if operation == "fdatasync" and name.endswith(".log") else 1)
+        return int(wanted) + (self.random.random() < wanted % 1)
 
     def _judge(self, state: Disk, where: str) -> None:
         key = (state.fingerprint(), self.acked.durable)
@@ -501,7 +520,14 @@ class Story:
         thorough = self.random.random() < 0.005
         try:
             self.checked += judge(
-                state, self.acked, self.acked.durable, self.random, self.log_class, self.depth, thorough
+                state,
+                self.acked,
+                self.acked.durable,
+                self.random,
+                self.log_class,
+                self.depth,
+                thorough,
+                self.rotate_bytes,
             )
         except (Violation, AuditError) as why:
             # Raised when the step is over: an exception inside a call to the disk would poison the log.

@@ -41,6 +41,8 @@ class ImageDisk:
         during_sync: Called once, behind the next fdatasync and before it returns: what it writes is not covered.
         cuts: How often the power was cut.
         dirty: Files that were written since their last sync.
+        lands: Which dirty pages, by the file's name and the page's number, are written back before a cut, where a
+            test needs certain ones; None leaves it to the seed.
     """
 
     def __init__(self, folder: Path, image: Path) -> None:
@@ -50,6 +52,7 @@ class ImageDisk:
         self.during_sync: Callable[[], None] | None = None
         self.cuts = 0
         self.dirty: set[Path] = set()
+        self.lands: Callable[[str, int], bool] | None = None
         self.mount = Path(tempfile.mkdtemp(dir=folder, prefix="mnt"))
         subprocess.run(
             ["mount", "-t", "ext4", "-o", "loop,noatime", str(image), str(self.mount)],
@@ -78,14 +81,18 @@ class ImageDisk:
         """What the kernel may do at any moment: write some of the dirty pages, in any order."""
         dirty = sorted(path for path in self.dirty if path.exists())
         how = random.choice(["nothing", "one file", "some pages"])
-        if how == "nothing" or not dirty:
-            return
-        share = 1.0 if how == "one file" else 0.5
-        for path in random.sample(dirty, 1) if how == "one file" else dirty:
+        if self.lands is not None:
+            lands = self.lands
+        elif how == "one file" and dirty:
+            chosen = random.choice(dirty).name
+            lands = lambda name, _: name == chosen  # noqa: E731
+        else:
+            lands = lambda *_: how == "some pages" and random.random() < 0.5  # noqa: E731
+        for path in dirty:
             fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
             try:
                 for page in range(-(-os.fstat(fd).st_size // PAGE_BYTES)):
-                    if random.random() < share:
+                    if lands(path.name, page):
                         _write_back(fd, page)
             finally:
                 os.close(fd)
