@@ -754,7 +754,14 @@ class History:
     """
 
     def __init__(
-        self, home: Path, findings: Findings, chain: Chain, tree: Tree, anchors: Sequence[Anchor]
+        self,
+        home: Path,
+        findings: Findings,
+        chain: Chain,
+        tree: Tree,
+        anchors: Sequence[Anchor],
+        *,
+        promised: int,
     ) -> None:
         self.signed_to = self.unknown_to = self.anchored_to = self.size = 0
         self.beyond: list[tuple[str, int, int]] = []
@@ -771,10 +778,15 @@ class History:
         self._bad: list[tuple[Segment, Unit, str]] = []
         self._fillers: list[tuple[Segment, str, int]] = []
         self._count, self._good_behind_bad = 0, False
+        self._promised = promised  # a segment that begins behind it may have begun while we read
+        self._unsettled: list[Problem] = []  # wrong, unless a writer was about to do it
+        self._firsts: list[int] = []  # of the segments so far
+        self._newest_at = (0, 0)  # in which segment, and where, `checkpoint` stands
         try:
             self._newest = read_small(home / "checkpoint", 4096)
+            self._had_newest = True
         except OSError:
-            self._newest = b""
+            self._newest, self._had_newest = b"", False
         self._newest_found = self._newest_is_last = False
 
     def begin(self, segment: Segment, name: str) -> None:
@@ -787,13 +799,30 @@ class History:
         self._keyed = ""
         for file, offset, size in self.beyond:
             why = f"it covers records up to {size}, its segment ends at {self._tree.size}"
-            self._findings.add(HISTORY, self._tree.size + 1, file, offset, why)
+            self._say(segment, Problem(self._tree.size + 1, file, offset, why))
         self.beyond = []
+        self._firsts.append(segment.first)
         self._before = (self._file, self._end, self.size)
         self._segment, self._name = segment, name
         self._file, self._end = f"{segment.stem}.checkpoints", 0
         self._entries = self._read(segment)
         self._next = next(self._entries, None)
+
+    def _say(self, following: Segment, problem: Problem) -> None:
+        """Something is wrong at the end of the segment before *following*."""
+        if following.first > self._promised:
+            self._unsettled.append(problem)
+        else:
+            self._findings.add(HISTORY, *problem)
+
+    def settle(self, *, live: bool) -> None:
+        """It is known whether a writer was there, whose work may have been seen half done."""
+        for problem in [] if live else self._unsettled:
+            self._findings.add(HISTORY, *problem)
+
+    def _had_ended(self, segment: Segment) -> bool:
+        """Whether *segment* had ended when we began, because the head knew of the next one."""
+        return any(segment.first < first <= self._promised for first in self._firsts)
 
     def _read(self, segment: Segment) -> Iterator[Entry]:
         """The checkpoints in the file of *segment*; what stands in their places is put by."""
@@ -816,8 +845,8 @@ class History:
     def began_epoch(self, last: int) -> None:
         """A KEY record was read, behind a segment that ended with record *last*."""
         file, end, size = self._before
-        if self._chain.cosigner and size != last and not self._bad:
-            self._findings.add(HISTORY, 0, file, end, "no checkpoint covers the end of its segment")
+        if self._segment and self._chain.cosigner and size != last and not self._bad:
+            self._say(self._segment, Problem(0, file, end, "no checkpoint covers the end of its segment"))
         self._keyed = self._file
 
     def grew(self, place: Place, ts: int) -> None:
@@ -882,6 +911,8 @@ class History:
         self._count += 1
         self._good_behind_bad = bool(self._bad)
         self._newest_is_last = unit.content + b"\n" == self._newest
+        if self._newest_is_last and self._segment:
+            self._newest_at = (self._segment.first, unit.at)
         self._newest_found = self._newest_found or self._newest_is_last
         self.size = max(self.size, checkpoint.size)
         self._end = unit.at + len(unit.content) + 2
@@ -928,16 +959,21 @@ class History:
     def judge(self, last: Segment | None, *, closed: bool, live: bool) -> str:
         """Units that are no checkpoints, and filler; *last* holds the last record. What is torn, or ""."""
         torn, bad = "", self._bad
-        if live and last:
-            bad = [one for one in bad if one[0].first < last.first]
+        if live:
+            bad = [
+                (one, unit, why)
+                for one, unit, why in bad
+                if self._had_ended(one) or (one.first, unit.at) < self._newest_at
+            ]
         elif bad and last and not closed and self._newest_size() <= self.size and self._may_be_torn(last):
             torn, bad = f"torn checkpoint in '{last.stem}.checkpoints' at byte {bad[0][1].at}", []
         for segment, unit, why in bad:
             self._findings.add(HISTORY, 0, f"{segment.stem}.checkpoints", unit.at, f"not a checkpoint: {why}")
         for segment, file, offset in self._fillers:
-            if closed or (last and segment.first < last.first):
+            followed = bool(last and segment.first < last.first)
+            if self._had_ended(segment) or (not live and (closed or followed)):
                 self._findings.add(HISTORY, 0, file, offset, "filler where no more is to come")
-        if closed and self._chain.epoch and self.size != self._tree.size:
+        if closed and not live and self._chain.epoch and self.size != self._tree.size:
             self._findings.add(HISTORY, 0, self._file, self._end, "the end of a closed log is not covered")
         return torn
 
@@ -958,16 +994,18 @@ class History:
             if head.sequence >= place.sequence and far:
                 self._findings.add(HISTORY, *place, "it has waited too long for a checkpoint")
 
-    def judge_newest(self, *, closed: bool) -> None:
-        """`checkpoint` against the history."""
+    def judge_newest(self, *, closed: bool, live: bool) -> None:
+        """`checkpoint` against the history; beside a writer, as it was before that was read."""
         why = ""
+        if live and not self._had_newest:
+            return
         if not os.path.lexists(self._home / "checkpoint"):
             why = "missing" if self._chain.epoch and (closed or self._count > 1) else ""
         elif not self._chain.epoch:
             why = "the log is not signed"
         elif not self._newest_found:
             why = "not one of the log's checkpoints"
-        elif closed and not self._newest_is_last:
+        elif closed and not live and not self._newest_is_last:
             why = "not the last one of a closed log"
         if why:
             self._findings.add(NEWEST, 0, "checkpoint", 0, why)
@@ -1237,7 +1275,9 @@ class Journal:
         self.tiles = Tiles(home / "tile", self.findings)
         self.tree = Tree(self.tiles.add)
         self.chain = Chain(self.findings, pins)
-        self.history = History(home, self.findings, self.chain, self.tree, anchors)
+        self.history = History(
+            home, self.findings, self.chain, self.tree, anchors, promised=self.head.sequence
+        )
         self.sidecars = Sidecars(home, self.findings)
         self.log_id = self.origin = self.before = ""  # before: the type of the record before
         self.durable = self.head.sequence  # m of "Recovery"
@@ -1259,13 +1299,14 @@ class Journal:
         for segment in segments:
             self.read_segment(segment)
         self.live = self.has_writer()
+        self.history.settle(live=self.live)
         torn = [self.judge_tail()]
         self.judge_head()
         self.chain.judge(whole=not self.damaged)
         if not self.damaged:
             torn.append(self.history.judge(self.last, closed=self.closed, live=self.live))
             self.history.judge_bound(self.head, self.head_ts)
-            self.history.judge_newest(closed=self.closed)
+            self.history.judge_newest(closed=self.closed, live=self.live)
         if not self.findings.count:
             self.chain.judge_signing(self.history.signed_to, self.history.unknown_to)
         self.sidecars.judge(closed=self.closed, whole=not self.damaged, live=self.live)

@@ -150,7 +150,7 @@ def assert_same(home, keys, what):
     if mine["first_bad_file"] != "head":
         fields.append("state")
     if not mine["first_bad_sequence"] and not any(
-        re.match(r"(swap|double|drop) \S+\.checkpoints ", one) for one in what
+        re.match(r"(swap|double|drop|blank) \S+\.checkpoints ", one) for one in what
     ):
         fields += RANGES
     for field in fields:

@@ -3,7 +3,8 @@
 Promise: notes are given in the order of the file, each only after the one before it was used, so that a history of
 any length takes no memory. What is no note, or not the next one, is a fault with its offset; the reading goes on
 at the next note, so that damage to one costs no other. What stands behind the last valid note is told apart,
-because on a log that was not closed it may be a note that a crash cut short.
+because on a log that was not closed it may be a note that a crash cut short. What looks wrong is read again: a read
+that fell into a writer's write sees part of a note, and damage stays.
 
 Limits: roots are not compared here, and of the signatures only those of the one key that is given.
 """
@@ -20,6 +21,8 @@ from holdfast.audit.storage import File
 from holdfast.core.errors import BadInput
 
 MAX_FAULTS = 100
+MAX_AGAIN = 8
+"""So often what looks wrong is read again, in one file."""
 MAX_NOTE = 8192
 """A checkpoint of a log has one or two signatures; nothing longer is one."""
 
@@ -52,10 +55,11 @@ class HistoryNote(msgspec.Struct, array_like=True, frozen=True):
 
 
 class HistoryFault(msgspec.Struct, array_like=True, frozen=True):
-    """One thing that is wrong in a history: where, and why."""
+    """One thing that is wrong in a history: where, and why; and whether it begins with the log's name."""
 
     offset: int
     reason: str
+    named: bool = False
 
 
 class HistoryReader:
@@ -82,6 +86,7 @@ class HistoryReader:
         self._data = b""  # from `_at` on
         self._at = 0
         self._size = 0  # of the last valid note
+        self._again = 0
         self._doubts: list[HistoryFault] = []  # faults with no valid note behind them yet
 
     def accept(self, note: HistoryNote) -> None:
@@ -92,7 +97,12 @@ class HistoryReader:
         self.end = note.offset + len(note.raw) + 1
 
     def doubt(self, note: HistoryNote, reason: str) -> None:
-        """*note* is whole and wrong."""
+        """*note* is whole and wrong, unless it changed meanwhile: then it comes again."""
+        if self._file is not None and self._again < MAX_AGAIN:
+            content = note.raw + FILLER
+            if self._file.pread(len(content), note.offset) != content:
+                self._at, self._data, self._again = note.offset, b"", self._again + 1
+                return
         self._doubts.append(HistoryFault(note.offset, reason))
         del self._doubts[MAX_FAULTS:]
 
@@ -103,18 +113,16 @@ class HistoryReader:
             if not self._data or self._data.startswith(FILLER):
                 break
             frame = _FRAME.match(self._data, 0, MAX_NOTE)
-            if frame is None:
-                if not self._resume("not a whole note"):
-                    break
-                continue
             try:
-                checkpoint = parse_checkpoint(parse_note(frame[0]).text)
+                # A note ends with a newline, so what is no frame is refused too.
+                raw = self._data[:MAX_NOTE].rstrip(FILLER) if frame is None else frame[0]
+                checkpoint = parse_checkpoint(parse_note(raw).text)
             except BadInput as why:
-                if not self._resume(str(why)):
-                    break
-                continue
-            note = HistoryNote(self._at, checkpoint.origin, checkpoint.size, checkpoint.root, frame[0])
-            self._skip(len(frame[0]) + 1)
+                if self._has_changed() or self._resume(str(why)):
+                    continue
+                break
+            note = HistoryNote(self._at, checkpoint.origin, checkpoint.size, checkpoint.root, raw)
+            self._skip(len(raw) + 1)
             if checkpoint.size <= self._size:
                 self.doubt(
                     note, f"checkpoint of size {checkpoint.size} follows one of size {self._size or 0}"
@@ -129,6 +137,15 @@ class HistoryReader:
             if not block:
                 return
             self._data += block
+
+    def _has_changed(self) -> bool:
+        """Read what is at hand once more; whether it is not what it was."""
+        before, self._data = self._data, b""
+        self._fill(len(before))
+        if self._again == MAX_AGAIN or self._data[: len(before)] == before:
+            return False
+        self._again += 1
+        return True
 
     def _skip(self, size: int) -> None:
         self._data = self._data[size:]
@@ -159,18 +176,19 @@ class HistoryReader:
         file, self._file = self._file, None
         if file is None:
             return
-        size, offset, clean, again = file.size(), self.end, True, False
+        offset, clean, again, named = self.end, True, False, False
         mark, before = FILLER + self.origin.encode() + FILLER, b""
-        while offset < size and offset < self.end + _MAX_REST and (block := file.pread(_BLOCK, offset)):
+        while (block := file.pread(_BLOCK, offset)) and offset < self.end + _MAX_REST:
             clean = clean and not block.strip(FILLER)
+            named = named or (offset == self.end and block.startswith(mark[1:]))
             again = again or mark in before + block
             before = block[-len(mark) :]
             offset += len(block)
-        if clean and offset >= size:
-            self.filler = size - self.end
+        if clean and not block:
+            self.filler = offset - self.end
             return
         reason = self._doubts[0].reason if self._doubts else "neither a note nor filler"
-        fault = HistoryFault(self.end, reason)
+        fault = HistoryFault(self.end, reason, named and bool(self.origin))
         if again and self.origin:
             self.faults.append(fault)
         else:

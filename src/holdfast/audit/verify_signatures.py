@@ -27,8 +27,8 @@ from holdfast.audit.pruned import frontier_of, marker_name
 from holdfast.audit.schemas import KeyDetails, PrunedDetails, SegmentDetails
 from holdfast.audit.storage import Directory
 from holdfast.audit.tree import EMPTY_ROOT
-from holdfast.audit.verify_course import Course
-from holdfast.audit.verify_history import MAX_NOTE, HistoryNote, HistoryReader
+from holdfast.audit.verify_course import Course, Problem
+from holdfast.audit.verify_history import MAX_NOTE, HistoryFault, HistoryNote, HistoryReader
 from holdfast.audit.verify_segments import OwnRecord, SegmentFacts, Stop
 from holdfast.core.clock import NANOS
 from holdfast.core.errors import BadInput
@@ -83,6 +83,9 @@ class Signatures:
         self._handed_over = (
             False  # whether the first checkpoint of this epoch is the one before's to sign too
         )
+        self._faulty_from: int | None = None  # offset of the first fault in the history at hand
+        self._doubts: list[Problem] = []  # wrongly signed notes with no other behind them in their history
+        self._unsettled: list[Problem] = []  # what is wrong unless a writer was about to do it
         self._agreed = 0  # the largest size at which roots agreed
         self.covered = 0  # the newest checkpoint's size
         self._notes = 0
@@ -155,11 +158,13 @@ class Signatures:
         try:
             while (note := history.next()) is not None:
                 history.accept(note)
+                self._faulty_from = history.faults[0].offset if history.faults else None
                 root = frontier_of(marker).root() if note.size == marker.last_seq else note.root
                 self._hold_note(name, note, root, alone=False)
             history.finish()
         finally:
             file.close()
+        self._say_doubts()
         for fault in [*history.faults, *([] if history.torn is None else [history.torn])]:
             self.course.note(0, name, fault.offset, fault.reason)
         if history.filler:
@@ -193,10 +198,13 @@ class Signatures:
             )
         for fault in facts.history_faults:
             self.course.note(0, history_name(facts.file), fault.offset, fault.reason)
-            # Which note was the first of its epoch is not known any more.
-            self._handed_over = False
+        self._faulty_from = min((fault.offset for fault in facts.history_faults), default=None)
         if facts.records:
-            self._leave(replaced=replaced)
+            wrong = self._leave(replaced=replaced)
+            if wrong is not None and facts.first_seq > self.course.promised:
+                self._unsettled.append(wrong)  # the segment before may have ended while it was read
+            elif wrong is not None:
+                self.course.note(*wrong)
             self._ended = _Ended(facts, key is not None, self.covered)
 
     def _take_own_key(self, facts: SegmentFacts, own: OwnRecord) -> bool:
@@ -269,14 +277,17 @@ class Signatures:
 
     def _hold_note(self, file: str, note: HistoryNote, root: bytes, *, alone: bool) -> None:
         fault = ""
+        if self._faulty_from is not None and self._faulty_from < note.offset:
+            self._handed_over = False  # which note was the first of its epoch is not known any more
         if note.origin != self._origin:
             fault = f"it is of log {note.origin!r}, this is {self._origin!r}"
         elif not (alone and note.size >= self._key_seq and not self._handed_over):
             fault = self._signature_fault(note)
         if fault:
-            self.course.note(0, file, note.offset, f"checkpoint of size {note.size}: {fault}")
-            self._handed_over = self._handed_over and note.size < self._key_seq
+            self._doubts.append(Problem(0, file, note.offset, f"checkpoint of size {note.size}: {fault}"))
+            self._handed_over = False
             return
+        self._say_doubts()
         self._handed_over = self._handed_over and note.size < self._key_seq
         self._notes += 1
         self.covered = note.size
@@ -294,24 +305,33 @@ class Signatures:
         else:
             self.unknown_key_to = note.size
 
+    def _say_doubts(self) -> None:
+        """What is wrongly signed has a valid note behind it, or is too much for one that a crash cut short."""
+        for doubt in self._doubts:
+            self.course.note(*doubt)
+        self._doubts.clear()
+
     def _signature_fault(self, note: HistoryNote) -> str:
-        """Why the signatures of *note* are not those that it must have, or ""."""
-        parsed = note.note
-        signers: set[VerifierKey] = set()
-        for one in parsed.signatures:
-            key = next((key for key in self._known if (key.name, key.key_id) == (one.name, one.key_id)), None)
-            if key is None:
-                return f"signed by {one.name!r} (key id {one.key_id:08x}), which is no key of this epoch"
-            if key in signers or not key.verify(parsed.text, one.value):
-                return f"wrong signature of {one.name!r} (key id {one.key_id:08x})"
-            signers.add(key)
-        if note.size < self._key_seq:
-            return "" if self._known[0] in signers else "the epoch before did not sign it"
-        if self._known[-1:] and self._known[-1] not in signers:
-            return f"the key of epoch {self.epoch} did not sign it"
-        if self._handed_over and self._known[0] not in signers:
-            return f"the first of epoch {self.epoch}, and the key of the epoch before did not sign it"
-        return "" if signers else "no KEY record names its key"
+        """Why the signatures of *note* are not exactly those that it must have, in their order, or ""."""
+        parsed, signers = note.note, self._signers(note.size)
+        if not signers:
+            return "no KEY record names its key"
+        for number, key in enumerate(signers):
+            who = f"{key.name!r} (key id {key.key_id:08x})"
+            if number == len(parsed.signatures):
+                return f"the epoch before did not sign it, with {who}"
+            one = parsed.signatures[number]
+            if (one.name, one.key_id) != (key.name, key.key_id):
+                return f"signed by {one.name!r} (key id {one.key_id:08x}) where {who} must sign"
+            if not key.verify(parsed.text, one.value):
+                return f"wrong signature of {who}"
+        return f"more than {len(signers)} signed it" if len(parsed.signatures) > len(signers) else ""
+
+    def _signers(self, size: int) -> list[VerifierKey]:
+        """Whose signatures the next checkpoint carries, if it is of this *size*, in order."""
+        if size < self._key_seq:
+            return self._known[-2:-1]
+        return [*self._known[-1:], *(self._known[-2:-1] if self._handed_over else [])]
 
     def _say_disagreement(self, size: int, file: str, offset: int, who: str) -> None:
         first = self._agreed + 1
@@ -322,6 +342,11 @@ class Signatures:
 
     def leave(self, facts: SegmentFacts) -> None:
         """A segment was read and its stops were held."""
+        torn = facts.history_torn
+        if len(self._doubts) == 1 and (torn is None or not torn.named):
+            facts.history_torn = HistoryFault(self._doubts[0].offset, self._doubts[0].reason)
+            self._doubts.clear()
+        self._say_doubts()
         has_notes = any(stop.note is not None for stop in facts.stops)
         if has_notes or self._uncovered is None:
             first = facts.uncovered
@@ -329,38 +354,33 @@ class Signatures:
         if self._ended is not None and self._ended.facts is facts:
             self._ended = self._ended._replace(signed=self.covered)
 
-    def _leave(self, *, replaced: bool) -> None:
-        """Another segment follows the one that ended: its history must be complete."""
+    def _leave(self, *, replaced: bool) -> Problem | None:
+        """Another segment follows the one that ended: what is wrong at the end of its history."""
         if self._ended is None:
-            return
+            return None
         facts, has_key, signed = self._ended
-        file = history_name(facts.file)
-        if facts.history_torn is not None:
-            self.course.note(0, file, facts.history_torn.offset, facts.history_torn.reason)
-        elif facts.history_filler:
-            self.course.note(
+        file, torn = history_name(facts.file), facts.history_torn
+        if torn is not None:
+            return Problem(0, file, torn.offset, torn.reason)
+        if facts.history_filler:
+            return Problem(
                 0, file, facts.history_end, "filler in the checkpoint history of a segment that others follow"
             )
-        elif facts.beyond is not None:
-            self._say_beyond(facts, facts.beyond)
-        elif has_key and not replaced and signed != facts.last_seq:
-            self._say_uncovered(facts, signed, f"the segment ends at {facts.last_seq}")
+        if facts.beyond is not None:
+            return self._what_is_beyond(facts, facts.beyond)
+        if has_key and not replaced and signed != facts.last_seq:
+            return _what_is_uncovered(facts, signed, f"the segment ends at {facts.last_seq}")
+        return None
 
-    def _say_beyond(self, facts: SegmentFacts, note: HistoryNote) -> None:
-        if not self.course.run_open:
-            self.course.note(
-                facts.last_seq + 1,
-                history_name(facts.file),
-                note.offset,
-                f"the checkpoint covers records up to {note.size}, its segment ends at {facts.last_seq}",
-            )
-
-    def _say_uncovered(self, facts: SegmentFacts, signed: int, what: str) -> None:
-        if facts.history or not facts.own:
-            reason = f"its last checkpoint covers records up to {signed}, {what}"
-        else:
-            reason = "missing, though the segment has a KEY record"
-        self.course.note(0, history_name(facts.file), facts.history_end, reason)
+    def _what_is_beyond(self, facts: SegmentFacts, note: HistoryNote) -> Problem | None:
+        if self.course.run_open:
+            return None
+        return Problem(
+            facts.last_seq + 1,
+            history_name(facts.file),
+            note.offset,
+            f"the checkpoint covers records up to {note.size}, its segment ends at {facts.last_seq}",
+        )
 
     def finish(self, *, live: bool, head_ts: int | None, kept: int) -> None:
         """The last segment was read.
@@ -372,10 +392,12 @@ class Signatures:
         """
         closed = self.course.is_closed
         intact = not self.course.corrupted and not self.course.run_open
-        if self._ended is not None and not live:
-            self._judge_last(self._ended, closed=closed, intact=intact)
+        for wrong in [] if live else self._unsettled:
+            self.course.note(*wrong)
+        if self._ended is not None:
+            self._judge_last(self._ended, live=live, intact=intact, kept=kept)
         if intact:
-            self._judge_newest(live=live, closed=closed)
+            self._judge_newest(live=live, closed=closed, kept=kept)
             self._judge_bound(head_ts)
             for anchor in self._anchors:
                 if anchor.size > kept:
@@ -389,31 +411,37 @@ class Signatures:
                     self._say_disagreement(1, anchor.source, 0, "the anchor")
         self._judge_trust(live=live, closed=closed, intact=intact)
 
-    def _judge_last(self, ended: _Ended, *, closed: bool, intact: bool) -> None:
+    def _judge_last(self, ended: _Ended, *, live: bool, intact: bool, kept: int) -> None:
+        """The history of the last segment; beside a writer only what was whole before anything was read."""
         facts, has_key, signed = ended
-        file = history_name(facts.file)
-        if facts.history_torn is not None:
-            if not closed and self._newest_size <= signed:
-                self.torn = f"a torn checkpoint in {file!r} at byte {facts.history_torn.offset}"
-            else:
-                self.course.note(0, file, facts.history_torn.offset, facts.history_torn.reason)
+        closed = self.course.is_closed and not live
+        file, torn, wrong = history_name(facts.file), facts.history_torn, None
+        if torn is not None:
+            if closed or signed < self._newest_size <= (kept if live else self._newest_size):
+                wrong = Problem(0, file, torn.offset, torn.reason)
+            elif not live:
+                self.torn = f"a torn checkpoint in {file!r} at byte {torn.offset}"
+        elif live:
+            return
         elif facts.beyond is not None and intact:
-            self._say_beyond(facts, facts.beyond)
+            wrong = self._what_is_beyond(facts, facts.beyond)
         elif closed and facts.history_filler:
-            self.course.note(0, file, facts.history_end, "filler in the checkpoint history of a closed log")
+            wrong = Problem(0, file, facts.history_end, "filler in the checkpoint history of a closed log")
         elif closed and has_key and intact and signed != self.course.promised:
-            self._say_uncovered(facts, signed, f"the closed log ends at {self.course.promised}")
+            wrong = _what_is_uncovered(facts, signed, f"the closed log ends at {self.course.promised}")
+        if wrong is not None:
+            self.course.note(*wrong)
 
-    def _judge_newest(self, *, live: bool, closed: bool) -> None:
+    def _judge_newest(self, *, live: bool, closed: bool, kept: int) -> None:
         """The file `checkpoint` is one note of the history; on a closed log the last."""
         fault = self._newest_fault
         if self._newest is None:
             if self._notes and (closed or self._notes > 1) and not live:
                 fault = "missing, though checkpoints were made"
         elif not fault and not self._newest_found:
-            if not live or self._newest_size <= self.covered:
+            if not live or self._newest_size <= kept:  # it was there before the history was read
                 fault = f"its checkpoint of size {self._newest_size} is not in the log's history"
-        elif not fault and closed and self._newest_size != self.covered:
+        elif not fault and closed and not live and self._newest_size != self.covered:
             fault = (
                 f"its checkpoint of size {self._newest_size} is not the last, which has size {self.covered}"
             )
@@ -498,3 +526,11 @@ class Signatures:
             which = "that agrees with them" if self.course.problem_count else "yet"
             known.append(f"records {best + 1} to {total} are not covered by a checkpoint {which}")
         return known
+
+
+def _what_is_uncovered(facts: SegmentFacts, signed: int, what: str) -> Problem:
+    if facts.history or not facts.own:
+        reason = f"its last checkpoint covers records up to {signed}, {what}"
+    else:
+        reason = "missing, though the segment has a KEY record"
+    return Problem(0, history_name(facts.file), facts.history_end, reason)
