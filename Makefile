@@ -6,6 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 TAPE   ?=
 MINUTES ?= 10
+WORKERS ?= 2
 SEED   ?=
 CEPH   := ceph-mon ceph-mgr ceph-osd radosgw ceph-common
 
@@ -38,11 +39,12 @@ setup-bench: $(VENV)/bench.stamp
 paper: setup  ## trade the seeded market for a minute; TAPE=kalshi/l2-nba-unlicensed trades a recording
 	$(BIN)/holdfast paper $(if $(TAPE),--tape $(TAPE))
 
-test: setup-dev  ## run every test
-	$(BIN)/python -m pytest
+PARALLEL = -n $(WORKERS) --dist worksteal
+test: setup-dev  ## run every test, in WORKERS=2 processes
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: setup-dev  ## run the tests that take under two seconds each
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 ceph: setup-dev  ## archive to a real S3 server: a Ceph of one machine, from Debian's packages
 	@if ! command -v radosgw >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

@@ -1,6 +1,7 @@
 """Hypothesis: the same examples every time, no data base, and the blob that repeats a failure.
 
-At the end: how many tests needed recordings, and how many were skipped for want of them.
+At the end: how many tests needed recordings, how many were skipped for want of them, and how many for want of a tool
+or a right.
 """
 
 import itertools
@@ -48,4 +49,9 @@ def pytest_terminal_summary(terminalreporter):
         where = os.environ.get("HOLDFAST_DATA", "../shared/data")
         terminalreporter.write_line(
             f"data tests: {ran} run, {skipped} skipped (recordings looked for in {where})"
+        )
+    left_out = len(terminalreporter.stats.get("skipped", [])) - skipped
+    if left_out:
+        terminalreporter.write_line(
+            f"SKIPPED FOR WANT OF A TOOL OR A RIGHT: {left_out} (root, a loop device, strace, go …; named above)"
         )
