@@ -61,8 +61,16 @@ class Subject:
 
 @pytest.fixture(scope="module", autouse=True)
 def remembered_signatures():
-    """A signature that was verified once is not computed again: the test asks thousands of times."""
-    with mock.patch.object(note.VerifierKey, "verify", lru_cache(None)(note.VerifierKey.verify)):
+    """A signature that was parsed and verified once is not again: the test asks thousands of times."""
+    key = note.VerifierKey
+    with (
+        mock.patch.multiple(
+            key,
+            verify=lru_cache(1 << 12)(key.verify),
+            parse=staticmethod(lru_cache(1 << 12)(key.parse)),
+        ),
+        mock.patch.object(note, "parse_signature", lru_cache(1 << 12)(note.parse_signature)),
+    ):
         yield
 
 
