@@ -34,6 +34,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import chain
+from operator import lt
 from struct import Struct, error
 from typing import Annotated, Any, NamedTuple
 from zlib import crc32
@@ -246,19 +247,18 @@ class Index:
             return
         first, at, block = self.records, len(self.blocks) - 1, self.blocks[-1]
         keys = [(record.type, record.user, record.component) for record in records]
-        for number, key in enumerate(keys, first):
-            numbers = self._growing.get(key)
-            if numbers is None:
-                numbers = self._add_key(key)
-            numbers.append(number)
+        if keys.count(keys[0]) == len(keys):  # as nearly always
+            (self._growing.get(keys[0]) or self._add_key(keys[0])).extend(range(first, first + len(keys)))
+        else:
+            for number, key in enumerate(keys, first):
+                (self._growing.get(key) or self._add_key(key)).append(number)
         details = [record.details for record in records]
         ids = {found for one in details if type(found := one.get("order_id")) is str}
         ids.update([found for one in details if type(found := one.get("client_order_id")) is str])
         ids.discard("")
-        number_of, hasher = int.from_bytes, sha256  # `id_hash` without a call for each
-        self._new_ids.update(
-            [number_of(hasher(one.encode()).digest()[:_NUMBER_BYTES], "little") << 32 | at for one in ids]
-        )
+        hasher = sha256  # `id_hash` without a call for each
+        hashes = b"".join([hasher(one.encode()).digest()[:_NUMBER_BYTES] for one in ids])
+        self._new_ids.update([number << 32 | at for number in _numbers_in(memoryview(hashes))])
         times = [record.ts for record in records]
         low, high = min(times), max(times)
         if block.records:
@@ -299,9 +299,17 @@ class Index:
 
     # -- the file ----------------------------------------------------------------------------------------------
 
-    def encode(self, raw_sha256: bytes) -> bytes:
-        """The index as a file, for a segment whose raw bytes hash to *raw_sha256*."""
-        pairs = sorted(self._new_ids)
+    @property
+    def ending_bytes(self) -> int:
+        """How long the end of its file will be: the ids, and the CRC."""
+        return 2 * _NUMBER_BYTES * len(self._new_ids) + _CRC.size
+
+    def encode(self, raw_sha256: bytes, like: bytes = b"") -> bytes:
+        """The index as a file, for a segment whose raw bytes hash to *raw_sha256*.
+
+        *like* is the end of a file that may hold the same ids: where it does, they need not be sorted.
+        """
+        ending = like[: -_CRC.size] if self._ends_with(like) else self._sorted_ids()
         parts = [
             _HEADER.pack(
                 _MAGIC,
@@ -310,7 +318,7 @@ class Index:
                 self.records,
                 len(self.blocks),
                 len(self._growing),
-                len(pairs),
+                len(self._new_ids),
             )
         ]
         parts += [_BLOCK.pack(*block) for block in self.blocks]
@@ -318,10 +326,23 @@ class Index:
             names = [name.encode() for name in key]
             parts += [_KEY.pack(*map(len, names), len(records)), *names]
         parts += [_numbers_out(records) for records in self._growing.values()]
-        parts.append(_numbers_out(array("I", [pair >> 32 for pair in pairs])))
-        parts.append(_numbers_out(array("I", [pair & 0xFFFFFFFF for pair in pairs])))
+        parts.append(ending)
         content = b"".join(parts)
         return content + _CRC.pack(crc32(content))
+
+    def _sorted_ids(self) -> bytes:
+        pairs = sorted(self._new_ids)
+        hashes, blocks = [pair >> 32 for pair in pairs], [pair & 0xFFFFFFFF for pair in pairs]
+        return _numbers_out(array("I", hashes)) + _numbers_out(array("I", blocks))
+
+    def _ends_with(self, ending: bytes) -> bool:
+        """Whether *ending* holds these ids, each once and in order, and room for the CRC."""
+        if len(ending) != self.ending_bytes:
+            return False
+        numbers = _numbers_in(memoryview(ending)[: -_CRC.size])
+        count = len(numbers) // 2
+        pairs = [number << 32 | block for number, block in zip(numbers[:count], numbers[count:], strict=True)]
+        return all(map(lt, pairs, pairs[1:])) and self._new_ids.issuperset(pairs)
 
     @classmethod
     def decode(cls, content: bytes) -> Index:

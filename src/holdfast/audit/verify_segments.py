@@ -406,7 +406,9 @@ class _SegmentCheck:
         expected = b""
         if self.index is not None:
             try:
-                expected = self.index.encode(self.raw_digest.digest())
+                size = self.index.ending_bytes
+                ending = self.index_file.pread(size, max(0, self.index_file.size() - size))
+                expected = self.index.encode(self.raw_digest.digest(), like=ending)
             except (ValueError, OverflowError, struct.error):
                 self.index = None
         actual = self.index_file.pread(max(len(expected), 1 << 20) + 1, 0)

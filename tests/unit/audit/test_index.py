@@ -51,6 +51,17 @@ def test_the_file_has_the_bytes_that_its_page_draws():
     assert content == expected + struct.pack("<I", crc32(expected))
 
 
+@pytest.mark.parametrize("places", [(0, 1, 2), (1, 0, 2), (0, 0, 2), (0, 1), (0, 1, 2, 2), ()])
+def test_a_file_to_compare_with_changes_no_byte(places):
+    """Whatever ids the file holds that an index is encoded for, in whatever order, they are not believed."""
+    content = small_index().encode(b"\7" * 32)
+    numbers = struct.unpack("<6I", content[-28:-4])
+    pairs = [numbers[place] for place in places] + [numbers[3 + place] for place in places]
+    for changed in (pairs, [number ^ 1 for number in pairs]):
+        ending = struct.pack(f"<{len(changed)}I", *changed) + b"wxyz"
+        assert small_index().encode(b"\7" * 32, like=ending) == content
+
+
 def test_the_same_lines_give_the_same_bytes_however_they_come():
     """An index that grew line by line is the index of the segment read at once."""
     lines = [line(n, n * 3, f"T{n % 3}", f"u{n % 5}", order_id=f"o{n % 7}") for n in range(1, 41)]
