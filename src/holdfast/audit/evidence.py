@@ -181,7 +181,7 @@ def _first_records(home: Directory, name: SegmentName) -> list[Record]:
     finally:
         file.close()
     records: list[Record] = []
-    for expected, line in enumerate(content.split(FILLER)[:2], name.first_seq):
+    for expected, line in enumerate(content.split(FILLER, 2)[:2], name.first_seq):
         try:
             record = decode_line(line)
         except BadInput:

@@ -183,15 +183,18 @@ class LogKeys:
 
     Attributes:
         log_id: Which log.
-        path: Its folder.
     """
 
     def __init__(self, home: KeyHome, log_id: str) -> None:
         if len(log_id) != 32 or not set(log_id) <= set("0123456789abcdef"):
             raise BadInput(f"not a log id: {log_id!r}")
         self.log_id = log_id
-        self.path = home.path / LOGS / log_id
         self._home = home
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self._home.path / LOGS / self.log_id
 
     # ------------------------------------------------------------------ private keys
 

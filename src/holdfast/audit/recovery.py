@@ -364,7 +364,8 @@ def _take_lines(found: Scan, name: SegmentName, piece: bytes, offset: int) -> in
     first = expected = found.first_missing
     synced, last_ts, size = found.synced, found.last_ts, 0
     leaves: list[bytes] = []
-    for line in piece.split(FILLER):
+    # No record is empty: filler is not taken apart into its thousands of empty lines.
+    for line in piece[: piece.find(FILLER + FILLER) + 1 or None].split(FILLER):
         facts = facts_in_place(line, expected)
         if facts is None:
             break
