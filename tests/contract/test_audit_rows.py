@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from holdfast.audit.logger import AuditLogger
 from holdfast.audit.logfiles import list_segments
+from holdfast.audit.logger import AuditLogger
 from holdfast.audit.query import query, read_lines
 from holdfast.audit.storage import LocalStorage
 from holdfast.audit.verify import verify

@@ -825,6 +825,7 @@ def until_refused(log: Path, **options: Any) -> tuple[list[int], Said]:
     raise AssertionError("the volume never became full")
 
 
+@pytest.mark.slow
 def test_a_full_disk_refuses_an_append_and_keeps_what_it_acknowledged(volume):
     """Exit code 4 and the hint to free space; every acknowledged record is there, and the next start goes on."""
     log = volume.path / "log"

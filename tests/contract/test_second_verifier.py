@@ -487,6 +487,7 @@ def test_naming_somebodys_key_is_not_signing_with_it(tmp_path, monkeypatch):
     assert "sequence 2, " in said.stdout
 
 
+@pytest.mark.slow
 def test_a_compressed_file_that_unpacks_to_newlines_is_given_up(tmp_path):
     """A few hundred bytes for each member of nothing but newlines do not keep the one-file verifier busy."""
     with WriteAheadLog(tmp_path / "log", clock=ManualClock(), keys=KeyHome(tmp_path / "keys")) as log:

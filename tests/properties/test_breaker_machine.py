@@ -1,5 +1,6 @@
 """A small model beside the real breaker: any order of calls, results, waits and orders gives the same answers."""
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -185,5 +186,5 @@ class BreakerBesideModel(RuleBasedStateMachine):
         assert ["closed", *(event.new_state.value for event in moves)] == self.chain
 
 
-TestBreakerBesideModel = BreakerBesideModel.TestCase
+TestBreakerBesideModel = pytest.mark.slow(BreakerBesideModel.TestCase)
 TestBreakerBesideModel.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
