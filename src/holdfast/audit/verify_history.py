@@ -55,11 +55,19 @@ class HistoryNote(msgspec.Struct, array_like=True, frozen=True):
 
 
 class HistoryFault(msgspec.Struct, array_like=True, frozen=True):
-    """One thing that is wrong in a history: where, and why; and whether it begins with the log's name."""
+    """One thing that is wrong in a history.
+
+    Attributes:
+        offset: Where it begins.
+        reason: Why it is no valid note.
+        named: Whether it begins with the log's name.
+        several: Whether that stands in it again: then it is more than the one note that a crash may cut short.
+    """
 
     offset: int
     reason: str
     named: bool = False
+    several: bool = False
 
 
 class HistoryReader:
@@ -71,8 +79,7 @@ class HistoryReader:
         faults: What is wrong, each with a valid note behind it.
         torn: What stands behind the last valid note, once `finish` was called; None where only filler does.
         filler: How many bytes of filler stand there, where nothing else does.
-        origin: The log's name, once it is known; where it stands again behind the last valid note, more than one
-            note is wrong, and that no crash does.
+        origin: The log's name, once it is known.
     """
 
     def __init__(self, file: File | None) -> None:
@@ -188,11 +195,8 @@ class HistoryReader:
             self.filler = offset - self.end
             return
         reason = self._doubts[0].reason if self._doubts else "neither a note nor filler"
-        fault = HistoryFault(self.end, reason, named and bool(self.origin))
-        if again and self.origin:
-            self.faults.append(fault)
-        else:
-            self.torn = fault
+        known = bool(self.origin)
+        self.torn = HistoryFault(self.end, reason, named and known, again and known)
 
 
 class SegmentKey:

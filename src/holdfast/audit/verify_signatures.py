@@ -343,7 +343,7 @@ class Signatures:
     def leave(self, facts: SegmentFacts) -> None:
         """A segment was read and its stops were held."""
         torn = facts.history_torn
-        if len(self._doubts) == 1 and (torn is None or not torn.named):
+        if len(self._doubts) == 1 and (torn is None or not (torn.named or torn.several)):
             facts.history_torn = HistoryFault(self._doubts[0].offset, self._doubts[0].reason)
             self._doubts.clear()
         self._say_doubts()
@@ -417,7 +417,8 @@ class Signatures:
         closed = self.course.is_closed and not live
         file, torn, wrong = history_name(facts.file), facts.history_torn, None
         if torn is not None:
-            if closed or signed < self._newest_size <= (kept if live else self._newest_size):
+            known = signed < self._newest_size <= (kept if live else self._newest_size)
+            if closed or known or (torn.several and not live):
                 wrong = Problem(0, file, torn.offset, torn.reason)
             elif not live:
                 self.torn = f"a torn checkpoint in {file!r} at byte {torn.offset}"
