@@ -341,7 +341,7 @@ def _opened(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_opened(inner) for inner in cast("Sequence[Any]", value)]
     if isinstance(value, str | bytes | bytearray | memoryview | set | frozenset):
-        return value  # sets are refused later, and raw bytes are judged as what they are
+        return cast("Any", value)  # sets are refused later, and raw bytes are judged as what they are
     try:
         plain: object = msgspec.to_builtins(value, builtin_types=(bytes, bytearray, memoryview))
     except TypeError:
