@@ -11,7 +11,7 @@ SEED   ?=
 CEPH   := ceph-mon ceph-mgr ceph-osd radosgw ceph-common
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev setup-bench paper test test-fast ceph check fmt contract bench torture lock clean
+.PHONY: help setup setup-lake setup-dev setup-bench paper paper-options test test-fast ceph check fmt contract bench torture lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,12 +32,20 @@ $(VENV)/bench.stamp: requirements-bench.lock $(VENV)/dev.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	@touch $@
 
+$(VENV)/lake.stamp: requirements-lake.lock $(VENV)/setup.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-lake.lock
+	@touch $@
+
 setup: $(VENV)/setup.stamp  ## build .venv from requirements.lock alone
+setup-lake: $(VENV)/lake.stamp
 setup-dev: $(VENV)/dev.stamp
 setup-bench: $(VENV)/bench.stamp
 
 paper: setup  ## trade the seeded market for a minute; TAPE=kalshi/l2-nba-unlicensed trades a recording
 	$(BIN)/holdfast paper $(if $(TAPE),--tape $(TAPE))
+
+paper-options: setup-lake  ## trade options for a day on a seeded chain; TAPE=options trades the recordings
+	$(BIN)/holdfast paper --desk options $(if $(TAPE),--tape $(TAPE))
 
 PARALLEL = -n $(WORKERS) --dist worksteal
 test: setup-dev  ## run every test, in WORKERS=2 processes
@@ -75,6 +83,8 @@ UV_COMPILE = uv pip compile pyproject.toml --quiet --universal --python-version 
 lock:  ## resolve the lock files anew (needs uv)
 	$(UV_COMPILE) --group build -o requirements.lock
 	$(UV_COMPILE) --all-extras --group dev -c requirements.lock -o requirements-dev.lock
+	$(UV_COMPILE) --extra lake --extra options --extra sql --extra plot --extra stops -c requirements-dev.lock -o requirements-lake.lock
+	$(UV_COMPILE) --extra lake --group engines -o requirements-engines.lock
 	$(UV_COMPILE) --group bench -c requirements.lock -c requirements-dev.lock -o requirements-bench.lock
 
 clean:

@@ -1,0 +1,1 @@
+"""Delta tables projected from the log; they may be deleted and rebuilt."""

@@ -1,0 +1,1 @@
+"""The paper option broker: recorded or seeded quotes, one account, its own wire."""

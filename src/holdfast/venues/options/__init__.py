@@ -1,0 +1,1 @@
+"""The adapter that trades at the paper option broker."""
