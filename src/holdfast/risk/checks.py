@@ -32,37 +32,14 @@ from holdfast.core.signals import Action, Intent, Side
 from holdfast.risk.halt import TradingState
 from holdfast.risk.limits import RiskLimits
 from holdfast.risk.market import Holdings
+from holdfast.risk.rows import CONTRACTS, MILLIS, STATE, USD, Row
 
-CONTRACTS = "contracts"
-USD = "USD"
-MILLIS = "ms"
-STATE = "state"
 # Looking a member up on its enum costs more than a comparison.
 _BUY: Final = Action.BUY
 _YES: Final = Side.YES
 _ACTIVE: Final = TradingState.ACTIVE
 _THROTTLED: Final = TradingState.THROTTLED
 _REDUCING: Final = TradingState.REDUCING
-
-
-class Row(msgspec.Struct, frozen=True, gc=False):
-    """One check.
-
-    Attributes:
-        code: What it refuses as.
-        scope: What it concerns: a ticker, "account".
-        value: Measured; in 1/100 contract, 1e-6 dollar, ns, or a state's rank.
-        bound: Held against it, same unit.
-        unit: "contracts", "USD", "ms", "state" or "", as the record writes them.
-        ok: Whether it passes.
-    """
-
-    code: Code
-    scope: str
-    value: int
-    bound: int
-    unit: str
-    ok: bool
 
 
 class Leg(NamedTuple):

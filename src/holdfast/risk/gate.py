@@ -38,23 +38,11 @@ from holdfast.core.positions import Mark
 from holdfast.core.reasons import Code, RejectReason
 from holdfast.core.signals import Action, BookSide, Intent, Side, Signal
 from holdfast.risk.account import Account, Order
-from holdfast.risk.checks import (
-    CONTRACTS,
-    MILLIS,
-    STATE,
-    USD,
-    Facts,
-    Judgement,
-    Leg,
-    Row,
-    Terms,
-    is_reducing,
-    judge,
-    passes,
-)
+from holdfast.risk.checks import Facts, Judgement, Leg, Terms, is_reducing, judge, passes
 from holdfast.risk.halt import TradingState
 from holdfast.risk.limits import RiskLimits
 from holdfast.risk.market import Held, Holdings, Market
+from holdfast.risk.rows import CONTRACTS, MILLIS, STATE, USD, Row
 
 _SEAL: Final = object()
 # Looking a member up on its enum costs more than a comparison.
