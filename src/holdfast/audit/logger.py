@@ -30,7 +30,7 @@ from holdfast.core.money import format_price, format_qty, parse_price, parse_qty
 
 _encode = msgspec.json.Encoder().encode
 
-WRITTEN_TYPES = frozenset({RecordType.API_CALL, RecordType.BREAKER, RecordType.STREAM})
+WRITTEN_TYPES = frozenset({RecordType.API_CALL, RecordType.BREAKER, RecordType.RISK_EVENT, RecordType.STREAM})
 """Types acknowledged once written: a crash of this process keeps them, a power cut may cost the last 100 ms.
 Every other type, known or not, waits for the disk."""
 

@@ -20,7 +20,7 @@ import msgspec
 
 from holdfast.core.errors import BadInput
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The version of this whole set; every segment names it in its first record."""
 
 
@@ -43,6 +43,7 @@ class RecordType(StrEnum):
     ORDER_UPDATE = "ORDER_UPDATE"
     TRADE = "TRADE"
     RISK_VIOLATION = "RISK_VIOLATION"
+    RISK_EVENT = "RISK_EVENT"
     API_CALL = "API_CALL"
     BREAKER = "BREAKER"
     STATE = "STATE"
@@ -430,6 +431,60 @@ class RiskViolationDetails(msgspec.Struct, kw_only=True):
     details: dict[str, Any] = {}
 
 
+class RiskEventDetails(msgspec.Struct, kw_only=True):
+    """RISK_EVENT: what a breaker, a trailing stop or a portfolio limit did; the record's `component` says which.
+
+    Only `event_type` stands in every record; what does not apply is left out.
+
+    Attributes:
+        event_type: `circuit_breaker_…`, `trailing_stop_…`, `portfolio_limit_…`; see `risk.events.RiskEventType`.
+        execution_id: The position's execution it is about.
+        old_state: The state before.
+        new_state: The state after.
+        failure_count: Failures in a row then.
+        entry_premium: Premium at entry, dollars.
+        current_premium: Premium now, dollars.
+        highest_premium: The best premium so far, dollars; the lowest one for a short.
+        stop_premium: Where the stop stands, dollars.
+        action: ADD, ACTIVATE, UPDATE, TRIGGER, REMOVE or RESET of a stop.
+        limit_type: The limit's code.
+        current_value: What was measured, decimal text in `unit`.
+        limit_value: The bound, likewise.
+        allowed: Whether a check passed.
+        rejection_reason: Why not.
+        metadata: Whatever else was known; a stop's ADD holds its sign and configuration here.
+        symbol: The underlying or instrument.
+        scope: What the value counts over; a breaker's name.
+        unit: Of `current_value` and `limit_value`.
+        limits_version: Which set of limits was in force.
+        decision_id: The gate's decision it belongs to.
+        intent_id: The intent it belongs to.
+    """
+
+    event_type: str
+    execution_id: str = ""
+    old_state: str = ""
+    new_state: str = ""
+    failure_count: int | None = None
+    entry_premium: str = ""
+    current_premium: str = ""
+    highest_premium: str = ""
+    stop_premium: str = ""
+    action: str = ""
+    limit_type: str = ""
+    current_value: str = ""
+    limit_value: str = ""
+    allowed: bool | None = None
+    rejection_reason: str = ""
+    metadata: dict[str, Any] = {}
+    symbol: str = ""
+    scope: str = ""
+    unit: str = ""
+    limits_version: int = 0
+    decision_id: str = ""
+    intent_id: str = ""
+
+
 class ApiCallDetails(msgspec.Struct, kw_only=True):
     """API_CALL: one call to a venue or feed.
 
@@ -613,6 +668,7 @@ SCHEMAS: Mapping[str, type[msgspec.Struct]] = {
     RecordType.ORDER_UPDATE: OrderUpdateDetails,
     RecordType.TRADE: TradeDetails,
     RecordType.RISK_VIOLATION: RiskViolationDetails,
+    RecordType.RISK_EVENT: RiskEventDetails,
     RecordType.API_CALL: ApiCallDetails,
     RecordType.BREAKER: BreakerDetails,
     RecordType.STATE: StateDetails,
@@ -635,6 +691,7 @@ _REQUIRED: Mapping[str, frozenset[str]] = {
 _MONEY_KEYS = frozenset(
     {"amount", "cash", "count", "fee", "fee_bound", "filled", "leaves", "liquidation", "payout", "position"}
     | {"price", "quantity", "released", "reserved", "yes_price"}
+    | {"entry_premium", "current_premium", "highest_premium", "stop_premium", "current_value", "limit_value"}
 )
 _MONEY: Mapping[str, tuple[str, ...]] = {
     name: tuple(

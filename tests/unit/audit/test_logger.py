@@ -142,8 +142,8 @@ def test_a_record_without_its_required_fields_is_refused(audit, wal):
 
 @pytest.mark.parametrize("type_", [*RecordType, "NOT_YET_KNOWN"])
 def test_every_type_waits_for_the_disk_unless_listed(type_):
-    """Only API calls, breaker changes and stream events are acknowledged before the sync."""
-    written = {"API_CALL", "BREAKER", "STREAM"}
+    """Only API calls, breaker changes, risk events and stream events are acknowledged before the sync."""
+    written = {"API_CALL", "BREAKER", "RISK_EVENT", "STREAM"}
     assert default_level(type_) is (Level.WRITTEN if type_ in written else Level.DURABLE)
 
 
