@@ -22,6 +22,10 @@
     │   ├── LogHeld                another process writes this log; stop it or choose another directory
     │   ├── KeyMissing             the log is signed and its private key is not here; bring it, or replace it
     │   └── LogUnwritable          the directory cannot hold a log (rights, no directory); choose another
+    ├── LakeError                  the lake's tables cannot be used as they are; the journal is untouched
+    │   ├── LakeRefused            its store said no, or cannot be trusted; the message says what to change
+    │   ├── LakeUnreachable        its store gave no usable answer; run the same command again
+    │   └── LakeDamaged            a table is torn, or not what the journal says; repair or rebuild it
     └── ConfigError                configuration or environment; lists every problem at once
 
 A refusal is a value (`core.reasons.RejectReason`); an exception is a surprise, or a refusal carried across
@@ -219,6 +223,26 @@ class LogUnwritable(AuditError):
     """The log's directory cannot be made, read or written as it is; a person chooses another or mends it."""
 
     exit_code = EXIT_USER_ERROR
+
+
+class LakeError(TradingError):
+    """A table of the lake cannot be used as it is; the journal, which is the truth, is not concerned."""
+
+
+class LakeRefused(LakeError):
+    """The lake's store refused, or overwrites what it should keep; a person changes something."""
+
+
+class LakeUnreachable(LakeError):
+    """The lake's store gave no usable answer; what was committed stays, repeat the command."""
+
+    exit_code = EXIT_UNREACHABLE
+
+
+class LakeDamaged(LakeError):
+    """A table of the lake is torn, or holds other rows than the journal; it is repaired or rebuilt."""
+
+    exit_code = EXIT_INTEGRITY
 
 
 class ConfigError(TradingError):
