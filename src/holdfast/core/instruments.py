@@ -1,14 +1,28 @@
-"""What can be traded: identity, tick grid, step, event, and what it costs.
+"""What can be traded: identity, kind, tick grid, step, event, legs, and what it costs.
 
 An `Instrument` is a value read from the venue once and refreshed when the venue says it changed. Its rules
 are data: no code branches on the name of a tick structure or a series.
+
+| kind   | its price | a price is |
+| ------ | --------- | ---------- |
+| BINARY | of YES, pays one dollar or nothing | above 0 and below 1 dollar |
+| OPTION | premium per unit of the underlying | above 0 |
+| STOCK  | of one share | above 0 |
+| COMBO  | what buying one unit costs net, per unit of its multiplier; negative for a credit | any |
+
+For options, combinations and stocks the side YES means the contract itself: buy bids, sell asks.
 """
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import Final
+
 import msgspec
 
-from holdfast.core.money import ONE_DOLLAR_E4, PriceE4, QtyE2
+from holdfast.core.errors import BadInput
+from holdfast.core.money import ONE_DOLLAR_E4, MoneyE6, PriceE4, QtyE2
+from holdfast.core.options import OptionTerms, combo_ticker
 from holdfast.core.reasons import Code, RejectReason
 
 
@@ -25,6 +39,32 @@ class PriceRange(msgspec.Struct, frozen=True):
 
 
 CENT_GRID = (PriceRange(PriceE4(0), ONE_DOLLAR_E4, PriceE4(100)),)
+_FAR = PriceE4(10**9)
+PREMIUM_CENTS = (PriceRange(PriceE4(100), _FAR, PriceE4(100)),)
+"""Whole cents above zero, for options and stocks."""
+COMBO_CENTS = (PriceRange(PriceE4(-_FAR), _FAR, PriceE4(100)),)
+"""Whole cents of any sign."""
+
+
+class InstrumentKind(StrEnum):
+    """What a contract is."""
+
+    BINARY = "binary"
+    OPTION = "option"
+    COMBO = "combo"
+    STOCK = "stock"
+
+
+_BINARY: Final = InstrumentKind.BINARY
+_OPTION: Final = InstrumentKind.OPTION
+_COMBO: Final = InstrumentKind.COMBO
+
+
+class ComboLeg(msgspec.Struct, frozen=True):
+    """One leg of a combination: *ratio* contracts per unit, bought where positive and sold where negative."""
+
+    instrument: Instrument
+    ratio: int
 
 
 class Instrument(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,12 +78,16 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
         event_exhaustive: Exactly one market of the event pays (only where the venue says so).
         price_ranges: The tick grid.
         qty_step: Smallest step of a count, in 1/100 contract (100 = whole contracts).
-        multiplier: Units of the underlying per contract; 1 for event contracts.
+        multiplier: Units of the underlying per contract; 1 for event contracts and shares.
         taker_fee_ppm, maker_fee_ppm: Rate of the quadratic fee, in parts per million (70_000 = 0.07).
         is_open: Whether the venue accepts orders now.
-        close_ns: When trading ends, UTC ns, or 0 where the venue does not say.
+        close_ns: When trading ends, of the day or for ever, UTC ns, or 0 where the venue does not say.
         status: The venue's own word.
         result: "yes", "no", or "" while undetermined.
+        kind: What it is.
+        option: The terms of an option; None of everything else.
+        legs: Of a combination, by ticker; empty of everything else.
+        fee_per_contract: Per contract, leg and side; for every kind but BINARY in place of the quadratic fee.
     """
 
     venue: str
@@ -60,10 +104,57 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     close_ns: int = 0
     status: str = "active"
     result: str = ""
+    kind: InstrumentKind = _BINARY
+    option: OptionTerms | None = None
+    legs: tuple[ComboLeg, ...] = ()
+    fee_per_contract: MoneyE6 = MoneyE6(0)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be such a kind.
+
+        Raises:
+            BadInput: An option without terms, a combination of nothing, of several underlyings or under another
+                name than its legs give, or a multiplier below one.
+        """
+        if self.kind is _BINARY:
+            return
+        if self.multiplier < 1:
+            raise BadInput(f"multiplier {self.multiplier} is below 1 (ticker={self.ticker})")
+        if (self.kind is _OPTION) is (self.option is None):
+            raise BadInput(
+                f"an option has terms and nothing else has (ticker={self.ticker}, kind={self.kind})"
+            )
+        if (self.kind is _COMBO) is not bool(self.legs):
+            raise BadInput(
+                f"a combination has legs and nothing else has (ticker={self.ticker}, kind={self.kind})"
+            )
+        if self.legs:
+            name = combo_ticker([(leg.instrument.ticker, leg.ratio) for leg in self.legs])
+            if name != self.ticker:
+                raise BadInput(f"combination {self.ticker!r} has the legs of {name!r}")
+            if len(underlyings := {leg.instrument.underlying for leg in self.legs}) != 1:
+                raise BadInput(
+                    f"combination {self.ticker!r} has legs on {', '.join(sorted(underlyings))}, expected one underlying"
+                )
+
+    @property
+    def parts(self) -> tuple[ComboLeg, ...]:
+        """What one contract is made of: the legs of a combination, or itself once."""
+        return self.legs or (ComboLeg(self, 1),)
+
+    @property
+    def underlying(self) -> str:
+        """The symbol it depends on: of an option or combination its underlying, a stock itself, "" of an event."""
+        if self.option is not None:
+            return self.option.underlying
+        if self.legs:
+            return self.legs[0].instrument.underlying
+        return "" if self.kind is _BINARY else self.ticker
 
     def check_price(self, price: PriceE4) -> RejectReason | None:
-        """Refuse a YES price outside (0, 1) or off the grid."""
-        if not 0 < price < ONE_DOLLAR_E4:
+        """Refuse a price that this kind cannot have, or that is off the grid."""
+        is_possible = 0 < price < ONE_DOLLAR_E4 if self.kind is _BINARY else price > 0 or self.kind is _COMBO
+        if not is_possible:
             return RejectReason(
                 code=Code.PRICE_OUT_OF_RANGE, scope=self.ticker, keys={"yes_price_e4": str(price)}
             )

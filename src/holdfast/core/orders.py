@@ -116,8 +116,21 @@ def next_status(status: OrderStatus, event: OrderEvent) -> OrderStatus:
         raise IllegalTransition(f"order cannot take event {event.value!r} while {status.value!r}") from None
 
 
+class FillCause(StrEnum):
+    """Why a position moved: a trade, or the end of an option contract."""
+
+    TRADE = "trade"
+    EXERCISE = "exercise"
+    ASSIGNMENT = "assignment"
+    EXPIRATION = "expiration"
+
+
 class Fill(msgspec.Struct, frozen=True, kw_only=True):
     """One execution of part of an order.
+
+    An execution of a combination is one fill per leg: the leg's ticker, the combination's order id, a trade id of
+    its own. What exercise, assignment and expiry do are fills that no order caused: one closes the option, at zero
+    or at its intrinsic value where it settles in cash, and one moves the underlying at the strike.
 
     Attributes:
         trade_id: The venue's id, the identity of the fill: each moves the position once.
@@ -130,6 +143,8 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True):
         fee: Net fee, may be negative for a rebate.
         is_taker: Whether we took.
         ts_ns: The venue's time, UTC ns.
+        multiplier: Units of the underlying per contract.
+        cause: What made it.
     """
 
     trade_id: str
@@ -142,6 +157,8 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True):
     is_taker: bool
     ts_ns: int
     client_order_id: str = ""
+    multiplier: int = 1
+    cause: FillCause = FillCause.TRADE
 
     @property
     def delta(self) -> QtyE2:
@@ -151,4 +168,4 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def cash(self) -> MoneyE6:
         """What it adds to cash: a bid pays the price, an ask earns it, both pay the fee."""
-        return MoneyE6(-self.side.sign * self.price * self.qty - self.fee)
+        return MoneyE6(-self.side.sign * self.price * self.qty * self.multiplier - self.fee)

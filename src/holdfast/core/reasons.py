@@ -20,6 +20,15 @@ class Code(StrEnum):
     ORDER_VALUE_EXCEEDED = "order_value_exceeded"
     DAILY_LOSS_EXCEEDED = "daily_loss_exceeded"
     OPEN_ORDERS_EXCEEDED = "open_orders_exceeded"
+    PORTFOLIO_DELTA = "portfolio_delta"
+    PORTFOLIO_GAMMA = "portfolio_gamma"
+    SYMBOL_DELTA = "symbol_delta"
+    CONCENTRATION = "concentration"
+    CORRELATED_EXPOSURE = "correlated_exposure"
+    TOTAL_EXPOSURE_CAP = "total_exposure_cap"
+    UNBOUNDED_LOSS = "unbounded_loss"
+    MAX_POSITIONS = "max_positions"
+    BUYING_POWER = "buying_power"
     # the order itself is wrong
     UNKNOWN_INSTRUMENT = "unknown_instrument"
     INSTRUMENT_UNREAD = "instrument_unread"
@@ -37,6 +46,16 @@ class Code(StrEnum):
     BALANCE_UNKNOWN = "balance_unknown"
     INSUFFICIENT_BALANCE = "insufficient_balance"
     SESSION_UNKNOWN = "session_unknown"
+    EXPIRED = "expired"
+    NEAR_EXPIRY = "near_expiry"
+    SHORT_ON_EXPIRY_DAY = "short_on_expiry_day"
+    GREEKS_UNKNOWN = "greeks_unknown"
+    GREEKS_STALE = "greeks_stale"
+    IV_UNSOLVED = "iv_unsolved"
+    EQUITY_UNKNOWN = "equity_unknown"
+    REFERENCE_UNKNOWN = "reference_unknown"
+    QUOTE_CROSSED = "quote_crossed"
+    QUOTE_ONE_SIDED = "quote_one_sided"
     # the state does not allow it
     STATE_CANCEL_ONLY = "state_cancel_only"
     STATE_THROTTLED = "state_throttled"
@@ -55,6 +74,15 @@ HINTS: Mapping[Code, str] = {
     Code.ORDER_VALUE_EXCEEDED: "split the order, or raise max_order_value",
     Code.DAILY_LOSS_EXCEEDED: "stop for today; only reducing orders pass",
     Code.OPEN_ORDERS_EXCEEDED: "cancel something first",
+    Code.PORTFOLIO_DELTA: "hedge or close something, or raise max_portfolio_delta",
+    Code.PORTFOLIO_GAMMA: "close short options near the money, or raise max_portfolio_gamma",
+    Code.SYMBOL_DELTA: "hedge or close something on this underlying, or raise max_per_symbol_delta",
+    Code.CONCENTRATION: "make the order smaller, or raise max_single_position_pct",
+    Code.CORRELATED_EXPOSURE: "close something of the same group, or raise max_correlated_pct",
+    Code.TOTAL_EXPOSURE_CAP: "close something, or raise total_exposure_cap",
+    Code.UNBOUNDED_LOSS: "buy the protective leg first, or send the structure as one combination",
+    Code.MAX_POSITIONS: "close a position of this symbol first",
+    Code.BUYING_POWER: "make the order smaller, or deposit; the broker says what it would still carry",
     Code.UNKNOWN_INSTRUMENT: "check the ticker: the venue lists no such market",
     Code.INSTRUMENT_UNREAD: "the venue did not say the rules of this market; try again when it answers",
     Code.PRICE_OUT_OF_RANGE: "the price of a contract lies strictly between 0 and 1 dollar",
@@ -70,6 +98,16 @@ HINTS: Mapping[Code, str] = {
     Code.BALANCE_UNKNOWN: "the account could not be read",
     Code.INSUFFICIENT_BALANCE: "deposit or reduce",
     Code.SESSION_UNKNOWN: "the day's opening value is not recorded yet",
+    Code.EXPIRED: "the contract has expired; choose a later expiry",
+    Code.NEAR_EXPIRY: "too close to the end of trading for a new position; choose a later expiry",
+    Code.SHORT_ON_EXPIRY_DAY: "nothing is sold short on the day it expires; choose a later expiry",
+    Code.GREEKS_UNKNOWN: "a contract held or ordered has no Greeks; wait for its quotes",
+    Code.GREEKS_STALE: "its Greeks are too old; wait for its quotes",
+    Code.IV_UNSOLVED: "no volatility explains the quote; wait for a better one",
+    Code.EQUITY_UNKNOWN: "what the account is worth is not known; wait for the prices of what it holds",
+    Code.REFERENCE_UNKNOWN: "give the reference input that the entry rules need (IV rank, VIX)",
+    Code.QUOTE_CROSSED: "bid above ask; wait for a quote that can be true",
+    Code.QUOTE_ONE_SIDED: "nobody quotes one side; wait for it",
     Code.STATE_CANCEL_ONLY: "reconcile first: the newest RECONCILE and STATE records of the log say what stands in the way",
     Code.STATE_THROTTLED: "wait a moment; increasing orders are paced",
     Code.STATE_REDUCING: "only orders that reduce risk pass",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,10 +27,10 @@ from holdfast.core.signals import TimeInForce
 from holdfast.execution.reconcile import Evidence, evidence_of, released_by, resolve
 from holdfast.execution.venue import Ack, NotSent, PlaceAnswer, Reject, VenueOrder
 from holdfast.risk.account import Account, Order, trade_details
+from holdfast.risk.gate import JOURNAL
 from holdfast.risk.halt import TradingState
 
 COMPONENT = "trader"
-JOURNAL = "journal"
 WORDS_WITHIN_SECS = 1.0
 """A disk that hangs may hold up a cancel for this long, once."""
 _log = logging.getLogger("holdfast.execution")
@@ -44,6 +45,7 @@ class Ledger:
         log: Where its records go.
         user: Stands in every record; None for the log's own.
         unrecorded: Cancels and halts that neither journal nor reserve could take; they went all the same.
+        ended: Our own orders whose end was noted and nobody was told of yet, oldest first.
     """
 
     def __init__(self, account: Account, log: AuditLogger, *, user: str | None = None) -> None:
@@ -55,6 +57,7 @@ class Ledger:
         self.claims: dict[str, QtyE2] = {}
         self.zombies: dict[str, None] = {}
         self.unrecorded = 0
+        self.ended: deque[Order] = deque()
         self._reserve_hangs = False
 
     # Writing ------------------------------------------------------------------------------------------
@@ -211,6 +214,8 @@ class Ledger:
         except IllegalTransition:
             return False
         self.note("ORDER_UPDATE", details)
+        if order.status.is_closed and not order.external:
+            self.ended.append(order)
         return True
 
     def answered(self, order: Order, answer: PlaceAnswer) -> None:

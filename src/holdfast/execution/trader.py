@@ -49,12 +49,13 @@ from holdfast.core.reasons import HINTS, Code, RejectReason
 from holdfast.core.signals import Intent, Signal, TimeInForce, content_digest
 from holdfast.execution.books import DRIFT, Books
 from holdfast.execution.ledger import COMPONENT, Ledger
-from holdfast.execution.strategy import Strategy
+from holdfast.execution.strategy import Strategy, TraderObserver
 from holdfast.execution.venue import (
     Ack,
     BookChanged,
     CancelAnswer,
     FillSeen,
+    GreeksSeen,
     MarketChanged,
     NotSent,
     OrderSeen,
@@ -62,6 +63,7 @@ from holdfast.execution.venue import (
     PlacementPermit,
     PublicTrade,
     StreamGap,
+    UnderlyingSeen,
     Unknown,
     Venue,
     VenueEvent,
@@ -130,6 +132,7 @@ class Trader:
         limits: What no order may exceed.
         clock: Records, sessions, deadlines.
         strategies: Asked about every event, in this order.
+        observer: A desk that acts on this loop; told of time, own fills and ended orders after the strategies.
         user: Stands in every record; None for the log's own.
         on_time: Called with a venue's own time (UTC ns) before anything else happens at it.
         sleep: Waits before a retry, seconds.
@@ -160,6 +163,7 @@ class Trader:
         clock: Clock,
         limits: RiskLimits | None = None,
         strategies: Sequence[Strategy] = (),
+        observer: TraderObserver | None = None,
         user: str | None = None,
         on_time: Callable[[int], None] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -181,6 +185,7 @@ class Trader:
         self.unread: VenueError | CircuitBreakerOpenError | None = None
         self._clock = clock
         self._strategies = {strategy.name: strategy for strategy in strategies}
+        self._observer = observer
         self._on_time = on_time
         self._sleep = sleep
         self._retries = retries
@@ -311,11 +316,16 @@ class Trader:
 
     # Routing ------------------------------------------------------------------------------------------
 
-    async def route(self, signal: Signal) -> RouteResult:
+    async def route(self, signal: Signal, *, demanded: bool = False) -> RouteResult:
         """Send *signal* through the whole path, once per key.
 
         The same key with the same content gets the recorded outcome, other content INTENT_CONFLICT. Cancelling
         the caller does not cancel the order on its way.
+
+        Args:
+            signal: What is wished.
+            demanded: A stop or a person demands this exit: a poisoned journal does not hold it up, its reserve
+                takes the intent. Only an order that reduces profits from it, and no other hold is passed.
 
         Raises:
             AuditError: Only if `start` was not called and cannot be done.
@@ -333,9 +343,10 @@ class Trader:
         known = self._recorded(name)
         if known is not None:
             return known
-        if self.log.wal.state == "poisoned":
+        if self.log.wal.state == "poisoned" and not demanded:
             return await self._refuse(signal, key, name, Code.AUDIT_UNAVAILABLE)
-        task = asyncio.get_running_loop().create_task(self._route(signal, key, name, content))
+        routing = self._route(signal, key, name, content, demanded=demanded)
+        task = asyncio.get_running_loop().create_task(routing)
         self._routing[name] = (content, task)
         task.add_done_callback(lambda _: self._routing.pop(name, None))
         return await asyncio.shield(task)
@@ -365,7 +376,9 @@ class Trader:
             repeated=True,
         )
 
-    async def _route(self, signal: Signal, key: str, name: str, content: str) -> RouteResult:
+    async def _route(
+        self, signal: Signal, key: str, name: str, content: str, *, demanded: bool
+    ) -> RouteResult:
         try:
             instrument = await self.books.instrument(signal.ticker)
         except CircuitBreakerOpenError:
@@ -381,7 +394,7 @@ class Trader:
             if lacking is not None and lacking.code in _MARK_CODES:  # nothing else refuses: worth a read
                 await self.books.refresh_marks()
         self._watch_space()
-        decision = self.gate.admit(intent, content=content)
+        decision = self.gate.admit(intent, content=content, demanded=demanded)
         if self.log.wal.space_low and decision.reason and decision.reason.code is Code.STATE_REDUCING:
             return await self._refuse(signal, key, name, Code.AUDIT_UNAVAILABLE)
         if decision.admission is None:
@@ -466,7 +479,7 @@ class Trader:
             Entry("ORDER", order_details(intent, order), user, COMPONENT),
         ]
         try:
-            await self.ledger.write_intent(records)
+            await self.ledger.write_intent(records, demanded=decision.demanded)
         except asyncio.CancelledError:
             # The record may yet become durable, so the order exists; but no byte has left.
             permit.ignored()
@@ -673,6 +686,12 @@ class Trader:
 
         An event may have waited for others: how fresh prices are is what the stream says, not when it is heard.
         """
+        await self._deal_with(event)
+        await self._tell_ended()
+        if isinstance(event, VenueTime):
+            await self.venue.quiescent(event.n)
+
+    async def _deal_with(self, event: VenueEvent) -> None:
         match event:
             case BookChanged(book=book, ts_ns=ts_ns):
                 self.market.saw_stream(book.alive_ns)
@@ -694,18 +713,29 @@ class Trader:
             case MarketChanged():
                 self.market.saw_time(event.ts_ns)
                 await self.books.market_changed(event)
+            case GreeksSeen() | UnderlyingSeen():
+                self._saw_measure(event)
             case StreamGap():
-                self.market.lost(event.tickers)
-                if event.private:
-                    await self.books.read_fills_quietly()
-                    await self.books.read_orders_quietly()
+                await self._missed(event)
             case VenueTime():
                 if self._on_time is not None:
                     self._on_time(event.ts_ns)
                 self.market.saw_time(event.ts_ns)
                 self.market.saw_stream(self._clock.monotonic_ns())
                 await self.tick(event.ts_ns)
-                await self.venue.quiescent(event.n)
+
+    async def _missed(self, gap: StreamGap) -> None:
+        self.market.lost(gap.tickers)
+        if gap.private:
+            await self.books.read_fills_quietly()
+            await self.books.read_orders_quietly()
+
+    def _saw_measure(self, event: GreeksSeen | UnderlyingSeen) -> None:
+        self.market.saw_time(event.ts_ns)
+        if isinstance(event, GreeksSeen):
+            self.market.saw_greeks(event.ticker, event.greeks)
+        else:
+            self.market.saw_underlying(event.symbol, event.price, self._clock.monotonic_ns())
 
     async def tick(self, now_ns: int) -> None:
         """Time moved to *now_ns*: do what is due, then ask the strategies."""
@@ -723,6 +753,10 @@ class Trader:
             # A tick may repeat its time; a strategy that answers every tick would then never let time move.
             self._asked_ns = now_ns
             await self._route_all(lambda strategy: strategy.on_tick(now_ns))
+            await self._tell_ended()
+            if self._observer is not None:
+                await self._observer.on_time(now_ns)
+        await self._tell_ended()
 
     async def _route_all(self, ask: Callable[[Strategy], Iterable[Signal]]) -> None:
         for strategy in self._strategies.values():
@@ -740,6 +774,18 @@ class Trader:
         if strategy is not None:
             await self.ledger.write()
             await self._route_from(strategy, strategy.on_fill(fill))
+        if self._observer is not None:
+            await self.ledger.write()
+            await self._observer.on_own_fill(fill, order)
+
+    async def _tell_ended(self) -> None:
+        """Tell the observer of orders that ended since it was last told, once each."""
+        ended = self.ledger.ended
+        while ended:
+            order = ended.popleft()
+            if self._observer is not None:
+                await self.ledger.write()
+                await self._observer.on_order_ended(order)
 
 
 def unread_code(error: Exception) -> Code:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from holdfast.core.greeks import Greeks
 from holdfast.core.instruments import Instrument
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.orders import Fill, OrderStatus
@@ -192,7 +193,33 @@ class VenueTime(msgspec.Struct, frozen=True, kw_only=True):
     final: bool = False
 
 
-VenueEvent = BookChanged | PublicTrade | FillSeen | OrderSeen | MarketChanged | StreamGap | VenueTime
+class GreeksSeen(msgspec.Struct, frozen=True):
+    """Greeks of one contract, from the feed or a model; `ts_ns` is the venue's time."""
+
+    ticker: str
+    greeks: Greeks
+    ts_ns: int
+
+
+class UnderlyingSeen(msgspec.Struct, frozen=True):
+    """The price of an underlying; `ts_ns` is the venue's time."""
+
+    symbol: str
+    price: PriceE4
+    ts_ns: int
+
+
+VenueEvent = (
+    BookChanged
+    | PublicTrade
+    | FillSeen
+    | OrderSeen
+    | MarketChanged
+    | StreamGap
+    | VenueTime
+    | GreeksSeen
+    | UnderlyingSeen
+)
 
 
 class DedupProfile(StrEnum):

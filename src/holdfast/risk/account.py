@@ -65,6 +65,9 @@ class Order(msgspec.Struct, kw_only=True, gc=False):
         released: What provably cannot execute any more.
         overfilled: Executed beyond the quantity; must be zero, is alarmed.
         external: Not ours: adopted from the venue's books.
+        legs: Of a combination: (ticker, signed ratio), by ticker; empty otherwise.
+        multiplier: Units of the underlying per contract.
+        leg_filled: Executed per leg, in the order of `legs`, by fills seen.
     """
 
     client_order_id: str
@@ -87,6 +90,9 @@ class Order(msgspec.Struct, kw_only=True, gc=False):
     overfilled: QtyE2 = _NOTHING
     reason: str = ""
     external: bool = False
+    legs: tuple[tuple[str, int], ...] = ()
+    multiplier: int = 1
+    leg_filled: tuple[int, ...] = ()
 
     @property
     def leaves(self) -> QtyE2:

@@ -50,6 +50,8 @@ _BID: Final = BookSide.BID
 _ASK: Final = BookSide.ASK
 _THROTTLED: Final = TradingState.THROTTLED
 _FLAT: Final = QtyE2(0)
+JOURNAL: Final = "journal"
+"""Who holds trading back to cancels once the journal takes nothing more."""
 _NO_PRICES: Final = (None, None)
 
 
@@ -61,9 +63,10 @@ class Admission:
         deadline_ns: Clock monotonic; later it is void.
         reserved: Dollars set aside for the order's worst case, fees included.
         reducing: Whether the order only takes risk away.
+        demanded: It reduces, and a stop or a person demands it: the journal's own hold does not stop it.
     """
 
-    __slots__ = ("_gate", "client_order_id", "deadline_ns", "reducing", "reserved")
+    __slots__ = ("_gate", "client_order_id", "deadline_ns", "demanded", "reducing", "reserved")
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class Admission:
         reserved: MoneyE6,
         *,
         reducing: bool,
+        demanded: bool = False,
     ) -> None:
         if seal is not _SEAL:
             raise TypeError("only the gate admits orders")
@@ -82,6 +86,7 @@ class Admission:
         self.deadline_ns = deadline_ns
         self.reserved = reserved
         self.reducing = reducing
+        self.demanded = demanded
 
     def consume(self, intent: Intent) -> None:
         """Spend it for *intent*, right before the first byte; returns only when the order may leave now.
@@ -111,6 +116,7 @@ class Decision(msgspec.Struct, gc=False, eq=False):
         reducing: Whether the order only takes risk away.
         refused: The row of the first refusal; None where the intent was refused before any row could be made.
         reason: The first refusal; None allows.
+        demanded: A stop or a person demands it, and it reduces.
         admission: Leave to send, for an admitted order only.
         order: The reservation, for an admitted order only.
     """
@@ -129,6 +135,7 @@ class Decision(msgspec.Struct, gc=False, eq=False):
     reducing: bool = False
     refused: Row | None = None
     reason: RejectReason | None = None
+    demanded: bool = False
     admission: Admission | None = None
     order: Order | None = None
 
@@ -246,17 +253,18 @@ class Gate:
         """Would *intent* be allowed now? Reserves nothing, however often it is asked."""
         return self._decide(intent, "", reserve=False)
 
-    def admit(self, intent: Intent, *, content: str = "") -> Decision:
+    def admit(self, intent: Intent, *, content: str = "", demanded: bool = False) -> Decision:
         """Allow *intent* and reserve its worst case in one step, or refuse it and reserve nothing.
 
         Args:
             intent: What is wished.
             content: Digest of the wish as its caller gave it; by default of the intent's own signal.
+            demanded: A stop or a person demands it: if it reduces, the journal's own hold does not stop it.
 
         Raises:
             IllegalTransition: An order of this name exists already.
         """
-        return self._decide(intent, content or intent.content_digest(), reserve=True)
+        return self._decide(intent, content or intent.content_digest(), reserve=True, demanded=demanded)
 
     def preview(self, intent: Intent) -> Row | None:
         """What would refuse *intent* now; neither a decision nor recorded."""
@@ -312,7 +320,13 @@ class Gate:
             if not self.account.orders[spent.client_order_id].is_open:
                 raise IllegalTransition(f"order {spent.client_order_id!r} has ended")
             again = Admission(
-                _SEAL, self, spent.client_order_id, spent.deadline_ns, spent.reserved, reducing=spent.reducing
+                _SEAL,
+                self,
+                spent.client_order_id,
+                spent.deadline_ns,
+                spent.reserved,
+                reducing=spent.reducing,
+                demanded=spent.demanded,
             )
             self._live[spent.client_order_id] = again
             return again
@@ -329,7 +343,8 @@ class Gate:
                 raise IllegalTransition(
                     f"admission of order {name!r} cannot send {intent.client_order_id!r}: spent, or not its own"
                 )
-            state = self.account.holds.state
+            holds = self.account.holds
+            state = holds.without(JOURNAL) if admission.demanded else holds.state
             allowed = state.allows_reducing if admission.reducing else state.allows_increasing
             if not allowed:
                 code = Code(f"state_{state.name.lower()}")
@@ -370,7 +385,7 @@ class Gate:
         with self.account.lock:
             return self.account.gain_over_a_day(value, self._clock.now_ns())
 
-    def _decide(self, intent: Intent, content: str, *, reserve: bool) -> Decision:
+    def _decide(self, intent: Intent, content: str, *, reserve: bool, demanded: bool = False) -> Decision:
         account, signal, name = self.account, intent.signal, intent.client_order_id
         refused: Row | None = None
         with account.lock:
@@ -378,6 +393,8 @@ class Gate:
                 raise IllegalTransition(f"order {name!r} exists already")
             order, facts, limits = Terms.of(intent), self._facts(intent), self.limits
             reducing = is_reducing(order, facts)
+            if demanded and reducing:
+                facts = msgspec.structs.replace(facts, state=account.holds.without(JOURNAL))
             if not passes(order, facts, limits, reducing=reducing):
                 refused = _refusing_row(intent, facts, limits)
             account.decisions += 1
@@ -396,6 +413,7 @@ class Gate:
                 reducing,
                 refused,
             )
+            decision.demanded = demanded and reducing
             if refused is not None:
                 decision.reason = explain(refused, intent)
             elif reserve:
@@ -423,7 +441,9 @@ class Gate:
         self.account.reserve(decision.order)
         deadline_ns = now_ns + decision.limits.send_deadline_secs * NANOS
         reducing = decision.reducing
-        admission = Admission(_SEAL, self, name, deadline_ns, reserved, reducing=reducing)
+        admission = Admission(
+            _SEAL, self, name, deadline_ns, reserved, reducing=reducing, demanded=decision.demanded
+        )
         decision.admission = self._live[name] = admission
         if not reducing:
             self._last_increase_ns = now_ns

@@ -58,6 +58,11 @@ class Holds:
         """What *holder* asks for; ACTIVE when it asks for nothing."""
         return self._held.get(holder, TradingState.ACTIVE)
 
+    def without(self, holder: str) -> TradingState:
+        """The most severe state that anybody but *holder* asks for."""
+        others = (state for name, state in self._held.items() if name != holder)
+        return max(others, default=TradingState.ACTIVE)
+
     def change(
         self, holder: str, state: TradingState, *, reason: str, who: str = ""
     ) -> dict[str, Any] | None:

@@ -4,6 +4,8 @@ The age of a price is the time since its source was last proven alive and gaples
 every message of the stream proves all prices of it, until a gap takes the touched ones out. A market
 whose result is known is worth that result, whatever its book shows.
 
+Beside prices stand the Greeks of contracts and the prices of underlyings; each carries its own time and ages alone.
+
 What positions are worth is folded into one `Holdings`, which stays true until one of its prices changes:
 `changes` counts these. A message that merely proves the prices again changes nothing but `alive_ns`.
 """
@@ -14,6 +16,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 import msgspec
 
+from holdfast.core.greeks import Greeks
 from holdfast.core.instruments import Instrument
 from holdfast.core.money import ONE_DOLLAR_E4, MoneyE6, PriceE4, QtyE2
 from holdfast.core.positions import Mark
@@ -103,6 +106,16 @@ class Market:
         self._streamed: set[str] = set()
         self._results: dict[str, str] = {}
         self._valued: set[str] = set()
+        self._greeks: dict[str, Greeks] = {}
+        self._underlyings: dict[str, tuple[PriceE4, int]] = {}
+
+    def greeks(self, ticker: str) -> Greeks | None:
+        """The newest Greeks of *ticker*; None when there never were any."""
+        return self._greeks.get(ticker)
+
+    def underlying(self, symbol: str) -> tuple[PriceE4, int] | None:
+        """The newest price of an underlying and when it was true, clock monotonic; None before any."""
+        return self._underlyings.get(symbol)
 
     def mark(self, ticker: str) -> Mark | None:
         """The prices of *ticker* with the time of their last proof; None when there never were any."""
@@ -138,6 +151,18 @@ class Market:
         else:
             self._streamed.discard(ticker)
         self._changed(ticker)
+
+    def saw_greeks(self, ticker: str, greeks: Greeks) -> None:
+        """Greeks of one contract; older ones than known change nothing."""
+        known = self._greeks.get(ticker)
+        if known is None or greeks.as_of_ns >= known.as_of_ns:
+            self._greeks[ticker] = greeks
+
+    def saw_underlying(self, symbol: str, price: PriceE4, as_of_ns: int) -> None:
+        """An underlying's price as of *as_of_ns* (monotonic); an older one than known changes nothing."""
+        known = self._underlyings.get(symbol)
+        if known is None or as_of_ns >= known[1]:
+            self._underlyings[symbol] = (price, as_of_ns)
 
     def saw_stream(self, alive_ns: int) -> None:
         """A message came: everything streamed and without gap was true at *alive_ns* (monotonic)."""
