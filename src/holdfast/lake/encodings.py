@@ -48,7 +48,7 @@ def delta_properties(columns: Collection[str]) -> WriterProperties:
         BadInput: deltalake is not installed.
     """
     delta: Any = load("deltalake")
-    return delta.WriterProperties(
+    properties: WriterProperties = delta.WriterProperties(
         compression=COMPRESSION,
         compression_level=COMPRESSION_LEVEL,
         max_row_group_size=ROW_GROUP_ROWS,
@@ -58,6 +58,7 @@ def delta_properties(columns: Collection[str]) -> WriterProperties:
             if name in columns
         },
     )
+    return properties
 
 
 def parquet_options(columns: Collection[str]) -> dict[str, Any]:

@@ -94,6 +94,7 @@ class LakeStore:
         self._environ = environ
         self.is_local = "://" not in uri or uri.startswith("file://")
         self.options: dict[str, str] = {}
+        self._opened: Bucket | None = None
         if self.is_local:
             self.uri = str(_local_path(uri))
             return
@@ -162,6 +163,21 @@ class LakeStore:
         with self._as_lake():
             return self._bucket().sizes(folder)
 
+    def put_new(self, name: str, data: bytes) -> None:
+        """Create the object *name* of a bucket in one request, never replacing another one.
+
+        Raises:
+            LakeRefused: It is there with other bytes, or the store refused.
+            LakeUnreachable: The store gave no usable answer; the object may be there.
+        """
+        with self._as_lake():
+            try:
+                self._bucket().put_new(name, data, None)
+            except AlreadyThere:
+                # An answer that was lost is tried again by the client and then finds its own object.
+                if self._bucket().read(name, len(data) + 1) != data:
+                    raise
+
     @contextlib.contextmanager
     def failures(self, what: str) -> Generator[None]:
         """Give what fails inside its name: our error, with *what* was tried in it.
@@ -228,10 +244,10 @@ class LakeStore:
             raise LakeRefused(_as_lake(str(why)), hint=why.hint) from why
 
     def _bucket(self) -> Bucket:
-        try:
-            return Bucket(self.uri, self._environ, retries=2)
-        except BadInput as why:
-            raise BadInput("a lake on S3 needs obstore", hint="pip install 'holdfast[lake]'") from why
+        if self._opened is None:
+            load("obstore")
+            self._opened = Bucket(self.uri, self._environ, retries=2)
+        return self._opened
 
     def _prove_bucket(self, bucket: Bucket, name: str) -> None:
         first = b"first"

@@ -92,6 +92,17 @@ def test_bucket_is_proven_read_and_written(s3):
     assert min(listed) > 0
 
 
+def test_object_is_created_once_and_never_replaced(s3, proxy):
+    """`put_new` creates; the same bytes again are fine after a lost answer, other bytes are refused."""
+    store = store_of(f"s3://{s3.make(lock=False)}/lake", _through(proxy, s3))
+    proxy.faults.append(Fault("lose", times=1))
+    store.put_new("fills/x.parquet", b"one")
+    assert [method for method, _, _ in proxy.requests].count("PUT") == 2
+    with pytest.raises(LakeRefused, match="exists already"):
+        store.put_new("fills/x.parquet", b"two")
+    assert store.listed("fills").data_bytes == 3
+
+
 @pytest.mark.contract("X7")
 def test_store_that_overwrites_in_spite_of_the_condition_is_refused(s3, proxy):
     """A server that takes If-None-Match and overwrites anyway, as rclone and s3rver do, is refused."""
