@@ -1,0 +1,306 @@
+"""What an account holds and works in options and stock, by underlying: Greeks, structures, and what can be lost.
+
+Read from the account and the market under the account's lock, as integers. Greeks are share-equivalents:
+Greek x contracts x multiplier, each position and each order rounded away from zero. Working and UNKNOWN orders count
+at everything still open, what they add and what they take away apart; a combination counts by what its legs come
+to, because it fills as one.
+
+Exposure is what can still be lost: worth now, at the executable side, less the least worth at expiry
+(`exposure.floor`), each working order filled or not, whichever is worse. Fees are left out. A structure is
+everything on one underlying that expires together, with the stock beside it.
+
+Limits: event contracts do not belong here and are passed over. A contract whose rules nobody read is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from holdfast.core.instruments import ComboLeg, Instrument, InstrumentKind
+from holdfast.core.money import MoneyE6
+from holdfast.core.signals import Intent
+from holdfast.risk.account import Account, Order
+from holdfast.risk.exposure import Expiry, Outlook, Part, Work, expiry_of, outlook
+from holdfast.risk.market import Held, Holdings, Market
+
+_ONE_E6 = 1_000_000
+_CONTRACT_E2 = 100
+_BINARY = InstrumentKind.BINARY
+
+
+class Pressure(msgspec.Struct, frozen=True, gc=False):
+    """One Greek, held and working, in 1e-6 share-equivalents.
+
+    Attributes:
+        held: Of the positions.
+        ups: What working orders would add, those that add.
+        downs: What working orders would take away, those that take away; not negative.
+    """
+
+    held: int = 0
+    ups: int = 0
+    downs: int = 0
+
+    @property
+    def worst(self) -> int:
+        """The larger of both sides as it stands; at least 0."""
+        return max(self.held + self.ups, self.downs - self.held)
+
+    def after(self, change: int) -> int:
+        """The worst on the side to which *change* pushes; as it stands where it pushes nowhere."""
+        if change > 0:
+            return self.held + self.ups + change
+        if change < 0:
+            return self.downs - self.held - change
+        return self.worst
+
+    def holding(self, change: int) -> Pressure:
+        """With a position of *change* more."""
+        return Pressure(self.held + change, self.ups, self.downs)
+
+    def working(self, change: int) -> Pressure:
+        """With an order of *change* more."""
+        return Pressure(self.held, self.ups + max(0, change), self.downs + max(0, -change))
+
+    def __add__(self, other: Pressure) -> Pressure:
+        return Pressure(self.held + other.held, self.ups + other.ups, self.downs + other.downs)
+
+
+class Loss(msgspec.Struct, frozen=True, gc=False):
+    """What something can still lose, before an order and with it.
+
+    Attributes:
+        before, after: 1e-6 dollar, at least 0; None where nothing bounds it, or where its value is unknown.
+        slope_before, slope_after: Units by which it falls with every further rise, in 1/100; 0 where it is bounded.
+    """
+
+    before: int | None = 0
+    after: int | None = 0
+    slope_before: int = 0
+    slope_after: int = 0
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the order makes it worse; what is unknown is worse."""
+        if self.after is None:
+            return not self.slope_after or self.slope_after < self.slope_before
+        return self.before is not None and self.after > self.before
+
+
+class Parcel(NamedTuple):
+    """What an order would add: its work, and its marginal Greeks, 1e-6 share-equivalents."""
+
+    work: Work
+    delta: int
+    gamma: int
+
+
+class GreeksSeen:
+    """Looks Greeks up, and remembers what was missing and what was oldest.
+
+    Attributes:
+        missing: The first contract whose Greeks, or whose rules, nobody knows; "" while all are known.
+        oldest: The contract with the oldest Greeks; oldest_ns: when these were true, clock monotonic.
+    """
+
+    def __init__(self, market: Market) -> None:
+        self._market = market
+        self.missing = ""
+        self.oldest = ""
+        self.oldest_ns = 0
+
+    def lacks(self, ticker: str) -> None:
+        """Nothing is known of *ticker*."""
+        self.missing = self.missing or ticker
+
+    def of(self, legs: Sequence[tuple[ComboLeg, int]]) -> tuple[int, int]:
+        """Delta and gamma of legs, each with its signed count in 1/100, together rounded away from zero."""
+        delta = gamma = 0
+        for leg, qty in legs:
+            instrument = leg.instrument
+            units = qty * instrument.multiplier
+            if instrument.option is None:  # a share moves with itself
+                delta += units * _ONE_E6
+                continue
+            greeks = self._market.greeks(instrument.ticker)
+            if greeks is None:
+                self.lacks(instrument.ticker)
+                continue
+            if not self.oldest or greeks.as_of_ns < self.oldest_ns:
+                self.oldest, self.oldest_ns = instrument.ticker, greeks.as_of_ns
+            delta += units * greeks.delta_e6
+            gamma += units * greeks.gamma_e6
+        return _away_from_zero(delta), _away_from_zero(gamma)
+
+    def parcel(self, legs: Sequence[ComboLeg], qty: int, yes_price: int, multiplier: int) -> Parcel:
+        """An order for *qty* (signed, 1/100) of *legs* at its limit."""
+        counted = [(leg, qty * leg.ratio) for leg in legs]
+        parts = tuple(Part(leg.instrument.option, count, leg.instrument.multiplier) for leg, count in counted)
+        return Parcel(Work(parts, -qty * yes_price * multiplier), *self.of(counted))
+
+
+class SymbolBook:
+    """One underlying.
+
+    Attributes:
+        parts: Positions.
+        works: Working orders.
+        delta, gamma: Of both.
+    """
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+        self.works: list[Work] = []
+        self.delta = Pressure()
+        self.gamma = Pressure()
+        self._worths: list[MoneyE6 | None] = []
+
+    def hold(self, part: Part, worth: MoneyE6 | None, delta: int, gamma: int) -> None:
+        """Add a position."""
+        self.parts.append(part)
+        self._worths.append(worth)
+        self.delta = self.delta.holding(delta)
+        self.gamma = self.gamma.holding(gamma)
+
+    def work(self, parcel: Parcel) -> None:
+        """Add a working order."""
+        self.works.append(parcel.work)
+        self.delta = self.delta.working(parcel.delta)
+        self.gamma = self.gamma.working(parcel.gamma)
+
+    @property
+    def structures(self) -> set[Expiry | None]:
+        """What expires when, held or working; None stands for stock alone."""
+        return structures_of(self.parts, self.works)
+
+    def loss(self, order: Work | None = None, only: Collection[Expiry | None] | None = None) -> Loss:
+        """What can still be lost, before *order* and with it; of the structures *only*, or of all.
+
+        Stock stands beside every structure, and to trade stock concerns all of them.
+        """
+        keep = None if only is None or None in only else {None, *only}
+        parts, works = self._cut(keep)
+        worth = self._worth(keep)
+        before = outlook(parts, works)
+        after = before if order is None else outlook(parts, [*works, order])
+        return Loss(_lost(worth, before), _lost(worth, after), before.slope, after.slope)
+
+    def _cut(self, keep: Collection[Expiry | None] | None) -> tuple[list[Part], list[Work]]:
+        if keep is None:
+            return self.parts, self.works
+        parts = [part for part in self.parts if expiry_of(part) in keep]
+        works = [work for work in self.works if any(expiry_of(part) in keep for part in work.parts)]
+        return parts, works
+
+    def _worth(self, keep: Collection[Expiry | None] | None) -> int | None:
+        total = 0
+        for part, worth in zip(self.parts, self._worths, strict=True):
+            if keep is None or expiry_of(part) in keep:
+                if worth is None:
+                    return None
+                total += worth
+        return total
+
+
+class PortfolioBook(msgspec.Struct, frozen=True):
+    """All of them at one moment.
+
+    Attributes:
+        symbols: By underlying.
+        equity: Cash and everything held at the executable side, 1e-6 dollar; None when a price is missing.
+        seen: Which Greeks were read.
+    """
+
+    symbols: Mapping[str, SymbolBook]
+    equity: int | None
+    seen: GreeksSeen
+
+    @property
+    def delta(self) -> Pressure:
+        """Over all underlyings."""
+        return sum((book.delta for book in self.symbols.values()), Pressure())
+
+    @property
+    def gamma(self) -> Pressure:
+        """Over all underlyings."""
+        return sum((book.gamma for book in self.symbols.values()), Pressure())
+
+    @property
+    def structures(self) -> set[tuple[str, Expiry | None]]:
+        """Every structure held or working."""
+        return {(symbol, end) for symbol, book in self.symbols.items() for end in book.structures}
+
+    def of(self, symbol: str) -> SymbolBook:
+        """One underlying; an empty book where nothing is held or working."""
+        return self.symbols.get(symbol) or SymbolBook()
+
+
+def read_book(account: Account, market: Market) -> PortfolioBook:
+    """The book of *account* at the prices and Greeks of *market*; the caller holds the account's lock."""
+    seen = GreeksSeen(market)
+    symbols: dict[str, SymbolBook] = {}
+    holdings = market.holdings(account.portfolio.positions)
+    for held in holdings.held:
+        instrument = market.instruments.get(held.ticker)
+        if instrument is None:
+            seen.lacks(held.ticker)
+        elif instrument.kind is not _BINARY:
+            part = Part(instrument.option, held.qty, instrument.multiplier)
+            greeks = seen.of([(ComboLeg(instrument, 1), held.qty)])
+            symbols.setdefault(instrument.underlying, SymbolBook()).hold(part, _worth(held), *greeks)
+    for order, legs in _working(account, market, seen):
+        parcel = seen.parcel(legs, order.side.sign * order.leaves, order.yes_price, order.multiplier)
+        symbols.setdefault(legs[0].instrument.underlying, SymbolBook()).work(parcel)
+    equity = None if holdings.worth is None else account.portfolio.cash + holdings.worth
+    return PortfolioBook(symbols, equity, seen)
+
+
+def parcel_of(intent: Intent, seen: GreeksSeen) -> Parcel:
+    """What *intent* would add."""
+    signal, instrument = intent.signal, intent.instrument
+    qty = signal.book_side.sign * signal.count
+    return seen.parcel(instrument.parts, qty, signal.yes_price, instrument.multiplier)
+
+
+def structures_of(parts: Sequence[Part], works: Sequence[Work] = ()) -> set[Expiry | None]:
+    """What expires when; None for stock that has no option beside it."""
+    ends = {expiry_of(part) for part in parts if part.qty}
+    ends.update(expiry_of(part) for work in works for part in work.parts)
+    return ends - {None} or ends
+
+
+def _working(
+    account: Account, market: Market, seen: GreeksSeen
+) -> Iterator[tuple[Order, tuple[ComboLeg, ...]]]:
+    """Every open order of options and stock with its legs."""
+    for order in account.open_orders():
+        named = order.legs or ((order.ticker, 1),)
+        known = [(market.instruments.get(ticker), ratio) for ticker, ratio in named]
+        legs = tuple(ComboLeg(instrument, ratio) for instrument, ratio in known if instrument is not None)
+        if len(legs) < len(named):
+            seen.lacks(order.ticker)
+        elif not order.leaves or _is_event(legs[0].instrument):
+            continue
+        else:
+            yield order, legs
+
+
+def _is_event(instrument: Instrument) -> bool:
+    return instrument.kind is _BINARY
+
+
+def _worth(held: Held) -> MoneyE6 | None:
+    return Holdings.of((held,)).worth
+
+
+def _lost(worth: int | None, worst: Outlook) -> int | None:
+    """Worth now less the least worth at expiry; None where either is not known."""
+    return None if worth is None or worst.floor is None else max(0, worth - worst.floor)
+
+
+def _away_from_zero(product: int) -> int:
+    """A Greek in 1e-6 times units in 1/100 as 1e-6 share-equivalents."""
+    return -(-product // _CONTRACT_E2) if product > 0 else product // _CONTRACT_E2
