@@ -20,7 +20,7 @@ Limits: the underlying never falls below zero. Dividends, interest, pins and ear
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from holdfast.core.money import MoneyE6, PriceE4
@@ -109,20 +109,17 @@ def lowers_floor(parts: Sequence[Part], works: Sequence[Work], order: Work) -> b
     It does not where the floor stays with its cash counted, or with its cash left out: to buy a short leg back
     takes risk away whatever it costs, and to sell something at a price above what it guarantees does too.
     """
-    before = outlook(parts, works)
-    after = outlook([*parts, *order.parts], works)
+    # Where nothing bounds the loss, least is of the spots looked at: they must be the same ones.
+    spots = _kinks(parts, [*works, order])
+    before = _sum_of_expiries(parts, works, spots)
+    after = _sum_of_expiries([*parts, *order.parts], works, spots)
     is_slope_kept = after.slope >= before.slope
     return not (is_slope_kept and after.least + max(0, order.cash) >= before.least)
 
 
 def outlook(parts: Sequence[Part], works: Sequence[Work] = ()) -> Outlook:
     """The worst of *parts* with each of *works* filled or not."""
-    least = slope = 0
-    for held, working in _by_expiry(parts, works):
-        one = _outlook(held, working)
-        least += one.least
-        slope += one.slope
-    return Outlook(least, slope)
+    return _sum_of_expiries(parts, works, _kinks(parts, works))
 
 
 def expiry_of(part: Part) -> Expiry | None:
@@ -130,18 +127,20 @@ def expiry_of(part: Part) -> Expiry | None:
     return None if part.option is None else (part.option.expiry, part.option.expires_ns)
 
 
-def _outlook(parts: Sequence[Part], works: Sequence[Work]) -> Outlook:
-    """Of one expiry and the stock beside it."""
-    spots = {_ZERO}
-    for part in (*parts, *(part for work in works for part in work.parts)):
-        if part.option is not None:
-            spots.add(part.option.strike)
-    least = min(
-        _worth(parts, spot) + sum(min(0, _worth(work.parts, spot) + work.cash) for work in works)
-        for spot in spots
-    )
-    falls = sum(min(0, _slope(work.parts)) for work in works)
-    return Outlook(least, min(0, _slope(parts) + falls))
+def _sum_of_expiries(parts: Sequence[Part], works: Sequence[Work], spots: Collection[PriceE4]) -> Outlook:
+    least = slope = 0
+    for held, working in _by_expiry(parts, works):
+        least += min(
+            _worth(held, spot) + sum(min(0, _worth(work.parts, spot) + work.cash) for work in working)
+            for spot in spots
+        )
+        slope += min(0, _slope(held) + sum(min(0, _slope(work.parts)) for work in working))
+    return Outlook(least, slope)
+
+
+def _kinks(parts: Sequence[Part], works: Sequence[Work]) -> set[PriceE4]:
+    """Zero and every strike: where a least worth can lie."""
+    return {_ZERO} | {part.option.strike for part in _all_parts(parts, works) if part.option is not None}
 
 
 def _by_expiry(parts: Sequence[Part], works: Sequence[Work]) -> list[tuple[list[Part], list[Work]]]:
