@@ -33,8 +33,8 @@ from holdfast.execution.venue import (
 from holdfast.risk.gate import Admission
 from holdfast.venues.kalshi.paging import all_pages, each_item
 from holdfast.venues.kalshi.stream import KalshiStream
-from holdfast.venues.kalshi.transport import PlacePermit
 from holdfast.venues.kalshi.values import DEAREST_FEES, EventFacts, Market, Page, SeriesFees
+from holdfast.venues.permits import PlacePermit
 
 if TYPE_CHECKING:
     from holdfast.venues.kalshi.client import AsyncKalshiClient

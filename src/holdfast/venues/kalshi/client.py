@@ -56,9 +56,6 @@ from holdfast.venues.kalshi.signing import Signer
 from holdfast.venues.kalshi.transport import (
     PARENT_BREAKER,
     Call,
-    Counted,
-    Observer,
-    PlacePermit,
     Transport,
     split_base_url,
 )
@@ -72,6 +69,7 @@ from holdfast.venues.kalshi.values import (
     SeriesFees,
     Settlement,
 )
+from holdfast.venues.permits import Counted, Observer, PlacePermit
 
 HOSTS: Final[Mapping[str, tuple[str, str]]] = {
     "demo": (

@@ -28,7 +28,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -36,7 +36,6 @@ from yarl import URL
 
 from holdfast import __version__
 from holdfast.audit.logger import AuditLogger
-from holdfast.breaker.breaker import Permit, TradingCircuitBreaker
 from holdfast.breaker.config import KALSHI_API, verdict_for_status
 from holdfast.breaker.machine import Verdict
 from holdfast.breaker.registry import BreakerRegistry
@@ -52,6 +51,7 @@ from holdfast.core.errors import (
 )
 from holdfast.venues.kalshi import requests, wire
 from holdfast.venues.kalshi.signing import Signer
+from holdfast.venues.permits import Counted
 
 API: Final = "kalshi"
 COMPONENT: Final = "kalshi"
@@ -69,44 +69,6 @@ _REPEATED = frozenset({502, 503, 504})
 _BASE_DELAY_SECS = 0.1
 _LONGEST_DELAY_SECS = 2.0
 _BUDGET_START, _BUDGET_MOST, _BUDGET_PER_CALL = 3.0, 10.0, 0.2
-
-
-class Counted(Protocol):
-    """Where a call's verdict goes."""
-
-    def settle(self, verdict: Verdict, reason: str = "") -> None:
-        """Hear how the call ended."""
-        ...
-
-
-class Observer:
-    """Counts, at *breaker* and its parents, a call that goes whatever the breaker says."""
-
-    def __init__(self, breaker: TradingCircuitBreaker) -> None:
-        self._breaker = breaker
-
-    def settle(self, verdict: Verdict, reason: str = "") -> None:
-        """Tell the breaker."""
-        self._breaker.observe(verdict, reason)
-
-
-class PlacePermit:
-    """Leave to place one order at `kalshi_api` and its market; settled by the placement, or given back."""
-
-    def __init__(self, counted: Permit | Observer) -> None:
-        self._counted: Permit | Observer | None = counted
-
-    def settle(self, verdict: Verdict, reason: str = "") -> None:
-        """Tell the breakers how the placement ended; only the first word is heard."""
-        counted, self._counted = self._counted, None
-        if counted is not None:
-            counted.settle(verdict, reason)
-
-    def ignored(self) -> None:
-        """Give it back: nothing was sent, nothing is counted."""
-        counted, self._counted = self._counted, None
-        if isinstance(counted, Permit):
-            counted.withdraw()
 
 
 @dataclass(slots=True, kw_only=True)
