@@ -1,0 +1,36 @@
+"""`ib_async`, imported when it is first needed and named when it is missing.
+
+It is an extra: whoever trades elsewhere neither installs nor loads it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from holdfast.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+def load() -> ModuleType:
+    """The library.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        import ib_async  # noqa: PLC0415  an extra, loaded by its users alone
+    except ImportError as error:
+        raise ConfigError(
+            "Interactive Brokers needs ib_async, which is not installed here",
+            hint="install holdfast with its extra: pip install 'holdfast[ib]'",
+        ) from error
+    return ib_async
+
+
+def new_ib() -> Any:
+    """One unconnected `ib_async.IB`, whose refused requests raise instead of looking like empty answers."""
+    made = load().IB()
+    made.RaiseRequestErrors = True
+    return made
