@@ -1,0 +1,125 @@
+"""Making a Delta table on this machine's disk outlive a power cut: the syncs that delta-rs never makes.
+
+Promise: after `sync_versions` returned, those versions are on the disk: the commit files, the data files they add,
+and the folders that name them; after `sync_checkpoint`, so are the newest checkpoint and the pointer to it. Data
+files are synced before the commit that names them by whoever writes them here (`commit`); for what delta-rs wrote
+(compaction) both are synced afterwards, and until then the older version is what a power cut leaves.
+
+A failed sync is never tried again: the error ends the run, and `repair` judges at the next start what is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import unquote
+
+from holdfast.lake.store import LOG_FOLDER
+
+LAST_CHECKPOINT = "_last_checkpoint"
+
+
+def sync_file(path: Path) -> None:
+    """Return once the content of *path* is on the disk."""
+    _sync(path, os.O_RDONLY)
+
+
+def sync_folder(path: Path) -> None:
+    """Return once creations, renames and removals in *path* are on the disk."""
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_new(path: Path, data: bytes | memoryview) -> None:
+    """Create *path* with *data*, on the disk when this returns; its folder is the caller's to sync.
+
+    Raises:
+        OSError: The disk refused; what was written of it is removed.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    except OSError:
+        with contextlib.suppress(OSError):  # no version names it: it is ours alone
+            path.unlink()
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def commit_path(table: Path, version: int) -> Path:
+    """The commit file of a version."""
+    return table / LOG_FOLDER / f"{version:020d}.json"
+
+
+def added_files(commit: bytes) -> list[str]:
+    """The paths, relative to the table, of the data files that a commit's lines add.
+
+    Raises:
+        ValueError: A line is no JSON object.
+    """
+    found: list[str] = []
+    for line in commit.splitlines():
+        action: object = json.loads(line)
+        if not isinstance(action, dict):
+            raise ValueError(f"no action: {line[:40]!r}")  # noqa: TRY004  as json says what it cannot read
+        add: dict[str, str] | None = action.get("add")
+        if add is not None:
+            found.append(unquote(add["path"]))
+    return found
+
+
+def sync_versions(table: Path, first: int, last: int, *, own_data: Iterable[int] = ()) -> None:
+    """Make versions *first* to *last* of *table* outlive a power cut.
+
+    Args:
+        table: The table's directory.
+        first: The lowest version.
+        last: The highest version.
+        own_data: Versions whose data files are on the disk already.
+
+    A version that a clean-up removed meanwhile is passed over: a synced checkpoint stands for it.
+    """
+    synced = set(own_data)
+    folders: set[Path] = set()
+    for version in range(first, last + 1):
+        path = commit_path(table, version)
+        with contextlib.suppress(FileNotFoundError):
+            if version not in synced:
+                for name in added_files(path.read_bytes()):
+                    with contextlib.suppress(FileNotFoundError):  # compacted and vacuumed since
+                        sync_file(table / name)
+                        folders.add((table / name).parent)
+            sync_file(path)
+    for folder in sorted(folders):
+        sync_folder(folder)
+    if folders:
+        sync_folder(table)
+    sync_folder(table / LOG_FOLDER)
+
+
+def sync_checkpoint(table: Path) -> None:
+    """Make the newest checkpoint of *table* outlive a power cut, the checkpoint before the pointer to it."""
+    log = table / LOG_FOLDER
+    newest = max((path.name.partition(".")[0] for path in log.glob("*.checkpoint*.parquet")), default="")
+    if not newest:
+        return
+    for path in log.glob(f"{newest}.checkpoint*.parquet"):
+        sync_file(path)
+    sync_folder(log)
+    with contextlib.suppress(FileNotFoundError):
+        sync_file(log / LAST_CHECKPOINT)
+    sync_folder(log)
