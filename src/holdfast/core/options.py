@@ -136,7 +136,7 @@ def parse_option_ticker(ticker: str) -> OptionName:
 
 def is_option(ticker: str) -> bool:
     """Whether *ticker* has the shape of an OCC symbol."""
-    return _SYMBOL.fullmatch(ticker) is not None
+    return ticker[-8:].isdigit() and _SYMBOL.fullmatch(ticker) is not None
 
 
 def combo_ticker(legs: Sequence[tuple[str, int]]) -> str:

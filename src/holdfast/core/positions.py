@@ -8,10 +8,13 @@ counts once, by the venue's trade id, however often it is reported.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from holdfast.core.instruments import Instrument, InstrumentKind
 from holdfast.core.money import ONE_DOLLAR_E4, MoneyE6, PriceE4, QtyE2
 from holdfast.core.orders import Fill
+
+_BINARY: Final = InstrumentKind.BINARY
 
 
 class Mark(NamedTuple):
@@ -32,6 +35,17 @@ class Mark(NamedTuple):
         if position >= 0:
             return self.bid if self.bid is not None else PriceE4(0)
         return self.ask if self.ask is not None else ONE_DOLLAR_E4
+
+    def closing_price(self, position: QtyE2) -> PriceE4 | None:
+        """What closing one option or share pays: a long without a bid is worth 0, a short without an ask is unknown.
+
+        A bid above the ask can not be true of both; then neither is known.
+        """
+        if self.bid is not None and self.ask is not None and self.bid > self.ask:
+            return None
+        if position >= 0:
+            return self.bid if self.bid is not None else PriceE4(0)
+        return self.ask
 
 
 class Portfolio:
@@ -90,12 +104,23 @@ class Portfolio:
             self.positions.pop(ticker, None)
 
 
-def liquidation_value(positions: Mapping[str, QtyE2], marks: Mapping[str, Mark]) -> MoneyE6 | str:
-    """The value of closing everything at the executable side, or the ticker whose mark is missing."""
+def liquidation_value(
+    positions: Mapping[str, QtyE2], marks: Mapping[str, Mark], instruments: Mapping[str, Instrument] = {}
+) -> MoneyE6 | str:
+    """The value of closing everything at the executable side, or the ticker whose price is missing.
+
+    A ticker without rules counts as an event contract.
+    """
     total = 0
     for ticker, qty in positions.items():
-        mark = marks.get(ticker)
+        mark, rules = marks.get(ticker), instruments.get(ticker)
         if mark is None:
             return ticker
-        total += qty * mark.liquidation_price(qty)
+        if rules is None or rules.kind is _BINARY:
+            total += qty * mark.liquidation_price(qty)
+            continue
+        price = mark.closing_price(qty)
+        if price is None:
+            return ticker
+        total += qty * price * rules.multiplier
     return MoneyE6(total)

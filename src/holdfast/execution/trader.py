@@ -152,6 +152,7 @@ class Trader:
         ledger: Turns evidence into records.
         books: The venue's books held against ours.
         is_started: Whether `start` has been through once.
+        observer: As given; may be set later, by a desk that needs the trader first.
         unread: Why the venue could not be read at start; None once it could.
     """
 
@@ -185,7 +186,7 @@ class Trader:
         self.unread: VenueError | CircuitBreakerOpenError | None = None
         self._clock = clock
         self._strategies = {strategy.name: strategy for strategy in strategies}
-        self._observer = observer
+        self.observer = observer
         self._on_time = on_time
         self._sleep = sleep
         self._retries = retries
@@ -754,8 +755,8 @@ class Trader:
             self._asked_ns = now_ns
             await self._route_all(lambda strategy: strategy.on_tick(now_ns))
             await self._tell_ended()
-            if self._observer is not None:
-                await self._observer.on_time(now_ns)
+            if self.observer is not None:
+                await self.observer.on_time(now_ns)
         await self._tell_ended()
 
     async def _route_all(self, ask: Callable[[Strategy], Iterable[Signal]]) -> None:
@@ -774,18 +775,18 @@ class Trader:
         if strategy is not None:
             await self.ledger.write()
             await self._route_from(strategy, strategy.on_fill(fill))
-        if self._observer is not None:
+        if self.observer is not None:
             await self.ledger.write()
-            await self._observer.on_own_fill(fill, order)
+            await self.observer.on_own_fill(fill, order)
 
     async def _tell_ended(self) -> None:
         """Tell the observer of orders that ended since it was last told, once each."""
         ended = self.ledger.ended
         while ended:
             order = ended.popleft()
-            if self._observer is not None:
+            if self.observer is not None:
                 await self.ledger.write()
-                await self._observer.on_order_ended(order)
+                await self.observer.on_order_ended(order)
 
 
 def unread_code(error: Exception) -> Code:

@@ -9,9 +9,13 @@ What holds at every moment:
 
     order      filled + leaves + released = quantity (an overfill is kept apart, booked and alarmed)
     market     working buys and sells = the leaves of all orders not closed, UNKNOWN ones in full
+    leg        the same of every leg of a combination, filled + leaves + released = ratio x quantity
     position   the opening position + the sum of fills, each once by trade id, external ones too
     cash       opening cash + what fills, fees, settlements and deposits moved; selling YES earns its price and
                owes a dollar on "yes", so a NO contract's collateral counts as cash
+
+A combination executes as fills of its legs, each for itself: its own `filled` is the whole units that all legs
+cover, and what a leg has filled beyond that moves the position and no longer works.
 
 An acknowledgement's fill count is a claim: its quantity stays reserved until the fills themselves arrive.
 The opening position comes from the first SESSION_OPEN of a journal: what the venue said before we began.
@@ -27,6 +31,7 @@ import msgspec
 
 from holdfast.core.errors import IllegalTransition
 from holdfast.core.money import (
+    ONE_CONTRACT_E2,
     ONE_DOLLAR_E4,
     MoneyE6,
     PriceE4,
@@ -38,7 +43,8 @@ from holdfast.core.money import (
     parse_price,
     parse_qty,
 )
-from holdfast.core.orders import Fill, OrderEvent, OrderStatus, next_status
+from holdfast.core.options import is_combo, parse_combo_ticker
+from holdfast.core.orders import Fill, FillCause, OrderEvent, OrderStatus, next_status
 from holdfast.core.positions import Portfolio
 from holdfast.core.signals import BookSide, TimeInForce
 from holdfast.risk.halt import Holds
@@ -104,10 +110,70 @@ class Order(msgspec.Struct, kw_only=True, gc=False):
         """Not known to have ended."""
         return not self.status.is_closed
 
+    @property
+    def working(self) -> tuple[tuple[str, int], ...]:
+        """What may still execute: (ticker, signed quantity) of each leg, or of the order's own market."""
+        if not self.legs:
+            return ((self.ticker, self.side.sign * self.leaves),)
+        return tuple(
+            (ticker, (1 if self.buys_leg(ratio) else -1) * self.leg_leaves(index))
+            for index, (ticker, ratio) in enumerate(self.legs)
+        )
+
+    @property
+    def is_even(self) -> bool:
+        """Whether every leg has filled as much as the others: always true of a single contract."""
+        return all(
+            done == abs(ratio) * self.filled
+            for (_, ratio), done in zip(self.legs, self.leg_filled, strict=True)
+        )
+
+    def buys_leg(self, ratio: int) -> bool:
+        """Whether a leg of *ratio* is bought."""
+        return (self.side is _BID) is (ratio > 0)
+
+    def leg_leaves(self, index: int) -> int:
+        """What of a leg may still execute, 1/100 contract."""
+        return max(0, abs(self.legs[index][1]) * (self.quantity - self.released) - self.leg_filled[index])
+
+    def leg_released(self, index: int) -> int:
+        """What of a leg provably cannot execute any more, 1/100 contract."""
+        whole = abs(self.legs[index][1]) * self.quantity
+        return whole - self.leg_filled[index] - self.leg_leaves(index)
+
     def can_own(self, fill: Fill) -> bool:
-        """Whether *fill* can be of this order: the same market and side, and no other order of the venue's."""
-        is_same = fill.ticker == self.ticker and fill.side is self.side
-        return is_same and self.order_id in {"", fill.order_id}
+        """Whether *fill* can be of this order: the same market or leg and side, and no other order of the venue's."""
+        if self.order_id not in {"", fill.order_id} or fill.cause is not FillCause.TRADE:
+            return False
+        if not self.legs:
+            return fill.ticker == self.ticker and fill.side is self.side
+        ratio = dict(self.legs).get(fill.ticker)
+        return ratio is not None and (fill.side is _BID) is self.buys_leg(ratio)
+
+    def take(self, fill: Fill) -> None:
+        """Count *fill*, which this order owns; what exceeds the quantity is kept apart."""
+        if self.legs:
+            counted = self._take_leg(fill)
+        else:
+            counted = min(fill.qty, self.quantity - self.filled)
+            self.filled = QtyE2(self.filled + counted)
+        self.overfilled = QtyE2(self.overfilled + fill.qty - counted)
+        # A fill of what was believed released is booked: the position follows what happened.
+        self.released = QtyE2(min(self.released, self.quantity - self.filled))
+
+    def _take_leg(self, fill: Fill) -> int:
+        index = [ticker for ticker, _ in self.legs].index(fill.ticker)
+        wholes = [abs(ratio) * self.quantity for _, ratio in self.legs]
+        done = list(self.leg_filled)
+        counted = min(fill.qty, wholes[index] - done[index])
+        done[index] += counted
+        self.leg_filled = tuple(done)
+        if done == wholes:
+            self.filled = self.quantity
+        else:
+            covered = min(one // abs(ratio) for one, (_, ratio) in zip(done, self.legs, strict=True))
+            self.filled = QtyE2(covered - covered % ONE_CONTRACT_E2)
+        return counted
 
     @property
     def worst_case(self) -> MoneyE6:
@@ -252,8 +318,12 @@ class Account:
         if name in self.orders:
             raise IllegalTransition(f"order {name!r} is already reserved")
         self.orders[name] = self._open[name] = order
-        # A new order is open and nothing of it is filled or released: its leaves are its quantity.
-        self._work(order, order.quantity, order.reserved)
+        if order.legs:
+            order.leg_filled = (0,) * len(order.legs)
+            self._work_legs(order, 1)
+        else:
+            # A new order is open and nothing of it is filled or released: its leaves are its quantity.
+            self._work(order, order.quantity, order.reserved)
 
     def forget(self, client_order_id: str) -> None:
         """Give back a reservation whose ORDER record could not be written: it never became an order."""
@@ -329,6 +399,8 @@ class Account:
             reserved=parse_money(details["reserved"]),
             created_ns=details["created_ns"],
             decision=details["decision"],
+            legs=tuple((ticker, ratio) for ticker, ratio in details.get("legs", ())),
+            multiplier=details.get("multiplier", 1),
         )
         self.reserve(order)
 
@@ -375,6 +447,8 @@ class Account:
             order_id=name,
             status=OrderStatus.WORKING,
             external=True,
+            legs=parse_combo_ticker(details["ticker"]) if is_combo(details["ticker"]) else (),
+            multiplier=details.get("multiplier", 1),
         )
         self._by_venue_id[name] = name
         self.reserve(order)
@@ -391,11 +465,7 @@ class Account:
         if order is None or order.external or not order.can_own(fill):
             return
         self._count(order, -1)
-        counted = min(fill.qty, order.quantity - order.filled)
-        order.filled = QtyE2(order.filled + counted)
-        order.overfilled = QtyE2(order.overfilled + fill.qty - counted)
-        # A fill of what was believed released is booked: the position follows what happened.
-        order.released = QtyE2(min(order.released, order.quantity - order.filled))
+        order.take(fill)
         if not order.order_id and fill.order_id:
             order.order_id = fill.order_id
             self._by_venue_id[fill.order_id] = order.client_order_id
@@ -454,7 +524,10 @@ class Account:
             if sign > 0:
                 self._open.pop(order.client_order_id, None)
             return
-        self._work(order, sign * order.leaves, sign * order.worst_case)
+        if order.legs:
+            self._work_legs(order, sign)
+        else:
+            self._work(order, sign * order.leaves, sign * order.worst_case)
         if sign > 0:
             self._open[order.client_order_id] = order
 
@@ -466,6 +539,17 @@ class Account:
         else:
             self._working[order.ticker] = (buys, QtyE2(sells + qty))
         self.reserved = MoneyE6(self.reserved + dollars)
+
+    def _work_legs(self, order: Order, sign: int) -> None:
+        """The same of a combination: each leg works in its own market."""
+        for ticker, qty in order.working:
+            buys, sells = self._working.get(ticker, _IDLE)
+            added = sign * qty
+            if qty >= 0:
+                self._working[ticker] = (QtyE2(buys + added), sells)
+            else:
+                self._working[ticker] = (buys, QtyE2(sells - added))
+        self.reserved = MoneyE6(self.reserved + sign * order.worst_case)
 
 
 def _status_after(status: OrderStatus, event: OrderEvent) -> OrderStatus:
@@ -488,12 +572,14 @@ def read_trade(details: Mapping[str, Any]) -> Fill:
         fee=parse_money(details["fee"]),
         is_taker=details["is_taker"],
         ts_ns=details.get("filled_ns", 0),
+        multiplier=details.get("multiplier", 1),
+        cause=FillCause(details.get("cause", FillCause.TRADE)),
     )
 
 
 def trade_details(fill: Fill, *, client_order_id: str, external: bool) -> dict[str, Any]:
-    """The TRADE record of a fill."""
-    return {
+    """The TRADE record of a fill; of an event contract it says neither multiplier nor cause."""
+    details: dict[str, Any] = {
         "trade_id": fill.trade_id,
         "order_id": fill.order_id,
         "client_order_id": client_order_id,
@@ -507,8 +593,13 @@ def trade_details(fill: Fill, *, client_order_id: str, external: bool) -> dict[s
         "external": external,
         "filled_ns": fill.ts_ns,
     }
+    if fill.multiplier != 1:
+        details["multiplier"] = fill.multiplier
+    if fill.cause is not FillCause.TRADE:
+        details["cause"] = fill.cause.value
+    return details
 
 
 def collateral(positions: Mapping[str, QtyE2]) -> MoneyE6:
-    """What the venue holds for NO contracts and this account counts as cash: a dollar each."""
+    """What the venue holds for the NO contracts among *positions* and this account counts as cash: a dollar each."""
     return MoneyE6(sum(-qty * ONE_DOLLAR_E4 for qty in positions.values() if qty < 0))

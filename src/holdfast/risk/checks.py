@@ -15,6 +15,8 @@ one expression and nothing else; the gate asks `judge` only for what does not pa
 An order reduces when it takes away from the position no more than can be closed, exits already working or
 UNKNOWN counted, and when it leaves the worst outcome of its event no worse. A reducing order is never refused
 by an exposure limit (position, daily loss); its size has a wider bound.
+
+Orders of options, combinations and stocks pass the same nine checks and then those of `contracts`.
 """
 
 from __future__ import annotations
@@ -25,16 +27,24 @@ from typing import Final, NamedTuple
 import msgspec
 
 from holdfast.core.clock import NANOS
-from holdfast.core.instruments import Instrument
+from holdfast.core.instruments import Instrument, InstrumentKind
 from holdfast.core.money import ONE_DOLLAR_E4, ONE_DOLLAR_E6, MoneyE6, PriceE4, QtyE2, complement
 from holdfast.core.reasons import Code
-from holdfast.core.signals import Action, Intent, Side
+from holdfast.core.signals import Action, Intent, Side, Signal
+from holdfast.risk.contracts import (
+    ContractFacts,
+    contract_rows,
+    is_closing,
+    passes_contract,
+    worst_position,
+)
 from holdfast.risk.halt import TradingState
 from holdfast.risk.limits import RiskLimits
 from holdfast.risk.market import Holdings
 from holdfast.risk.rows import CONTRACTS, MILLIS, STATE, USD, Row
 
 # Looking a member up on its enum costs more than a comparison.
+_BINARY: Final = InstrumentKind.BINARY
 _BUY: Final = Action.BUY
 _YES: Final = Side.YES
 _ACTIVE: Final = TradingState.ACTIVE
@@ -61,7 +71,8 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
         is_bid: Whether it buys YES.
         yes_price: Limit, 1/10,000 dollar.
         qty: 1/100 contract.
-        value: Count times the price paid, 1e-6 dollar: a bid pays the YES price, an ask the NO price.
+        value: Count times the price paid, 1e-6 dollar: a bid pays the YES price, an ask the NO price. Of every
+            other kind: count times the price without its sign times the multiplier.
         reduce_only: As its sender declares.
         instrument: The market's rules.
     """
@@ -79,6 +90,8 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
         """The terms of *intent*."""
         signal = intent.signal
         price, qty = signal.price, signal.count
+        if intent.instrument.kind is not _BINARY:
+            return cls._of_contract(signal, intent.instrument)
         is_yes, buys = signal.side is _YES, signal.action is _BUY
         # Who buys pays the price of the side named; who sells pays the other one's.
         paid = price if buys else ONE_DOLLAR_E4 - price
@@ -92,6 +105,12 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
             signal.reduce_only,
             intent.instrument,
         )
+
+    @classmethod
+    def _of_contract(cls, signal: Signal, instrument: Instrument) -> Terms:
+        value = abs(signal.price) * signal.count * instrument.multiplier
+        buys = signal.action is _BUY
+        return cls(signal.ticker, buys, signal.price, signal.count, value, signal.reduce_only, instrument)
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False):
@@ -108,6 +127,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
         since_last_ns: Since the last admitted increasing order; None when there was none.
         legs: The other markets of an event whose outcomes exclude each other; empty otherwise.
         breaker: The circuit breaker that gave no leave to place; "" when none stood in the way.
+        contract: What an order of an option, a combination or a stock reads besides; None for an event contract.
     """
 
     state: TradingState
@@ -123,6 +143,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     since_last_ns: int | None = None
     legs: tuple[Leg, ...] = ()
     breaker: str = ""
+    contract: ContractFacts | None = None
 
 
 class Judgement(NamedTuple):
@@ -137,7 +158,7 @@ def judge(intent: Intent, facts: Facts, limits: RiskLimits) -> Judgement:
     """Decide, from values alone."""
     order = Terms.of(intent)
     reducing = is_reducing(order, facts)
-    rows = (
+    rows: tuple[Row, ...] = (
         check_state(facts, limits, reducing=reducing),
         check_price(order),
         check_count(order),
@@ -148,6 +169,8 @@ def judge(intent: Intent, facts: Facts, limits: RiskLimits) -> Judgement:
         check_daily_loss(facts, limits, reducing=reducing),
         check_breaker(facts),
     )
+    if facts.contract is not None:
+        rows += contract_rows(order, facts.contract, limits, reducing=reducing)
     for row in rows:
         if not row.ok:
             return Judgement(rows, row, reducing)
@@ -167,10 +190,12 @@ def passes(order: Terms, facts: Facts, limits: RiskLimits, *, reducing: bool) ->
         and qty % instrument.qty_step == 0
         and facts.is_open
         and (reducing or not order.reduce_only)
-        and position_after(order, facts) <= limits.max_position
+        and (facts.position + facts.buys + qty if order.is_bid else facts.sells + qty - facts.position)
+        <= limits.max_position
         and order.value <= (limits.max_exit_value if reducing else limits.max_order_value)
         and (reducing or is_loss_bounded(facts, limits))
         and not facts.breaker
+        and (facts.contract is None or passes_contract(order, facts.contract, limits, reducing=reducing))
     )
 
 
@@ -195,10 +220,11 @@ _STATE_CODES = (  # by rank; ACTIVE refuses nothing
 
 
 def check_price(order: Terms) -> Row:
-    """Refuse a price outside (0, 1) or off the market's grid."""
+    """Refuse a price that the kind cannot have, for an event contract outside (0, 1), or off the market's grid."""
     refusal = order.instrument.check_price(order.yes_price)
     code = refusal.code if refusal else Code.PRICE_OFF_GRID
-    return Row(code, order.ticker, order.yes_price * 100, ONE_DOLLAR_E6, USD, refusal is None)
+    bound = ONE_DOLLAR_E6 if order.instrument.kind is _BINARY else 0
+    return Row(code, order.ticker, order.yes_price * 100, bound, USD, refusal is None)
 
 
 def check_count(order: Terms) -> Row:
@@ -221,12 +247,14 @@ def check_reduce_only(order: Terms, *, reducing: bool) -> Row:
 def check_position(order: Terms, facts: Facts, limits: RiskLimits) -> Row:
     """Refuse when everything working on this side and this order, all filled, would exceed the limit.
 
-    Opposite working orders are never netted: they may not fill.
+    Opposite working orders are never netted: they may not fill. Of a combination the largest leg counts.
     """
-    worst = position_after(order, facts)
+    worst, ticker = position_after(order, facts), order.ticker
+    if facts.contract is not None:
+        ticker, worst = worst_position(order, facts.contract)
     return Row(
         Code.POSITION_LIMIT_EXCEEDED,
-        order.ticker,
+        ticker,
         worst,
         limits.max_position,
         CONTRACTS,
@@ -277,6 +305,8 @@ def is_loss_bounded(facts: Facts, limits: RiskLimits) -> bool:
 
 def position_after(order: Terms, facts: Facts) -> int:
     """Worst case on the order's side, counted towards that side: long for a bid, short for an ask."""
+    if facts.contract is not None:
+        return worst_position(order, facts.contract)[1]
     if order.is_bid:
         return facts.position + facts.buys + order.qty
     return facts.sells + order.qty - facts.position
@@ -284,6 +314,8 @@ def position_after(order: Terms, facts: Facts) -> int:
 
 def is_reducing(order: Terms, facts: Facts) -> bool:
     """Whether the order closes at most what can be closed and leaves its event's worst outcome no worse."""
+    if facts.contract is not None:
+        return is_closing(order, facts.contract)
     closable = -facts.position - facts.buys if order.is_bid else facts.position - facts.sells
     if not 0 < order.qty <= closable:
         return False

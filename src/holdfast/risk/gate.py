@@ -23,7 +23,7 @@ import msgspec
 from holdfast.core.clock import NANOS, Clock
 from holdfast.core.errors import IllegalTransition, OrderDenied
 from holdfast.core.fees import KalshiFees
-from holdfast.core.instruments import Instrument, PriceRange
+from holdfast.core.instruments import Instrument, InstrumentKind, PriceRange
 from holdfast.core.money import (
     MoneyE6,
     PriceE4,
@@ -39,19 +39,32 @@ from holdfast.core.reasons import Code, RejectReason
 from holdfast.core.signals import Action, BookSide, Intent, Side, Signal
 from holdfast.risk.account import Account, Order
 from holdfast.risk.checks import Facts, Judgement, Leg, Terms, is_reducing, judge, passes
+from holdfast.risk.contracts import (
+    ContractFacts,
+    contract_facts,
+    facts_from,
+    fees_of,
+    inputs_of,
+    instrument_from,
+    reserve_of,
+)
 from holdfast.risk.halt import TradingState
 from holdfast.risk.limits import RiskLimits
 from holdfast.risk.market import Held, Holdings, Market
-from holdfast.risk.rows import CONTRACTS, MILLIS, STATE, USD, Row
+from holdfast.risk.portfolio_rows import portfolio_facts
+from holdfast.risk.rows import CONTRACTS, MILLIS, POSITIONS, SHARES, STATE, USD, Row
 
+JOURNAL: Final = "journal"
+"""Who holds trading back to cancels once the journal takes nothing more."""
 _SEAL: Final = object()
 # Looking a member up on its enum costs more than a comparison.
 _BID: Final = BookSide.BID
 _ASK: Final = BookSide.ASK
+_BINARY: Final = InstrumentKind.BINARY
 _THROTTLED: Final = TradingState.THROTTLED
 _FLAT: Final = QtyE2(0)
-JOURNAL: Final = "journal"
-"""Who holds trading back to cancels once the journal takes nothing more."""
+_EVENT_BOUNDS: Final = 6
+"""So many of `RiskLimits.compact` decide about event contracts; the others are of options, combinations and stocks."""
 _NO_PRICES: Final = (None, None)
 
 
@@ -248,6 +261,14 @@ class Gate:
         self._last_increase_ns: int | None = None
         self._holdings = self.market.holdings({})
         self._seen = -1
+        self._buying_power: MoneyE6 | None = None
+        self._spoken_for = 0
+
+    def saw_buying_power(self, amount: MoneyE6) -> None:
+        """The broker says that it would carry *amount* more; everything reserved now or from now on counts against it."""
+        with self.account.lock:
+            self._buying_power = amount
+            self._spoken_for = self.account.reserved
 
     def evaluate(self, intent: Intent) -> Decision:
         """Would *intent* be allowed now? Reserves nothing, however often it is asked."""
@@ -393,7 +414,8 @@ class Gate:
                 raise IllegalTransition(f"order {name!r} exists already")
             order, facts, limits = Terms.of(intent), self._facts(intent), self.limits
             reducing = is_reducing(order, facts)
-            if demanded and reducing:
+            passes_journal = demanded and reducing
+            if passes_journal:
                 facts = msgspec.structs.replace(facts, state=account.holds.without(JOURNAL))
             if not passes(order, facts, limits, reducing=reducing):
                 refused = _refusing_row(intent, facts, limits)
@@ -413,7 +435,8 @@ class Gate:
                 reducing,
                 refused,
             )
-            decision.demanded = demanded and reducing
+            if passes_journal:
+                decision.demanded = True
             if refused is not None:
                 decision.reason = explain(refused, intent)
             elif reserve:
@@ -422,7 +445,12 @@ class Gate:
 
     def _reserve(self, terms: Terms, decision: Decision, now_ns: int) -> None:
         signal, name = decision.signal, decision.client_order_id
-        reserved = MoneyE6(terms.value + _fee_bound_of(terms))
+        contract = None if decision.facts is None else decision.facts.contract
+        if contract is None:
+            reserved = MoneyE6(terms.value + _fee_bound_of(terms))
+        else:
+            reserved = reserve_of(terms, contract, reducing=decision.reducing)
+            self._spoken_for += reserved
         decision.order = Order(
             client_order_id=name,
             ticker=terms.ticker,
@@ -438,6 +466,9 @@ class Gate:
             created_ns=self._clock.now_ns(),
             decision=decision.n,
         )
+        if contract is not None:
+            decision.order.multiplier = terms.instrument.multiplier
+            decision.order.legs = tuple((leg.instrument.ticker, leg.ratio) for leg in terms.instrument.legs)
         self.account.reserve(decision.order)
         deadline_ns = now_ns + decision.limits.send_deadline_secs * NANOS
         reducing = decision.reducing
@@ -475,6 +506,24 @@ class Gate:
             is_open,
             since_ns,
             self._legs(instrument) if instrument.event_exclusive else (),
+            "",
+            None if instrument.kind is _BINARY else self._contract(intent, now_ns),
+        )
+
+    def _contract(self, intent: Intent, monotonic_ns: int) -> ContractFacts:
+        """What an order of an option, a combination or a stock reads besides."""
+        limits = self.limits.portfolio
+        account, market = self.account, self.market
+        return contract_facts(
+            account,
+            market,
+            intent,
+            self._clock.now_ns(),
+            buying_power=self._buying_power,
+            spoken_for=self._spoken_for,
+            portfolio=None
+            if limits is None
+            else portfolio_facts(account, market, intent, limits, monotonic_ns),
         )
 
     def _valued(self) -> Holdings:
@@ -517,6 +566,8 @@ def fee_bound(intent: Intent) -> MoneyE6:
 
 def _fee_bound_of(order: Terms) -> MoneyE6:
     instrument = order.instrument
+    if instrument.kind is not _BINARY:
+        return MoneyE6(fees_of(order))
     taker_ppm, maker_ppm = instrument.taker_fee_ppm, instrument.maker_fee_ppm
     rate_ppm = max(taker_ppm, maker_ppm)
     return _fee_bound(rate_ppm, order.yes_price, order.qty, instrument.qty_step, order.is_bid)
@@ -564,6 +615,16 @@ _MEASURED = frozenset(
         Code.MARK_STALE,
         Code.COUNT_BELOW_STEP,
         Code.STATE_THROTTLED,
+        Code.PORTFOLIO_DELTA,
+        Code.PORTFOLIO_GAMMA,
+        Code.SYMBOL_DELTA,
+        Code.CONCENTRATION,
+        Code.CORRELATED_EXPOSURE,
+        Code.TOTAL_EXPOSURE_CAP,
+        Code.MAX_POSITIONS,
+        Code.GREEKS_STALE,
+        Code.NEAR_EXPIRY,
+        Code.BUYING_POWER,
     }
 )
 
@@ -577,7 +638,7 @@ def _row_text(row: Row) -> list[Any]:
 @lru_cache(maxsize=4096)
 def _amount(value: int, unit: str) -> str:
     """A value or a bound as the record holds it; bounds, prices and counts come again and again."""
-    if unit == USD:
+    if unit in {USD, SHARES}:
         return format_money(MoneyE6(value))
     if unit == CONTRACTS:
         return format_qty(QtyE2(value))
@@ -585,6 +646,8 @@ def _amount(value: int, unit: str) -> str:
         return TradingState(value).name
     if unit == MILLIS:
         return str(value // 1_000_000)
+    if unit == POSITIONS:
+        return str(value)
     return ""
 
 
@@ -593,7 +656,7 @@ def _inputs(facts: Facts | None, intent: Intent | None, limits: RiskLimits) -> d
     if facts is None or intent is None:
         return {}
     instrument = intent.instrument
-    return {
+    inputs: dict[str, Any] = {
         "state": facts.state.name,
         "position_e2": facts.position,
         "buys_e2": facts.buys,
@@ -602,6 +665,7 @@ def _inputs(facts: Facts | None, intent: Intent | None, limits: RiskLimits) -> d
         "cash_e6": facts.cash,
         "held": [
             [held.ticker, held.qty, *(held.mark or _NO_PRICES)[:2], age_ns]
+            + ([held.multiplier] if held.multiplier else [])
             for held, age_ns in facts.holdings.ages(facts.now_ns, facts.alive_ns)
         ],
         "is_open": facts.is_open,
@@ -613,6 +677,11 @@ def _inputs(facts: Facts | None, intent: Intent | None, limits: RiskLimits) -> d
         "exhaustive": instrument.event_exhaustive,
         "limits": limits.compact(),
     }
+    if facts.contract is None:
+        inputs["limits"] = inputs["limits"][:_EVENT_BOUNDS]
+    else:
+        inputs["contract"] = inputs_of(facts.contract, instrument)
+    return inputs
 
 
 def replay(details: Mapping[str, Any]) -> Judgement:
@@ -633,6 +702,9 @@ def replay(details: Mapping[str, Any]) -> Judgement:
         price_ranges=tuple(PriceRange(*stretch) for stretch in inputs["grid_e4"]),
         qty_step=QtyE2(inputs["step_e2"]),
     )
+    contract: dict[str, Any] | None = inputs.get("contract")
+    if contract is not None:
+        instrument = instrument_from(contract, instrument)
     signal = Signal(
         ticker=details["ticker"],
         side=Side(details["side"]),
@@ -661,15 +733,22 @@ def replay(details: Mapping[str, Any]) -> Judgement:
         inputs["since_last_ns"],
         tuple(Leg(*leg) for leg in inputs["legs"]),
         inputs["breaker"],
+        None if contract is None else facts_from(contract),
     )
     return judge(intent, facts, RiskLimits.from_compact(inputs["limits"], details["limits_version"]))
 
 
-def _held_at_zero(
-    ticker: str, qty: QtyE2, bid: PriceE4 | None, ask: PriceE4 | None, age_ns: int | None
+def _held_at_zero(  # noqa: PLR0917  the order in which a record holds them
+    ticker: str,
+    qty: QtyE2,
+    bid: PriceE4 | None,
+    ask: PriceE4 | None,
+    age_ns: int | None,
+    multiplier: int = 0,
 ) -> Held:
     """A position of a record, as seen by a clock that reads 0."""
-    return Held(ticker, qty, None if age_ns is None else Mark(bid, ask, -age_ns))
+    mark = None if age_ns is None else Mark(bid, ask, -age_ns)
+    return Held(ticker, qty, mark, multiplier=multiplier)
 
 
 def rows_text(judgement: Judgement) -> list[list[Any]]:

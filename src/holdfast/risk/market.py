@@ -13,14 +13,17 @@ What positions are worth is folded into one `Holdings`, which stays true until o
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from typing import Final
 
 import msgspec
 
 from holdfast.core.greeks import Greeks
-from holdfast.core.instruments import Instrument
+from holdfast.core.instruments import Instrument, InstrumentKind
 from holdfast.core.money import ONE_DOLLAR_E4, MoneyE6, PriceE4, QtyE2
+from holdfast.core.options import is_option
 from holdfast.core.positions import Mark
 
+_BINARY: Final = InstrumentKind.BINARY
 _NO_TIME = 2**63  # after every time that a clock reads
 
 
@@ -32,12 +35,20 @@ class Held(msgspec.Struct, frozen=True, gc=False):
         qty: Signed YES quantity.
         mark: The prices, and when they were proven; None when there are none at all.
         is_streamed: Whether every message of the stream proves them again.
+        multiplier: Units of the underlying per contract; 0 of an event contract, whose loss is bounded.
     """
 
     ticker: str
     qty: QtyE2
     mark: Mark | None
     is_streamed: bool = False
+    multiplier: int = 0
+
+    @property
+    def contract_worth(self) -> int | None:
+        """What closing this option or stock pays, 1e-6 dollar; None when its executable side is not known."""
+        price = None if self.mark is None else self.mark.closing_price(self.qty)
+        return None if price is None else self.qty * price * self.multiplier
 
 
 class Holdings(msgspec.Struct, frozen=True, gc=False):
@@ -65,7 +76,13 @@ class Holdings(msgspec.Struct, frozen=True, gc=False):
             if mark is None:
                 is_priced = False
                 continue
-            worth += qty * mark.liquidation_price(qty)
+            if not one.multiplier:
+                worth += qty * mark.liquidation_price(qty)
+            elif (paid := one.contract_worth) is None:
+                is_priced = False
+                continue
+            else:
+                worth += paid
             if one.is_streamed:
                 oldest_streamed_ns = min(oldest_streamed_ns, mark.as_of_ns)
             else:
@@ -80,7 +97,7 @@ class Holdings(msgspec.Struct, frozen=True, gc=False):
     def ages(self, now_ns: int, alive_ns: int) -> Iterator[tuple[Held, int | None]]:
         """Each position with the age of its price, ns and at least 0; None when there is no price."""
         for one in self.held:
-            if one.mark is None:
+            if one.mark is None or (one.multiplier and one.contract_worth is None):
                 yield one, None
             else:
                 proven_ns = one.mark.as_of_ns
@@ -95,6 +112,7 @@ class Market:
         time_ns: The newest market time seen, UTC ns; 0 before any.
         alive_ns: When the stream was last proven alive, clock monotonic; 0 before any message.
         changes: How often a price changed of a market whose position was ever valued by `holdings`.
+        lists_contracts: Whether options or stocks are traded here: then nothing unread is taken for an event contract.
     """
 
     def __init__(self) -> None:
@@ -102,6 +120,7 @@ class Market:
         self.time_ns = 0
         self.alive_ns = 0
         self.changes = 0
+        self.lists_contracts = False
         self._marks: dict[str, Mark] = {}
         self._streamed: set[str] = set()
         self._results: dict[str, str] = {}
@@ -131,11 +150,33 @@ class Market:
     def holdings(self, positions: Mapping[str, QtyE2]) -> Holdings:
         """*positions* at the prices of now; true as long as they and `changes`, read before, stay the same."""
         self._valued.update(positions)
-        held = [
-            Held(ticker, qty, self.mark(ticker), ticker in self._streamed or ticker in self._results)
-            for ticker, qty in positions.items()
-        ]
-        return Holdings.of(tuple(held))
+        return Holdings.of(tuple([self._held(ticker, qty) for ticker, qty in positions.items()]))
+
+    def _held(self, ticker: str, qty: QtyE2) -> Held:
+        rules = self.instruments.get(ticker)
+        is_streamed = ticker in self._streamed or ticker in self._results
+        if rules is None and (self.lists_contracts or is_option(ticker)):
+            return Held(
+                ticker, qty, None, is_streamed
+            )  # its multiplier is not known, so neither is its worth
+        multiplier = 0 if rules is None or rules.kind is _BINARY else rules.multiplier
+        return Held(ticker, qty, self.mark(ticker), is_streamed, multiplier)
+
+    def saw_rules(self, instrument: Instrument) -> None:
+        """The rules of one instrument, and of every leg of a combination, as they stand now."""
+        for one in (instrument, *(leg.instrument for leg in instrument.legs)):
+            self.instruments[one.ticker] = one
+            if one.kind is not _BINARY:
+                self.changes += not self.lists_contracts
+                self.lists_contracts = True
+                self._changed(one.ticker)
+
+    def lacks_rules(self, tickers: Collection[str]) -> bool:
+        """Whether the worth of something among *tickers* cannot be known, its rules being unread."""
+        return any(
+            ticker not in self.instruments and (self.lists_contracts or is_option(ticker))
+            for ticker in tickers
+        )
 
     def is_resolved(self, ticker: str) -> bool:
         """Whether the venue has said what it pays."""

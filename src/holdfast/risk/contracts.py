@@ -1,0 +1,428 @@
+"""What the gate asks beside its nine checks when the order is of an option, a combination or a stock.
+
+    rules known, expired, near expiry, short on expiry day, unbounded loss, buying power, then the portfolio's rows
+
+A combination is judged by its legs: each may close no more than can be closed of it, each counts against the
+position limit, and together they are held against the structure, which is everything held or working on the same
+underlying. An order reduces when every leg closes and the structure's worst outcome gets no worse: to buy a
+condor's short leg back reduces, to sell its long wing does not.
+
+The loss of an order is its own at the worst spot. Where that has no end, it is what the order takes from the
+structure's floor: so a short leg may follow the protective leg that was bought first. Where neither has an end it
+is refused by name.
+
+Limits: a combination's legs are counted as filled together, as the venue promises; of one filled in part the legs
+still open count at no credit. Interest, dividends and assignment before expiry are left out.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from holdfast.core.clock import NANOS, utc
+from holdfast.core.errors import BadInput
+from holdfast.core.instruments import ComboLeg, Instrument, InstrumentKind
+from holdfast.core.money import MoneyE6, PriceE4, QtyE2
+from holdfast.core.options import OptionTerms, parse_option_ticker
+from holdfast.core.reasons import Code
+from holdfast.core.signals import Intent, Side
+from holdfast.risk.account import Account, Order
+from holdfast.risk.exposure import Part, Work, floor, lowers_floor, worst_loss
+from holdfast.risk.limits import RiskLimits
+from holdfast.risk.market import Market
+from holdfast.risk.portfolio_rows import PortfolioFacts, passes_portfolio, portfolio_rows
+from holdfast.risk.rows import MILLIS, USD, Row
+
+if TYPE_CHECKING:
+    from holdfast.risk.checks import Terms
+
+TRADING_ZONE: Final = ZoneInfo("America/New_York")
+"""An expiry is a day of this zone."""
+
+
+class Holding(NamedTuple):
+    """What the account holds and works in one leg: signed position, working buys and sells, 1/100."""
+
+    position: QtyE2
+    buys: QtyE2
+    sells: QtyE2
+
+
+class ContractFacts(msgspec.Struct, frozen=True, gc=False):
+    """What a decision reads beside `Facts` for an order that is not of an event contract.
+
+    Attributes:
+        legs: Of each leg, in the order of the instrument's parts.
+        parts, works: What is held of the same underlying, and what works in it.
+        missing: Something held or working whose rules are not known, so that nothing can be said; "" when all are.
+        to_close_ns: Until the day's trading ends; None where the venue does not say.
+        to_expiry_ns: Until the first leg expires; None for stock, and where it is not known.
+        day: Today in the trading zone, yyyymmdd.
+        buying_power: What the broker said it would still carry, 1e-6 dollar; None when nobody asked.
+        spoken_for: What was reserved when it said so, and since.
+        portfolio: What the portfolio's rows read; None where no such limits are set.
+    """
+
+    legs: tuple[Holding, ...]
+    parts: tuple[Part, ...]
+    works: tuple[Work, ...]
+    missing: str
+    to_close_ns: int | None
+    to_expiry_ns: int | None
+    day: int
+    buying_power: int | None
+    spoken_for: int
+    portfolio: PortfolioFacts | None
+
+
+# What is read ---------------------------------------------------------------------------------------------
+
+
+def contract_facts(
+    account: Account,
+    market: Market,
+    intent: Intent,
+    now_ns: int,
+    *,
+    buying_power: int | None,
+    spoken_for: int,
+    portfolio: PortfolioFacts | None,
+) -> ContractFacts:
+    """What a decision over *intent* reads at *now_ns* (UTC), the account's lock being held.
+
+    Raises:
+        BadInput: The intent names the side no, which only an event contract has.
+    """
+    instrument = intent.instrument
+    if intent.signal.side is not Side.YES:
+        raise BadInput(
+            f"{instrument.kind.value} {instrument.ticker!r} has no side no; to sell it, say action sell"
+        )
+    parts, works, missing = structure(account, market, instrument.underlying)
+    legs = tuple(
+        Holding(account.portfolio.position(ticker), *account.working(ticker))
+        for ticker in (leg.instrument.ticker for leg in instrument.parts)
+    )
+    closes = [end for leg in (instrument, *_instruments(instrument)) if (end := leg.close_ns)]
+    ends = [leg.option.expires_ns for leg in _instruments(instrument) if leg.option is not None]
+    return ContractFacts(
+        legs,
+        parts,
+        works,
+        missing,
+        min(closes) - now_ns if closes else None,
+        min(ends) - now_ns if ends and all(ends) else None,
+        trading_day(now_ns),
+        buying_power,
+        spoken_for,
+        portfolio,
+    )
+
+
+def structure(
+    account: Account, market: Market, underlying: str
+) -> tuple[tuple[Part, ...], tuple[Work, ...], str]:
+    """Everything held and everything working on *underlying*, and what keeps that from being known."""
+    rules, missing = market.instruments, ""
+    parts: list[Part] = []
+    for ticker, qty in account.portfolio.positions.items():
+        known = rules.get(ticker)
+        if known is None:
+            missing = ticker
+        elif known.underlying == underlying:
+            parts.append(part_of(known, qty))
+    works: list[Work] = []
+    for order in account.open_orders():
+        lines = order.working
+        unknown = [ticker for ticker, _ in lines if ticker not in rules]
+        if unknown:
+            missing = unknown[0]
+        elif rules[lines[0][0]].underlying == underlying:
+            works.append(
+                Work(tuple(part_of(rules[ticker], qty) for ticker, qty in lines if qty), cash_of(order))
+            )
+    return tuple(parts), tuple(works), missing
+
+
+def part_of(instrument: Instrument, qty: int) -> Part:
+    """*qty* (signed, 1/100) of one option or stock, as a line of a book."""
+    return Part(instrument.option, qty, instrument.multiplier)
+
+
+def cash_of(order: Order) -> int:
+    """What the open part of *order* would add to cash at its limit, 1e-6 dollar.
+
+    Of a combination whose legs filled unevenly no credit is counted: part of it was paid already.
+    """
+    cash = -order.side.sign * order.yes_price * order.leaves * order.multiplier
+    return cash if order.is_even else min(0, cash)
+
+
+def trading_day(now_ns: int) -> int:
+    """The date in the trading zone, yyyymmdd."""
+    day = datetime.astimezone(utc(now_ns), TRADING_ZONE)
+    return day.year * 10_000 + day.month * 100 + day.day
+
+
+def _instruments(instrument: Instrument) -> tuple[Instrument, ...]:
+    return tuple(leg.instrument for leg in instrument.parts)
+
+
+# What follows ---------------------------------------------------------------------------------------------
+
+
+def work_of(order: Terms) -> Work:
+    """The order as what it would add to the book and to cash at its limit."""
+    sign, instrument = (1 if order.is_bid else -1), order.instrument
+    parts = tuple(part_of(leg.instrument, sign * leg.ratio * order.qty) for leg in instrument.parts)
+    return Work(parts, -sign * order.yes_price * order.qty * instrument.multiplier)
+
+
+def is_closing(order: Terms, facts: ContractFacts) -> bool:
+    """Whether every leg closes at most what can be closed of it, and the structure's floor is not lowered."""
+    if order.qty <= 0 or facts.missing:
+        return False
+    for (_, is_bid, qty), held in zip(_lines(order), facts.legs, strict=True):
+        if qty > (-held.position - held.buys if is_bid else held.position - held.sells):
+            return False
+    return not lowers_floor(facts.parts, facts.works, work_of(order))
+
+
+def worst_position(order: Terms, facts: ContractFacts) -> tuple[str, int]:
+    """The leg whose position, everything working on its side and this order filled, would be the largest."""
+    return max(
+        (
+            (ticker, held.position + held.buys + qty if is_bid else held.sells + qty - held.position)
+            for (ticker, is_bid, qty), held in zip(_lines(order), facts.legs, strict=True)
+        ),
+        key=lambda line: line[1],
+    )
+
+
+def loss_of(order: Terms, facts: ContractFacts) -> int | None:
+    """What the order can lose, fees left out; None where that has no end."""
+    work = work_of(order)
+    alone = worst_loss(work.parts, work.cash)
+    if alone is not None:
+        return alone
+    before = floor(facts.parts, facts.works)
+    after = floor((*facts.parts, *work.parts), facts.works)
+    return None if before is None or after is None else max(0, before - after - work.cash)
+
+
+def fees_of(order: Terms) -> int:
+    """The most that the order pays in fees: per contract, leg and side."""
+    own = order.instrument.fee_per_contract
+    per_unit = sum(
+        abs(leg.ratio) * max(own, leg.instrument.fee_per_contract) for leg in order.instrument.parts
+    )
+    return -(-order.qty * per_unit // 100)
+
+
+def reserve_of(order: Terms, facts: ContractFacts, *, reducing: bool) -> MoneyE6:
+    """What is set aside for the order: what it can lose, or what an exit pays, and the fees."""
+    at_risk = max(0, -work_of(order).cash) if reducing else loss_of(order, facts) or 0
+    return MoneyE6(at_risk + fees_of(order))
+
+
+# The rows -------------------------------------------------------------------------------------------------
+
+
+def contract_rows(
+    order: Terms, facts: ContractFacts, limits: RiskLimits, *, reducing: bool
+) -> tuple[Row, ...]:
+    """Every row beside the nine."""
+    own = _own_rows(order, facts, limits, reducing=reducing)
+    if facts.portfolio is None or limits.portfolio is None:
+        return own
+    return (*own, *portfolio_rows(facts.portfolio, limits.portfolio, reducing=reducing))
+
+
+def passes_contract(order: Terms, facts: ContractFacts, limits: RiskLimits, *, reducing: bool) -> bool:
+    """Whether no row of `contract_rows` would refuse, nor the position of any leg."""
+    if worst_position(order, facts)[1] > limits.max_position:
+        return False
+    return all(row.ok for row in _own_rows(order, facts, limits, reducing=reducing)) and (
+        facts.portfolio is None
+        or limits.portfolio is None
+        or passes_portfolio(facts.portfolio, limits.portfolio, reducing=reducing)
+    )
+
+
+def _own_rows(order: Terms, facts: ContractFacts, limits: RiskLimits, *, reducing: bool) -> tuple[Row, ...]:
+    return (
+        Row(Code.INSTRUMENT_UNREAD, facts.missing or order.ticker, 0, 0, "", not facts.missing),
+        check_expired(order, facts),
+        check_near_expiry(order, facts, limits, reducing=reducing),
+        check_short_on_expiry_day(order, facts, limits, reducing=reducing),
+        check_loss(order, facts, reducing=reducing),
+        check_buying_power(order, facts, reducing=reducing),
+    )
+
+
+def check_expired(order: Terms, facts: ContractFacts) -> Row:
+    """Refuse what trades no more."""
+    is_over = facts.to_expiry_ns is not None and facts.to_expiry_ns <= 0
+    return Row(Code.EXPIRED, order.ticker, 0, 0, "", not is_over)
+
+
+def check_near_expiry(order: Terms, facts: ContractFacts, limits: RiskLimits, *, reducing: bool) -> Row:
+    """Refuse to open anything shortly before the day's trading, or a leg's life, ends; value is how much too late.
+
+    An option whose end is not known is refused.
+    """
+    late_ns = 0
+    if facts.to_close_ns is not None:
+        late_ns = limits.no_entry_before_close_secs * NANOS - facts.to_close_ns
+    if facts.to_expiry_ns is not None:
+        late_ns = max(late_ns, limits.no_entry_before_expiry_secs * NANOS - facts.to_expiry_ns)
+    has_end = facts.to_expiry_ns is not None or order.instrument.kind is InstrumentKind.STOCK
+    ok = reducing or (late_ns <= 0 and has_end)
+    return Row(Code.NEAR_EXPIRY, order.ticker, max(0, late_ns), 0, MILLIS, ok)
+
+
+def check_short_on_expiry_day(
+    order: Terms, facts: ContractFacts, limits: RiskLimits, *, reducing: bool
+) -> Row:
+    """Refuse to sell an option short on the day it expires, unless that is allowed."""
+    is_short = any(
+        leg.instrument.option is not None
+        and leg.instrument.option.expiry <= facts.day
+        and not is_bid
+        and held.position - held.sells - qty < 0
+        for leg, (_, is_bid, qty), held in zip(order.instrument.parts, _lines(order), facts.legs, strict=True)
+    )
+    ok = reducing or limits.allow_short_on_expiry_day or not is_short
+    return Row(Code.SHORT_ON_EXPIRY_DAY, order.ticker, 0, 0, "", ok)
+
+
+def check_loss(order: Terms, facts: ContractFacts, *, reducing: bool) -> Row:
+    """Refuse an order whose loss has no end."""
+    ok = reducing or loss_of(order, facts) is not None
+    return Row(Code.UNBOUNDED_LOSS, order.instrument.underlying, 0, 0, "", ok)
+
+
+def check_buying_power(order: Terms, facts: ContractFacts, *, reducing: bool) -> Row:
+    """Refuse what the broker would not carry, everything set aside since it was asked counted; unasked passes."""
+    value = facts.spoken_for + reserve_of(order, facts, reducing=reducing)
+    bound = facts.buying_power
+    ok = reducing or bound is None or value <= bound
+    return Row(Code.BUYING_POWER, "account", value, value if bound is None else bound, USD, ok)
+
+
+def _lines(order: Terms) -> tuple[tuple[str, bool, int], ...]:
+    """Per leg: ticker, whether it is bought, and how many, 1/100."""
+    return tuple(
+        (leg.instrument.ticker, order.is_bid is (leg.ratio > 0), abs(leg.ratio) * order.qty)
+        for leg in order.instrument.parts
+    )
+
+
+# As a record holds them -----------------------------------------------------------------------------------
+
+
+def inputs_of(facts: ContractFacts, instrument: Instrument) -> dict[str, Any]:
+    """What was read, compactly; `facts_from` and `instrument_from` read it back."""
+    return {
+        "kind": instrument.kind.value,
+        "underlying": instrument.underlying,
+        "multiplier": instrument.multiplier,
+        "fee_e6": instrument.fee_per_contract,
+        "parts": [
+            [one.ticker, leg.ratio, one.multiplier, _end(one.option), one.fee_per_contract]
+            for leg in instrument.parts
+            for one in (leg.instrument,)
+        ],
+        "legs": [list(leg) for leg in facts.legs],
+        "held": [_line(part) for part in facts.parts],
+        "works": [[[_line(part) for part in work.parts], work.cash] for work in facts.works],
+        "missing": facts.missing,
+        "to_close_ns": facts.to_close_ns,
+        "to_expiry_ns": facts.to_expiry_ns,
+        "day": facts.day,
+        "buying_power_e6": facts.buying_power,
+        "spoken_for_e6": facts.spoken_for,
+        "portfolio": None if facts.portfolio is None else facts.portfolio.compact(),
+    }
+
+
+def facts_from(inputs: dict[str, Any]) -> ContractFacts:
+    """The facts of a record."""
+    portfolio = inputs["portfolio"]
+    return ContractFacts(
+        tuple(Holding(*leg) for leg in inputs["legs"]),
+        tuple(_part(*line) for line in inputs["held"]),
+        tuple(Work(tuple(_part(*line) for line in lines), cash) for lines, cash in inputs["works"]),
+        inputs["missing"],
+        inputs["to_close_ns"],
+        inputs["to_expiry_ns"],
+        inputs["day"],
+        inputs["buying_power_e6"],
+        inputs["spoken_for_e6"],
+        None if portfolio is None else PortfolioFacts.from_compact(portfolio),
+    )
+
+
+def instrument_from(inputs: dict[str, Any], rules: Instrument) -> Instrument:
+    """The instrument of a record, whose *rules* (ticker, grid, step) are read already."""
+    kind, underlying = InstrumentKind(inputs["kind"]), inputs["underlying"]
+    legs = tuple(_leg(rules, underlying, *part) for part in inputs["parts"])
+    return msgspec.structs.replace(
+        rules,
+        kind=kind,
+        option=legs[0].instrument.option if kind is InstrumentKind.OPTION else None,
+        legs=legs if kind is InstrumentKind.COMBO else (),
+        multiplier=inputs["multiplier"],
+        fee_per_contract=MoneyE6(inputs["fee_e6"]),
+    )
+
+
+def _leg(  # noqa: PLR0917  the order in which `inputs_of` writes them
+    rules: Instrument,
+    underlying: str,
+    ticker: str,
+    ratio: int,
+    multiplier: int,
+    end: int | None,
+    fee: int,
+) -> ComboLeg:
+    option = None if end is None else _terms(ticker, underlying, end)
+    instrument = msgspec.structs.replace(
+        rules,
+        ticker=ticker,
+        kind=InstrumentKind.STOCK if option is None else InstrumentKind.OPTION,
+        option=option,
+        multiplier=multiplier,
+        fee_per_contract=MoneyE6(fee),
+    )
+    return ComboLeg(instrument, ratio)
+
+
+def _line(part: Part) -> list[Any]:
+    option = part.option
+    return ["" if option is None else option.ticker, part.qty, part.multiplier, _end(option)]
+
+
+def _part(ticker: str, qty: int, multiplier: int, end: int | None) -> Part:
+    return Part(None if end is None else _terms(ticker, "", end), qty, multiplier)
+
+
+def _end(option: OptionTerms | None) -> int | None:
+    return None if option is None else option.expires_ns
+
+
+def _terms(ticker: str, underlying: str, end: int) -> OptionTerms:
+    """What a contract's name and its end say of it: all that its payoff and its life depend on."""
+    name = parse_option_ticker(ticker)
+    return OptionTerms(
+        underlying=underlying or name.root,
+        root=name.root,
+        expiry=name.expiry,
+        right=name.right,
+        strike=PriceE4(name.strike),
+        expires_ns=end,
+    )
