@@ -3,7 +3,7 @@
 Read from the account and the market under the account's lock, as integers. Greeks are share-equivalents:
 Greek x contracts x multiplier, each position and each order rounded away from zero. Working and UNKNOWN orders count
 at everything still open, what they add and what they take away apart; a combination counts by what its legs come
-to, because it fills as one.
+to, because it fills as one; of one filled in part what of each leg is still open.
 
 Exposure is what can still be lost: worth now, at the executable side, less the least worth at expiry
 (`exposure.floor`), each working order filled or not, whichever is worse. Fees are left out. A structure is
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from holdfast.core.instruments import ComboLeg, Instrument, InstrumentKind
+from holdfast.core.instruments import Instrument, InstrumentKind
 from holdfast.core.money import MoneyE6
 from holdfast.core.signals import Intent
 from holdfast.risk.account import Account, Order
@@ -90,6 +90,10 @@ class Loss(msgspec.Struct, frozen=True, gc=False):
         return self.before is not None and self.after > self.before
 
 
+Line = tuple[Instrument, int]
+"""An option or a stock and its signed count, 1/100."""
+
+
 class Parcel(NamedTuple):
     """What an order would add: its work, and its marginal Greeks, 1e-6 share-equivalents."""
 
@@ -116,11 +120,10 @@ class GreeksSeen:
         """Nothing is known of *ticker*."""
         self.missing = self.missing or ticker
 
-    def of(self, legs: Sequence[tuple[ComboLeg, int]]) -> tuple[int, int]:
-        """Delta and gamma of legs, each with its signed count in 1/100, together rounded away from zero."""
+    def of(self, lines: Sequence[Line]) -> tuple[int, int]:
+        """Delta and gamma of *lines*, together rounded away from zero."""
         delta = gamma = 0
-        for leg, qty in legs:
-            instrument = leg.instrument
+        for instrument, qty in lines:
             units = qty * instrument.multiplier
             if instrument.option is None:  # a share moves with itself
                 delta += units * _ONE_E6
@@ -135,11 +138,10 @@ class GreeksSeen:
             gamma += units * greeks.gamma_e6
         return _away_from_zero(delta), _away_from_zero(gamma)
 
-    def parcel(self, legs: Sequence[ComboLeg], qty: int, yes_price: int, multiplier: int) -> Parcel:
-        """An order for *qty* (signed, 1/100) of *legs* at its limit."""
-        counted = [(leg, qty * leg.ratio) for leg in legs]
-        parts = tuple(Part(leg.instrument.option, count, leg.instrument.multiplier) for leg, count in counted)
-        return Parcel(Work(parts, -qty * yes_price * multiplier), *self.of(counted))
+    def parcel(self, lines: Sequence[Line], cash: int) -> Parcel:
+        """An order for *lines* that adds *cash* when it fills."""
+        parts = tuple(Part(instrument.option, qty, instrument.multiplier) for instrument, qty in lines)
+        return Parcel(Work(parts, cash), *self.of(lines))
 
 
 class SymbolBook:
@@ -249,11 +251,11 @@ def read_book(account: Account, market: Market) -> PortfolioBook:
             seen.lacks(held.ticker)
         elif instrument.kind is not _BINARY:
             part = Part(instrument.option, held.qty, instrument.multiplier)
-            greeks = seen.of([(ComboLeg(instrument, 1), held.qty)])
+            greeks = seen.of([(instrument, held.qty)])
             symbols.setdefault(instrument.underlying, SymbolBook()).hold(part, _worth(held), *greeks)
-    for order, legs in _working(account, market, seen):
-        parcel = seen.parcel(legs, order.side.sign * order.leaves, order.yes_price, order.multiplier)
-        symbols.setdefault(legs[0].instrument.underlying, SymbolBook()).work(parcel)
+    for lines, cash in _working(account, market, seen):
+        parcel = seen.parcel(lines, cash)
+        symbols.setdefault(lines[0][0].underlying, SymbolBook()).work(parcel)
     equity = None if holdings.worth is None else account.portfolio.cash + holdings.worth
     return PortfolioBook(symbols, equity, seen)
 
@@ -262,7 +264,17 @@ def parcel_of(intent: Intent, seen: GreeksSeen) -> Parcel:
     """What *intent* would add."""
     signal, instrument = intent.signal, intent.instrument
     qty = signal.book_side.sign * signal.count
-    return seen.parcel(instrument.parts, qty, signal.yes_price, instrument.multiplier)
+    lines = [(leg.instrument, qty * leg.ratio) for leg in instrument.parts]
+    return seen.parcel(lines, -qty * signal.yes_price * instrument.multiplier)
+
+
+def open_cash(order: Order) -> int:
+    """What the open part of *order* would add to cash at its limit, 1e-6 dollar.
+
+    Of a combination whose legs filled unevenly no credit is counted: part of it was paid already.
+    """
+    cash = -order.side.sign * order.yes_price * order.leaves * order.multiplier
+    return cash if order.is_even else min(0, cash)
 
 
 def structures_of(parts: Sequence[Part], works: Sequence[Work] = ()) -> set[Expiry | None]:
@@ -272,24 +284,15 @@ def structures_of(parts: Sequence[Part], works: Sequence[Work] = ()) -> set[Expi
     return ends - {None} or ends
 
 
-def _working(
-    account: Account, market: Market, seen: GreeksSeen
-) -> Iterator[tuple[Order, tuple[ComboLeg, ...]]]:
-    """Every open order of options and stock with its legs."""
+def _working(account: Account, market: Market, seen: GreeksSeen) -> Iterator[tuple[list[Line], int]]:
+    """Every open order of options and stock: what of each leg may still execute, and the cash of that."""
     for order in account.open_orders():
-        named = order.legs or ((order.ticker, 1),)
-        known = [(market.instruments.get(ticker), ratio) for ticker, ratio in named]
-        legs = tuple(ComboLeg(instrument, ratio) for instrument, ratio in known if instrument is not None)
-        if len(legs) < len(named):
+        known = [(market.instruments.get(ticker), qty) for ticker, qty in order.working]
+        lines = [(instrument, qty) for instrument, qty in known if instrument is not None]
+        if len(lines) < len(known):
             seen.lacks(order.ticker)
-        elif not order.leaves or _is_event(legs[0].instrument):
-            continue
-        else:
-            yield order, legs
-
-
-def _is_event(instrument: Instrument) -> bool:
-    return instrument.kind is _BINARY
+        elif lines[0][0].kind is not _BINARY and (still := [line for line in lines if line[1]]):
+            yield still, open_cash(order)
 
 
 def _worth(held: Held) -> MoneyE6 | None:
