@@ -335,6 +335,8 @@ class OrderDetails(msgspec.Struct, kw_only=True):
         reserved: Dollars reserved for its worst case.
         fee_bound: Dollars of fees at most.
         decision: Number of the DECISION that admitted it.
+        multiplier: Units of the underlying per contract; 1 where it says nothing.
+        legs: Of a combination, [ticker, signed ratio] each.
     """
 
     order_id: str
@@ -357,6 +359,8 @@ class OrderDetails(msgspec.Struct, kw_only=True):
     reserved: str = ""
     fee_bound: str = ""
     decision: int | None = None
+    multiplier: int = 1
+    legs: list[list[Any]] = []
 
 
 class OrderUpdateDetails(msgspec.Struct, kw_only=True):
@@ -400,6 +404,8 @@ class TradeDetails(msgspec.Struct, kw_only=True):
         fee: Dollars.
         is_taker: Whether it took.
         external: Whether the order was not ours.
+        multiplier: Units of the underlying per contract; 1 where it says nothing.
+        cause: "trade", or "exercise", "assignment" or "expiration" of an option; "trade" where it says nothing.
     """
 
     order_id: str
@@ -413,6 +419,8 @@ class TradeDetails(msgspec.Struct, kw_only=True):
     fee: str = ""
     is_taker: bool = False
     external: bool = False
+    multiplier: int = 1
+    cause: str = "trade"
 
 
 class RiskViolationDetails(msgspec.Struct, kw_only=True):
@@ -681,7 +689,12 @@ SCHEMAS: Mapping[str, type[msgspec.Struct]] = {
     RecordType.ERASURE: ErasureDetails,
 }
 
-VERSIONS: Mapping[str, int] = {**dict.fromkeys(SCHEMAS, 1), RecordType.SEALED: 2}
+VERSIONS: Mapping[str, int] = {
+    **dict.fromkeys(SCHEMAS, 1),
+    RecordType.SEALED: 2,
+    RecordType.ORDER: 2,
+    RecordType.TRADE: 2,
+}
 """Each schema's own version; it grows with every added field. `vectors/journal/recordings` keeps lines of each."""
 
 _REQUIRED: Mapping[str, frozenset[str]] = {

@@ -20,12 +20,19 @@ import msgspec
 
 from holdfast.core.clock import NANOS, Clock, utc
 from holdfast.core.errors import BadInput, CircuitBreakerOpenError, VenueError, VenueRejected
-from holdfast.core.instruments import Instrument
+from holdfast.core.instruments import Instrument, InstrumentKind
 from holdfast.core.money import MoneyE6, QtyE2, format_money, format_price, format_qty
 from holdfast.core.orders import Fill, OrderEvent, OrderStatus
 from holdfast.core.positions import Mark, liquidation_value
 from holdfast.execution.ledger import Ledger
-from holdfast.execution.reconcile import ABSENCES_NEEDED, Evidence, absence, position_differences, resolve
+from holdfast.execution.reconcile import (
+    ABSENCES_NEEDED,
+    LATENESS_SECS,
+    Evidence,
+    absence,
+    position_differences,
+    resolve,
+)
 from holdfast.execution.venue import (
     AlreadyClosed,
     Book,
@@ -41,6 +48,7 @@ from holdfast.risk.gate import Gate
 from holdfast.risk.halt import TradingState
 from holdfast.risk.rolling import VALUATION_SECS
 
+_BINARY = InstrumentKind.BINARY
 _T = TypeVar("_T")
 
 SESSION_ZONE = ZoneInfo("America/New_York")
@@ -154,7 +162,7 @@ class Books:
         )
         await self._open_session(
             positions=positions,
-            cash=MoneyE6(cash + collateral(positions)),
+            cash=cash,
             counted=[fill.trade_id for fill in after if fill.ts_ns >= newest_ns - _FILLS_MARGIN_NS],
             newest_fill_ns=newest_ns,
         )
@@ -165,6 +173,11 @@ class Books:
     ) -> None:
         """Record the day's opening value; the first one also says what the account held before.
 
+        Args:
+            positions: What the venue says is held, at the first one; None later.
+            cash: What the venue says is available, at the first one.
+            opening: More for the record.
+
         Raises:
             VenueError: The price of something held cannot be read.
             CircuitBreakerOpenError: The venue is failing.
@@ -174,9 +187,14 @@ class Books:
         marks: dict[str, Mark] = {}
         for ticker in sorted(held):
             mark = await self._read_mark(ticker)
+            await self.instrument(ticker)
             if mark is not None:
                 marks[ticker] = mark
-        value = liquidation_value(held, marks)
+        rules = self._market.instruments
+        if positions is not None:
+            events = {ticker: qty for ticker, qty in positions.items() if rules[ticker].kind is _BINARY}
+            money = MoneyE6(money + collateral(events))
+        value = liquidation_value(held, marks, rules)
         if isinstance(value, str):
             raise VenueRejected(f"market {value!r} has no price to open the session with", code="no_price")
         now_ns = self._clock.now_ns()
@@ -241,10 +259,7 @@ class Books:
         """A fill without our id, while an order of ours whose venue id is unknown could have made it."""
         if fill.client_order_id:
             return False
-        return any(
-            not order.order_id and order.ticker == fill.ticker and order.side is fill.side
-            for order in self._account.open_orders()
-        )
+        return any(not order.order_id and order.can_own(fill) for order in self._account.open_orders())
 
     async def market_changed(self, event: MarketChanged) -> None:
         """A market opened, closed, was determined or settled; a settled one pays out here."""
@@ -273,6 +288,8 @@ class Books:
         self._value_account()
         await self._resolve_lost()
         await self._collect_claims()
+        if self._market.lacks_rules(self._account.portfolio.positions):
+            await self.learn_rules()
         await self.refresh_marks()
         await self._compare_positions()
 
@@ -317,14 +334,14 @@ class Books:
             return
         if listed is not None:
             was = order.status.value
+            await self._read_legs(order)
             self._ledger.saw_order(listed, evidence="found in the venue's books")
             self._lookups.pop(name, None)
             self.reconciled("unknown", name, explained=True, ours=was, theirs=listed.status.value)
             await self.read_fills_quietly()
             return
-        is_settled = order.ticker in self._account.results
         now_ns = min(self._clock.now_ns(), self._market.time_ns or self._clock.now_ns())
-        evidence = absence(order, now_ns=now_ns, is_settled=is_settled)
+        evidence = absence(order, now_ns=now_ns, is_settled=self._is_over(order, now_ns))
         lookup = self._lookups.setdefault(name, _Lookup())
         lookup.absences = lookup.absences + 1 if evidence is Evidence.ABSENT_BEYOND_BOUND else 0
         if lookup.absences >= ABSENCES_NEEDED and await self.read_fills_quietly():
@@ -336,6 +353,19 @@ class Books:
                 self.reconciled("unknown", name, explained=True, ours="unknown", theirs="absent")
                 return
         self._alarm_if_old(order, "not in the venue's books")
+
+    async def _read_legs(self, order: Order) -> None:
+        """Book the fills of a combination's legs before its end is taken over: an uneven one is known as such."""
+        if order.legs:
+            await self.read_fills_quietly()
+
+    def _is_over(self, order: Order, now_ns: int) -> bool:
+        """Whether nothing can execute in the order's market any more: it has settled, or a contract of it expired."""
+        if order.ticker in self._account.results:
+            return True
+        known = (self._market.instruments.get(ticker) for ticker, _ in order.working)
+        ends = (one.option.expires_ns for one in known if one is not None and one.option is not None)
+        return any(end and now_ns > end + LATENESS_SECS * NANOS for end in ends)
 
     def _alarm_if_old(self, order: Order, why: str) -> None:
         lookup = self._lookups.setdefault(order.client_order_id, _Lookup())
@@ -495,6 +525,7 @@ class Books:
         except (VenueError, CircuitBreakerOpenError):
             listed = None
         if listed is not None:
+            await self._read_legs(order)
             self._ledger.saw_order(listed, evidence="read after cancel")
         elif isinstance(answer, Canceled) and answer.released >= order.leaves:
             self._ledger.happened(order, OrderEvent.CANCELED, evidence="cancel answer")
@@ -533,7 +564,7 @@ class Books:
         known = self._market.instruments.get(ticker)
         if known is None or refresh:
             known = await self._venue.instrument(ticker, regardless=regardless)
-            self._market.instruments[ticker] = known
+            self._market.saw_rules(known)
         return known
 
     async def learn_rules(self) -> None:
@@ -542,7 +573,7 @@ class Books:
         Whether an order reduces depends on the other markets of its event. The breaker is not asked: an exit must
         be possible while it is open.
         """
-        working = (order.ticker for order in self._account.open_orders())
+        working = (ticker for order in self._account.open_orders() for ticker, _ in order.working)
         for ticker in dict.fromkeys((*self._account.portfolio.positions, *working)):
             if ticker not in self._market.instruments and self.is_due(f"rules {ticker}"):
                 await self._quietly(self.instrument(ticker, regardless=True))

@@ -22,7 +22,7 @@ from holdfast.audit.logger import AuditLogger
 from holdfast.audit.wal import Entry, Level
 from holdfast.core.errors import AuditError, BadInput, IllegalTransition
 from holdfast.core.money import QtyE2, format_money, format_price, format_qty
-from holdfast.core.orders import CLOSED_STATUSES, Fill, OrderEvent, OrderStatus
+from holdfast.core.orders import CLOSED_STATUSES, Fill, FillCause, OrderEvent, OrderStatus
 from holdfast.core.signals import TimeInForce
 from holdfast.execution.reconcile import Evidence, evidence_of, released_by, resolve
 from holdfast.execution.venue import Ack, NotSent, PlaceAnswer, Reject, VenueOrder
@@ -216,6 +216,8 @@ class Ledger:
         self.note("ORDER_UPDATE", details)
         if order.status.is_closed and not order.external:
             self.ended.append(order)
+            if not order.is_even:
+                self._ended_uneven(order)
         return True
 
     def answered(self, order: Order, answer: PlaceAnswer) -> None:
@@ -293,6 +295,7 @@ class Ledger:
         elif order is not None and not order.is_open and not order.external:
             self._alarm_fill("fill_after_end", fill, order)
         external = order is None or order.external
+        what = "external fill" if fill.cause is FillCause.TRADE else fill.cause.value
         name = order.client_order_id if order is not None and not order.external else ""
         self.note("TRADE", trade_details(fill, client_order_id=name, external=external))
         if external:
@@ -300,7 +303,7 @@ class Ledger:
                 "RECONCILE",
                 {
                     "phase": "periodic",
-                    "what": "external fill",
+                    "what": what,
                     "explained": True,
                     "theirs": fill.trade_id,
                     "differences": [],
@@ -308,7 +311,7 @@ class Ledger:
             )
         if order is not None:
             if order.overfilled:
-                self._overfilled(order)
+                self._overfilled(order, fill.ticker)
             if self.claims.get(order.client_order_id, 0) <= order.filled:
                 self.claims.pop(order.client_order_id, None)
             self._close_if_done(order, OrderEvent.CANCELED)
@@ -332,6 +335,20 @@ class Ledger:
                 "payout": payout,
                 "settled_ns": settled_ns,
             },
+        )
+
+    def _ended_uneven(self, order: Order) -> None:
+        """A combination ended with some legs filled and others not: a structure that nobody wanted is held."""
+        filled = (
+            f"{format_qty(QtyE2(done))} {ticker}"
+            for (ticker, _), done in zip(order.legs, order.leg_filled, strict=True)
+        )
+        self.alarm(
+            "combination_uneven",
+            ", ".join(filled),
+            format_qty(order.filled),
+            client_order_id=order.client_order_id,
+            ticker=order.ticker,
         )
 
     def _alarm_fill(self, violation: str, fill: Fill, order: Order) -> None:
@@ -392,30 +409,31 @@ class Ledger:
         )
         self.zombies[order.client_order_id] = None
 
-    def _overfilled(self, order: Order) -> None:
+    def _overfilled(self, order: Order, ticker: str) -> None:
         name = order.client_order_id
         total = QtyE2(order.filled + order.overfilled)
-        self.alarm("overfill", format_qty(total), format_qty(order.quantity), client_order_id=name)
+        leg = {"leg": ticker} if order.legs else {}
+        self.alarm("overfill", format_qty(total), format_qty(order.quantity), client_order_id=name, **leg)
         self.hold("overfill", TradingState.CANCEL_ONLY, reason=f"order {name!r} filled beyond its quantity")
 
     def _adopt(self, listed: VenueOrder, evidence: str) -> None:
-        self.note(
-            "ORDER_UPDATE",
-            {
-                "client_order_id": listed.client_order_id,
-                "order_id": listed.order_id,
-                "event": "adopted",
-                "status": OrderStatus.WORKING.value,
-                "filled": format_qty(listed.filled),
-                "leaves": format_qty(listed.leaves),
-                "released": "0.00",
-                "reason": "not ours",
-                "evidence": evidence,
-                "ticker": listed.ticker,
-                "side": listed.side.value,
-                "yes_price": format_price(listed.yes_price),
-            },
-        )
+        details: dict[str, Any] = {
+            "client_order_id": listed.client_order_id,
+            "order_id": listed.order_id,
+            "event": "adopted",
+            "status": OrderStatus.WORKING.value,
+            "filled": format_qty(listed.filled),
+            "leaves": format_qty(listed.leaves),
+            "released": "0.00",
+            "reason": "not ours",
+            "evidence": evidence,
+            "ticker": listed.ticker,
+            "side": listed.side.value,
+            "yes_price": format_price(listed.yes_price),
+        }
+        if listed.multiplier != 1:
+            details["multiplier"] = listed.multiplier
+        self.note("ORDER_UPDATE", details)
 
 
 def contradicts(order: Order, ack: Ack) -> bool:

@@ -42,11 +42,11 @@ from holdfast.core.errors import (
     VenueRejected,
 )
 from holdfast.core.ids import client_order_id
-from holdfast.core.instruments import Instrument
+from holdfast.core.instruments import Instrument, InstrumentKind
 from holdfast.core.money import QtyE2, format_money, format_price, format_qty
 from holdfast.core.orders import Fill, OrderEvent, OrderStatus
 from holdfast.core.reasons import HINTS, Code, RejectReason
-from holdfast.core.signals import Intent, Signal, TimeInForce, content_digest
+from holdfast.core.signals import Intent, Side, Signal, TimeInForce, content_digest
 from holdfast.execution.books import DRIFT, Books
 from holdfast.execution.ledger import COMPONENT, Ledger
 from holdfast.execution.strategy import Strategy, TraderObserver
@@ -380,15 +380,9 @@ class Trader:
     async def _route(
         self, signal: Signal, key: str, name: str, content: str, *, demanded: bool
     ) -> RouteResult:
-        try:
-            instrument = await self.books.instrument(signal.ticker)
-        except CircuitBreakerOpenError:
-            # Its rules cannot be read now: as unknown as a ticker that does not exist, for another reason.
-            return await self._refuse(signal, key, name, Code.CIRCUIT_BREAKER_OPEN)
-        except (VenueError, BadInput) as error:
-            return await self._refuse(signal, key, name, unread_code(error))
-        if instrument.event_exclusive:
-            await self.books.learn_rules()
+        instrument = await self._rules(signal)
+        if isinstance(instrument, Code):
+            return await self._refuse(signal, key, name, instrument)
         intent = Intent(client_order_id=name, key=key, signal=self._bounded(signal), instrument=instrument)
         if self.books.lacks_marks():
             lacking = self.gate.preview(intent)
@@ -406,6 +400,22 @@ class Trader:
             self.gate.withdraw(decision, breaker=error.breaker)
             return await self._deny(decision)
         return await self._send(intent, decision, decision.admission, permit)
+
+    async def _rules(self, signal: Signal) -> Instrument | Code:
+        """The rules of the signal's market, those of everything held read too where they decide; or why not."""
+        try:
+            instrument = await self.books.instrument(signal.ticker)
+        except CircuitBreakerOpenError:
+            # Its rules cannot be read now: as unknown as a ticker that does not exist, for another reason.
+            return Code.CIRCUIT_BREAKER_OPEN
+        except (VenueError, BadInput) as error:
+            return unread_code(error)
+        is_event = instrument.kind is InstrumentKind.BINARY
+        if signal.side is Side.NO and not is_event:  # only an event contract has two sides
+            return Code.BAD_INPUT
+        if instrument.event_exclusive or not is_event:
+            await self.books.learn_rules()
+        return instrument
 
     def _bounded(self, signal: Signal) -> Signal:
         """A resting order ends by itself some day: the bound after which a lost one is proven absent."""
@@ -813,9 +823,9 @@ def outcome_of(order: Order) -> str:
 
 
 def order_details(intent: Intent, order: Order) -> dict[str, Any]:
-    """The ORDER record: the durable intent."""
+    """The ORDER record: the durable intent; of an event contract it says neither legs nor multiplier."""
     signal = intent.signal
-    return {
+    details: dict[str, Any] = {
         "order_id": order.client_order_id,
         "client_order_id": order.client_order_id,
         "intent": order.key,
@@ -839,6 +849,10 @@ def order_details(intent: Intent, order: Order) -> dict[str, Any]:
         "content": order.content,
         "created_ns": order.created_ns,
     }
+    if intent.instrument.kind is not InstrumentKind.BINARY:
+        details["multiplier"] = order.multiplier
+        details["legs"] = [list(leg) for leg in order.legs]
+    return details
 
 
 def _summary(decision: Decision, reason: RejectReason) -> dict[str, Any]:

@@ -11,6 +11,10 @@ An adapter sends an order only with an `Admission`, which only the gate creates 
 send. It never repeats a placement. It normalises to the YES leg and to integers, counts every call at its
 breaker, bounds every call in time, and writes one record per call.
 
+A combination is one order under the name of its legs (`core.options.combo_ticker`), its counts are whole units, and
+it executes as fills of its legs. On the stream the fills of an order come before the word that it ended. Exercise,
+assignment and expiry are fills without an order, each with its cause.
+
 The same contract tests run against every adapter: `tests/contract/venue_contract.py`.
 """
 
@@ -87,7 +91,8 @@ class VenueOrder(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         status: WORKING, FILLED or CANCELED (EXPIRED where the venue tells it apart).
         filled, leaves: Executed and still open; initial = filled + leaves + canceled.
-        yes_price: Limit as a YES price.
+        yes_price: Limit as a YES price; of a combination what one unit costs net.
+        multiplier: Units of the underlying per contract.
     """
 
     order_id: str
@@ -100,6 +105,7 @@ class VenueOrder(msgspec.Struct, frozen=True, kw_only=True):
     initial: QtyE2
     status: OrderStatus
     created_ns: int = 0
+    multiplier: int = 1
 
 
 class Level(msgspec.Struct, frozen=True):
@@ -292,7 +298,7 @@ class Venue(Protocol):
         ...
 
     async def positions(self) -> dict[str, QtyE2]:
-        """Signed YES quantity by ticker, without flat ones."""
+        """Signed YES quantity by ticker, without flat ones; of a combination its legs."""
         ...
 
     async def balance(self) -> MoneyE6:

@@ -17,9 +17,9 @@ from holdfast.breaker.breaker import TradingCircuitBreaker
 from holdfast.core.clock import Clock, SystemClock
 from holdfast.core.errors import CircuitBreakerOpenError, VenueError, VenueRejected
 from holdfast.core.ids import client_order_id
-from holdfast.core.instruments import Instrument
+from holdfast.core.instruments import Instrument, InstrumentKind
 from holdfast.core.reasons import Code, RejectReason
-from holdfast.core.signals import Intent, Signal, read_signal
+from holdfast.core.signals import Intent, Side, Signal, read_signal
 from holdfast.risk.account import Account
 from holdfast.risk.gate import Decision, Gate
 from holdfast.risk.limits import RiskLimits
@@ -153,6 +153,9 @@ class RiskManager:
                 code = Code.UNKNOWN_INSTRUMENT if is_absent else Code.INSTRUMENT_UNREAD
                 reason = RejectReason(code=code, scope=wish.ticker, keys={"ticker": wish.ticker})
                 return self.gate.refuse(wish, key, name, reason, question=True)
+        if wish.side is Side.NO and instrument.kind is not InstrumentKind.BINARY:
+            reason = RejectReason(code=Code.BAD_INPUT, scope=wish.ticker, keys={"ticker": wish.ticker})
+            return self.gate.refuse(wish, key, name, reason, question=True)
         return self.gate.evaluate(Intent(client_order_id=name, key=key, signal=wish, instrument=instrument))
 
 
