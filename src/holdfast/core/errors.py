@@ -6,6 +6,7 @@
     ├── CircuitBreakerOpenError    the dependency is failing; wait for `retry_after_secs`
     ├── IllegalTransition          a state machine was told something its table forbids; a bug, report it
     ├── BadInput                   a value cannot be read (price, count, time, line); correct it
+    │   ├── DuplicateStop          this execution has a trailing stop already; reset or remove that one
     │   └── UnsupportedCallable    a breaker cannot protect this callable; decorate another shape
     ├── VenueError                 something between us and the venue
     │   ├── VenueRejected          the venue said no, for a reason it names
@@ -113,6 +114,10 @@ class IllegalTransition(TradingError):
 
 class BadInput(TradingError, ValueError):
     """A value from outside cannot be read; the message names it and says what is expected."""
+
+
+class DuplicateStop(BadInput):
+    """An execution was to get a second trailing stop; the first one stays in force."""
 
 
 class UnsupportedCallable(BadInput, TypeError):
