@@ -30,10 +30,11 @@ from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.options import OptionTerms, parse_option_ticker
 from holdfast.core.reasons import Code
 from holdfast.core.signals import Intent, Side
-from holdfast.risk.account import Account, Order
+from holdfast.risk.account import Account
 from holdfast.risk.exposure import Part, Work, floor, lowers_floor, worst_loss
 from holdfast.risk.limits import RiskLimits
 from holdfast.risk.market import Market
+from holdfast.risk.portfolio_book import open_cash
 from holdfast.risk.portfolio_rows import PortfolioFacts, passes_portfolio, portfolio_rows
 from holdfast.risk.rows import MILLIS, USD, Row
 
@@ -143,7 +144,7 @@ def structure(
             missing = unknown[0]
         elif rules[lines[0][0]].underlying == underlying:
             works.append(
-                Work(tuple(part_of(rules[ticker], qty) for ticker, qty in lines if qty), cash_of(order))
+                Work(tuple(part_of(rules[ticker], qty) for ticker, qty in lines if qty), open_cash(order))
             )
     return tuple(parts), tuple(works), missing
 
@@ -151,15 +152,6 @@ def structure(
 def part_of(instrument: Instrument, qty: int) -> Part:
     """*qty* (signed, 1/100) of one option or stock, as a line of a book."""
     return Part(instrument.option, qty, instrument.multiplier)
-
-
-def cash_of(order: Order) -> int:
-    """What the open part of *order* would add to cash at its limit, 1e-6 dollar.
-
-    Of a combination whose legs filled unevenly no credit is counted: part of it was paid already.
-    """
-    cash = -order.side.sign * order.yes_price * order.leaves * order.multiplier
-    return cash if order.is_even else min(0, cash)
 
 
 def trading_day(now_ns: int) -> int:

@@ -11,8 +11,15 @@ spoils the next placements' answers, in order:
     Play.NOT_SENT        provably not sent
     Play.REJECT          refused by the venue, code "rejected_by_script"
     Play.HANG            carried out; the answer never comes
+    Play.LEG_REJECTED    of a combination the first leg is carried out, the others are refused and it ends
+    Play.CUT             the stream breaks after the first leg of a combination; the rest is done and not told
 
-Limits: one account, no fees of its own (set `fee_per_contract`), no queue priority. Events wait in a list until `events` is read; nothing waits for time.
+A combination trades against the books of its legs, whole units at a time, where their executable sides add up to its
+limit or better; each leg is a fill of its own. `fill_leg` fills one leg alone, `end_option` exercises, assigns or
+expires what is held.
+
+Limits: one account, no fees of its own for event contracts (set `fee_per_contract`), no margin, no queue priority.
+Events wait in a list until `events` is read; nothing waits for time.
 """
 
 from __future__ import annotations
@@ -27,8 +34,9 @@ import msgspec
 
 from holdfast.core.clock import Clock
 from holdfast.core.errors import CircuitBreakerOpenError, OrderDenied, VenueRejected, VenueUnreachable
-from holdfast.core.instruments import Instrument
+from holdfast.core.instruments import COMBO_CENTS, ComboLeg, Instrument, InstrumentKind
 from holdfast.core.money import ONE_DOLLAR_E4, MoneyE6, PriceE4, QtyE2
+from holdfast.core.options import combo_ticker, is_combo, parse_combo_ticker
 from holdfast.core.orders import Fill, OrderStatus
 from holdfast.core.signals import BookSide, Intent, TimeInForce
 from holdfast.execution.venue import (
@@ -47,11 +55,13 @@ from holdfast.execution.venue import (
     PlaceAnswer,
     PlacementPermit,
     Reject,
+    StreamGap,
     Unknown,
     VenueEvent,
     VenueOrder,
 )
 from holdfast.risk.gate import Admission
+from holdfast.testing.endings import ending_fills
 
 
 class Play(StrEnum):
@@ -64,6 +74,8 @@ class Play(StrEnum):
     NOT_SENT = "not_sent"
     REJECT = "reject"
     HANG = "hang"
+    LEG_REJECTED = "leg_rejected"
+    CUT = "cut"
 
 
 @dataclass
@@ -73,13 +85,23 @@ class _Listed:
     intent: Intent
     order_id: str
     created_ns: int
-    filled: QtyE2 = QtyE2(0)
     canceled: QtyE2 = QtyE2(0)
     status: OrderStatus = OrderStatus.WORKING
+    by_part: dict[str, int] = field(default_factory=dict[str, int])
+
+    @property
+    def filled(self) -> QtyE2:
+        """Of a combination the units that every leg covers."""
+        parts = self.intent.instrument.parts
+        return QtyE2(min(self.by_part.get(part.instrument.ticker, 0) // abs(part.ratio) for part in parts))
 
     @property
     def leaves(self) -> QtyE2:
         return QtyE2(self.intent.count - self.filled - self.canceled)
+
+    def side_of(self, part: ComboLeg) -> BookSide:
+        buys = (self.intent.book_side is BookSide.BID) is (part.ratio > 0)
+        return BookSide.BID if buys else BookSide.ASK
 
     def shown(self) -> VenueOrder:
         return VenueOrder(
@@ -93,6 +115,7 @@ class _Listed:
             initial=self.intent.count,
             status=self.status,
             created_ns=self.created_ns,
+            multiplier=self.intent.instrument.multiplier,
         )
 
 
@@ -127,7 +150,7 @@ class FakeVenue:
         arrived: Every order whose bytes reached the venue, in order, repetitions included.
         calls: Name of every call made, in order.
         permits: How each permit ended.
-        fee_per_contract: Charged per fill.
+        fee_per_contract: Charged for event contracts; options, combinations and stocks carry their own.
         is_readable: False makes every read fail as unreachable.
         is_breaker_open: True refuses leave to place anything that does not reduce.
         mute: True keeps fills and order changes off the stream.
@@ -165,6 +188,7 @@ class FakeVenue:
         self._late: list[Intent] = []
         self._queue: asyncio.Queue[VenueEvent | None] | None = None
         self._backlog: list[VenueEvent] = []
+        self._tells_until = 0
 
     # What a test does ---------------------------------------------------------------------------------
 
@@ -197,8 +221,29 @@ class FakeVenue:
         listed = self._find(client_order_id)
         if listed is None or not 0 < qty <= listed.leaves:
             raise ValueError(f"cannot fill {qty} of {client_order_id!r}")
-        self._execute(listed, listed.intent.yes_price, QtyE2(qty), is_taker=False)
+        for part, price in zip(listed.intent.instrument.parts, self._prices(listed), strict=True):
+            self._execute(listed, price, QtyE2(qty * abs(part.ratio)), is_taker=False, part=part)
         self._show(listed)
+
+    def fill_leg(self, client_order_id: str, ticker: str, qty: int, price: int) -> None:
+        """Fill *qty* (1/100) of one leg of a working combination, at *price* (1e-4 dollar), and nothing else."""
+        listed = self._find(client_order_id)
+        if listed is None:
+            raise ValueError(f"cannot fill a leg of {client_order_id!r}")
+        part = next(leg for leg in listed.intent.instrument.parts if leg.instrument.ticker == ticker)
+        self._execute(listed, PriceE4(price), QtyE2(qty), is_taker=False, part=part)
+        self._show(listed)
+
+    def end_option(self, ticker: str, spot: int, qty: int | None = None) -> None:
+        """Exercise, assign or expire what is held of *ticker* with the underlying at *spot* (1e-4 dollar).
+
+        *qty* (1/100, without sign) ends only a part of it, as an early assignment does.
+        """
+        held = self.books_position(ticker)
+        ends = held if qty is None else QtyE2(qty if held > 0 else -qty)
+        name, now_ns = f"E{len(self._fills) + 1}", self._clock.now_ns()
+        for fill in ending_fills(self._instruments[ticker], ends, PriceE4(spot), name=name, ts_ns=now_ns):
+            self._book_fill(fill)
 
     def settle(self, ticker: str, result: str) -> None:
         """Determine and pay out a market."""
@@ -271,7 +316,9 @@ class FakeVenue:
             self._late.append(intent)
         if play in {Play.LATE, Play.VANISHED}:
             return Unknown(reason="timeout")
-        answer = self._accept(intent)
+        if play is Play.CUT:
+            return self._cut(intent)
+        answer = self._accept(intent, legs=1 if play is Play.LEG_REJECTED else None)
         if play is Play.HANG:
             await asyncio.Event().wait()
         return Unknown(reason="timeout") if play is Play.LOST else answer
@@ -323,15 +370,12 @@ class FakeVenue:
         """See `Venue`; the breaker here refuses placements alone."""
         del regardless
         self._read("instrument")
-        if ticker not in self._instruments:
-            raise VenueRejected(f"no market {ticker!r}", code="not_found", status=404)
-        return self._instruments[ticker]
+        return self._rules(ticker)
 
     async def book(self, ticker: str) -> Book:
         """See `Venue`."""
         self._read("book")
-        if ticker not in self._instruments:
-            raise VenueRejected(f"no market {ticker!r}", code="not_found", status=404)
+        self._rules(ticker)
         return self._book(ticker)
 
     async def probe(self) -> None:
@@ -373,7 +417,24 @@ class FakeVenue:
         if not self.is_readable:
             raise VenueUnreachable(f"{name}: scripted to be unreachable")
 
-    def _accept(self, intent: Intent) -> PlaceAnswer:
+    def _rules(self, ticker: str) -> Instrument:
+        if ticker not in self._instruments and is_combo(ticker):
+            legs = tuple(ComboLeg(self._rules(leg), ratio) for leg, ratio in parse_combo_ticker(ticker))
+            self._instruments[ticker] = combination(legs)
+        if ticker not in self._instruments:
+            raise VenueRejected(f"no market {ticker!r}", code="not_found", status=404)
+        return self._instruments[ticker]
+
+    def _cut(self, intent: Intent) -> PlaceAnswer:
+        """Carry the order out; the stream tells one fill of it and breaks, and no answer comes."""
+        told = len(self._fills) + 1
+        self._tells_until, self.mute = told, True
+        self._accept(intent)
+        self._tells_until, self.mute = 0, False
+        self._emit(StreamGap(reason="disconnected", private=True))
+        return Unknown(reason="disconnected")
+
+    def _accept(self, intent: Intent, *, legs: int | None = None) -> PlaceAnswer:
         same = [listed for listed in self._orders if listed.intent.client_order_id == intent.client_order_id]
         if self.dedup is not DedupProfile.ALL:
             same = [listed for listed in same if listed.status is OrderStatus.WORKING]
@@ -381,7 +442,10 @@ class FakeVenue:
             return Unknown(reason="conflict: order_already_exists", status=409)
         listed = _Listed(intent, f"V{len(self._orders) + 1}", self._clock.now_ns())
         self._orders.append(listed)
-        self._take(listed)
+        if intent.instrument.legs:
+            self._take_combination(listed, legs)
+        else:
+            self._take(listed)
         if listed.status is OrderStatus.WORKING and intent.signal.tif is not TimeInForce.GTC:
             self._close(listed, OrderStatus.CANCELED)
         else:
@@ -409,22 +473,82 @@ class FakeVenue:
                 self._execute(listed, level.price, qty, is_taker=True)
         levels[:] = [level for level in levels if level.qty]
 
-    def _execute(self, listed: _Listed, price: PriceE4, qty: QtyE2, *, is_taker: bool) -> None:
-        listed.filled = QtyE2(listed.filled + qty)
+    def _take_combination(self, listed: _Listed, legs: int | None) -> None:
+        """Trade whole units against the books of the legs; only the first *legs* of them where that is said."""
+        intent, parts = listed.intent, listed.intent.instrument.parts
+        sign = intent.book_side.sign
+        while listed.leaves:
+            tops = [self._top(listed, part) for part in parts]
+            best = [top[0] for top in tops if top]
+            if len(best) < len(parts):
+                break
+            cost = sum(
+                sign * part.ratio * level.price * part.instrument.multiplier
+                for part, level in zip(parts, best, strict=True)
+            )
+            room = min(level.qty // abs(part.ratio) for part, level in zip(parts, best, strict=True))
+            units = min(room, listed.leaves) // 100 * 100
+            is_short = intent.signal.tif is TimeInForce.FOK and units < listed.leaves
+            if not units or is_short or cost > sign * intent.yes_price * intent.instrument.multiplier:
+                break
+            for part, top in list(zip(parts, tops, strict=True))[:legs]:
+                qty = QtyE2(units * abs(part.ratio))
+                price = top[0].price
+                top[0] = Level(price, QtyE2(top[0].qty - qty))
+                top[:] = [level for level in top if level.qty]
+                self._execute(listed, price, qty, is_taker=True, part=part)
+            if legs is not None:
+                self._close(listed, OrderStatus.CANCELED)
+
+    def _top(self, listed: _Listed, part: ComboLeg) -> list[Level]:
+        """The levels that a leg trades against, best first."""
+        bids, asks = self._books.get(part.instrument.ticker, ([], []))
+        return asks if listed.side_of(part) is BookSide.BID else bids
+
+    def _prices(self, listed: _Listed) -> list[PriceE4]:
+        """At which a resting order fills: its limit, or of a combination what the first leg makes of it."""
+        instrument, limit = listed.intent.instrument, listed.intent.yes_price
+        if not instrument.legs:
+            return [limit]
+        prices = [top[0].price if (top := self._top(listed, part)) else _DIME for part in instrument.parts]
+        rest = sum(
+            part.ratio * price * part.instrument.multiplier
+            for part, price in zip(instrument.parts[1:], prices[1:], strict=True)
+        )
+        first = instrument.parts[0]
+        needed = limit * instrument.multiplier - rest
+        return [PriceE4(needed // (first.ratio * first.instrument.multiplier)), *prices[1:]]
+
+    def _execute(
+        self,
+        listed: _Listed,
+        price: PriceE4,
+        qty: QtyE2,
+        *,
+        is_taker: bool,
+        part: ComboLeg | None = None,
+    ) -> None:
+        part = part or listed.intent.instrument.parts[0]
+        instrument = part.instrument
+        ticker = instrument.ticker
+        listed.by_part[ticker] = listed.by_part.get(ticker, 0) + qty
         if not listed.leaves:
             listed.status = OrderStatus.FILLED
+        is_event = instrument.kind is InstrumentKind.BINARY
+        per_contract = self.fee_per_contract if is_event else instrument.fee_per_contract
         self._book_fill(
             Fill(
                 trade_id=f"T{len(self._fills) + 1}",
                 order_id=listed.order_id,
                 client_order_id=listed.intent.client_order_id,
-                ticker=listed.intent.ticker,
-                side=listed.intent.book_side,
+                ticker=ticker,
+                side=listed.side_of(part),
                 price=price,
                 qty=qty,
-                fee=MoneyE6(self.fee_per_contract * qty // 100),
+                fee=MoneyE6(per_contract * qty // 100),
                 is_taker=is_taker,
                 ts_ns=self._clock.now_ns(),
+                multiplier=instrument.multiplier,
             )
         )
 
@@ -435,9 +559,11 @@ class FakeVenue:
         self._positions[fill.ticker] = after
         if not after:
             del self._positions[fill.ticker]
-        collateral = (max(0, -after) - max(0, -before)) * ONE_DOLLAR_E4
+        known = self._instruments.get(fill.ticker)
+        is_event = known is None or known.kind is InstrumentKind.BINARY
+        collateral = (max(0, -after) - max(0, -before)) * ONE_DOLLAR_E4 if is_event else 0
         self._cash = MoneyE6(self._cash + fill.cash - collateral)
-        if not self.mute:
+        if not self.mute or len(self._fills) == self._tells_until:
             self._emit(FillSeen(fill))
 
     def _close(self, listed: _Listed, status: OrderStatus) -> None:
@@ -464,6 +590,22 @@ class FakeVenue:
 
 
 _END = MarketChanged(ticker="", status="end of events")
+_DIME = PriceE4(1000)
+
+
+def combination(legs: tuple[ComboLeg, ...]) -> Instrument:
+    """The instrument of *legs*, in whole cents, under the name that they give."""
+    first = legs[0].instrument
+    return Instrument(
+        venue=first.venue,
+        ticker=combo_ticker([(leg.instrument.ticker, leg.ratio) for leg in legs]),
+        kind=InstrumentKind.COMBO,
+        legs=legs,
+        multiplier=max(leg.instrument.multiplier for leg in legs),
+        price_ranges=COMBO_CENTS,
+        close_ns=first.close_ns,
+        is_open=all(leg.instrument.is_open for leg in legs),
+    )
 
 
 def _with_result(instrument: Instrument, result: str) -> Instrument:
