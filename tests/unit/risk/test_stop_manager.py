@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from holdfast.audit.format import Record
 from holdfast.audit.logger import AuditLogger
 from holdfast.audit.wal import WriteAheadLog
 from holdfast.core.clock import ManualClock
@@ -245,6 +246,35 @@ def test_killed_anywhere_the_restored_stops_go_on_as_the_lost_ones(tmp_path):
             assert (entry, level, anchor) == (other[0], other[2], other[3])
         rest = steps[killed + 1 : killed + 61]
         assert life(restored, clock_b, rest) == life(untouched, clock_a, rest)
+
+
+@pytest.mark.contract("B3")
+def test_a_best_premium_that_moved_nothing_is_no_secret_of_the_lost_stop():
+    """A stop that tightens with time trails behind the best premium of its last event, restored or not."""
+    config = TrailingStopConfig(rules=(TimeTightening(1000, 100, 90),))
+    told = []
+    for crash in (None, 2, 3):
+        clock, heard = ManualClock(), Heard()
+        manager = TrailingStopManager(heard, clock=clock)
+        manager.add_trailing_stop("x", 100, config)
+        stops = []
+        for number, price in enumerate((1_100_000, 1_103_000, 1_090_000, 1_090_000)):
+            if number == crash:
+                records = [
+                    Record(
+                        seq=n, synced=0, ts=0, type="RISK_EVENT", user="", component=one.component,
+                        details=event_details(one),
+                    )
+                    for n, one in enumerate(heard.events, start=1)
+                ]  # fmt: skip
+                manager = TrailingStopManager(heard, clock=clock)
+                manager.restore(records)
+            clock.advance(20 if number > 1 else 0)
+            manager.update_prices({"x": price})
+            stops.append(manager.stops["x"].stop)
+        told.append(stops)
+    assert told[0] == told[1] == told[2]
+    assert len(set(told[0])) == 3
 
 
 @pytest.mark.contract("B3")
