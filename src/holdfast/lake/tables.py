@@ -172,7 +172,9 @@ class OrdersTable(LakeTable):
     records = frozenset({str(RecordType.ORDER), str(RecordType.ORDER_UPDATE)})
     columns = (
         _EVENT_ID,
-        Column("event_type", Kind.TEXT, "intent, or the update: ack, reject, fill, canceled, …", required=True),
+        Column(
+            "event_type", Kind.TEXT, "intent, or the update: ack, reject, fill, canceled, …", required=True
+        ),
         _TIMESTAMP,
         _USER,
         _COMPONENT,

@@ -1,0 +1,392 @@
+"""One table's commits: rows and the journals' progress in one step, so that each row is there exactly once.
+
+Protocol, in this order, all of it from one snapshot handle:
+
+    1  the watermark of each journal is read from the handle (app transaction `holdfast:<log id>`, version = the last
+       sequence that the table covers)
+    2  data files are written under new names; on a disk, synced with their folders
+    3  one commit names the files and raises the watermarks; the store refuses it where a version came first that
+       raised one of the same watermarks (then a rival was faster: nothing of ours counts)
+    4  the handle goes on to that version; on a disk, the commit and its folder are synced
+
+Promise: whatever ends a process between two of these steps, and however many projectors work on one journal, a row
+counts if and only if the watermark covers it. An unknown outcome is never guessed: the handle is thrown away, and
+the next one says what holds. A file that no version names is left for vacuum; nothing is ever deleted here.
+
+Limits: the fence holds within one handle. Whoever reads the watermark from one handle and commits with another
+writes rows twice; that is why both are methods of one object here, and why `commit` compares.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from holdfast.audit.tree import Frontier
+from holdfast.core.errors import BadInput
+from holdfast.lake.durable import sync_checkpoint, sync_folder, sync_versions, write_new
+from holdfast.lake.encodings import parquet_options
+from holdfast.lake.extras import load
+from holdfast.lake.rows import Row, arrow_of
+from holdfast.lake.store import LOG_FOLDER, LakeStore
+from holdfast.lake.tables import PARTITION, PROPERTIES, LakeTable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from deltalake import DeltaTable
+    from deltalake.transaction import AddAction
+
+METADATA_KEY = "holdfast"
+"""Under this key of its commitInfo a commit says what it covers, as JSON."""
+CHECKPOINT_COMMITS = 50
+"""A held handle grows dearer with each commit: after so many it is checkpointed and opened anew."""
+MAX_RETRIES = 200
+"""Commits of other journals may come first so often before an attempt is given up, and made again."""
+
+_EPOCH = date(1970, 1, 1)
+_STATS = ("timestamp", "ts_ns", "seq", "epoch", "event_type", "execution_id", "symbol")
+_LONGEST_STAT = 64
+
+
+class Span(NamedTuple):
+    """What a commit covers of one journal.
+
+    Attributes:
+        log_id: The journal.
+        first: The sequence behind the watermark.
+        last: The sequence up to which the table is complete after the commit.
+        epoch: The first sequence of the segment that holds record *last*.
+        leaves: Leaf hashes of the rows' records, in sequence order.
+        leaf: Leaf hash of record *last*, so that a journal that went another way is known.
+    """
+
+    log_id: str
+    first: int
+    last: int
+    epoch: int
+    leaves: Sequence[bytes]
+    leaf: bytes
+
+
+class Lost(Exception):
+    """The commit does not count, or nobody knows: open the table anew, read the watermarks, go on from there."""
+
+
+def app_id(log_id: str) -> str:
+    """The name under which a table keeps a journal's watermark."""
+    return f"holdfast:{log_id}"
+
+
+class TableWriter:
+    """Writes one table of a lake.
+
+    Args:
+        store: Where the lake lies.
+        table: Which table.
+
+    Attributes:
+        store: As given.
+        table: As given.
+        commits: How many commits were made.
+    """
+
+    def __init__(self, store: LakeStore, table: type[LakeTable]) -> None:
+        self.store = store
+        self.table = table
+        self.commits = 0
+        self._handle: DeltaTable | None = None
+        self._age = 0  # commits since the handle was opened
+        columns = table.column_names()
+        self._day = itemgetter(columns.index(PARTITION))
+        self._time = itemgetter(columns.index("ts_ns"))
+        self._data_columns = [name for name in columns if name != PARTITION]
+        self._schema: Any = None
+        self._folders: set[str] = set()
+
+    @property
+    def handle(self) -> DeltaTable:
+        """The snapshot that watermarks are read from and commits are made with."""
+        return self._handle or self.open()
+
+    @property
+    def version(self) -> int:
+        """The version of that snapshot."""
+        return self.handle.version()
+
+    def open(self) -> DeltaTable:
+        """Take the newest version, and make the table where there is none; the handle before is forgotten.
+
+        Raises:
+            BadInput: Something else stands there: another table, other files.
+            LakeError: The store refused, gave no answer, or the table is damaged.
+        """
+        self._handle = None
+        name = self.table.name
+        if not self.store.has(name):
+            self._create()
+        handle = self.store.open(name)
+        self._refuse_other_schema(handle)
+        self._handle, self._age = handle, 0
+        return handle
+
+    def settle(self) -> None:
+        """Sync what a process before may have left unsynced: everything behind the newest checkpoint."""
+        if not self.store.is_local:
+            return
+        table = self.store.path / self.table.name
+        log = table / LOG_FOLDER
+        newest = max((int(path.name[:20]) for path in log.glob("*.checkpoint*.parquet")), default=-1)
+        sync_checkpoint(table)
+        sync_versions(table, newest + 1, self.version)
+        sync_folder(table)
+
+    def watermark(self, log_id: str) -> int:
+        """The sequence up to which the table holds the rows of journal *log_id*, in this snapshot; 0 for none."""
+        return self.handle.transaction_version(app_id(log_id)) or 0
+
+    def commit(self, rows: Sequence[Row], spans: Sequence[Span]) -> None:
+        """Add *rows* and raise the watermark of each span's journal, both or neither.
+
+        Args:
+            rows: Exactly the rows of the spans' records, from the watermark to `last`.
+            spans: At most one for each journal.
+
+        Raises:
+            Lost: A rival came first, or the outcome is unknown; the handle is gone.
+            OSError: The disk refused, for instance for want of space; likewise.
+            LakeError: The store refused or gave no answer; likewise.
+        """
+        handle = self.handle
+        before = handle.version()
+        self._handle = None  # until this commit is known to be the newest: what fails in between leaves none
+        with self.store.failures(f"write to {self.table.name!r}"):
+            actions = self._write_files(rows)
+        self._make_commit(handle, actions, spans)
+        if self.store.is_local:
+            # Where a rival's commit came between, its data files are not known to be synced.
+            own = (handle.version(),) if handle.version() == before + 1 else ()
+            sync_versions(self.store.path / self.table.name, before + 1, handle.version(), own_data=own)
+        self._handle = handle
+        self._age += 1
+        self.commits += 1
+
+    def tidy(self) -> None:
+        """Checkpoint and open anew where the handle has become dear; call between commits."""
+        if self._handle is None or self._age < CHECKPOINT_COMMITS:
+            return
+        handle = self._handle
+        self._handle = None
+        with self.store.failures(f"checkpoint {self.table.name!r}"):
+            handle.create_checkpoint()
+        if self.store.is_local:
+            sync_checkpoint(self.store.path / self.table.name)
+        self.open()
+
+    def last_leaf(self, log_id: str, last: int) -> str:
+        """The leaf hash of record *last* of journal *log_id*, as a recent commit noted it; "" where none did."""
+        with self.store.failures(f"read the history of {self.table.name!r}"):
+            history: list[dict[str, Any]] = self.handle.history(CHECKPOINT_COMMITS)
+        for commit in history:
+            for span in _noted_spans(commit.get(METADATA_KEY)):
+                if span.get("log_id") == log_id and span.get("last") == last:
+                    return str(span.get("leaf", ""))
+        return ""
+
+    # -- making the table ---------------------------------------------------------------------------------------
+
+    def _create(self) -> None:
+        delta: Any = load("deltalake")
+        name = self.table.name
+        schema = delta.Schema.from_arrow(self.table.schema())
+        if self.store.is_local:
+            self._refuse_other_files()
+        with self.store.failures(f"make {name!r}"):
+            try:
+                delta.DeltaTable.create(
+                    self.store.table_uri(name),
+                    schema,
+                    mode="ignore",
+                    partition_by=[PARTITION],
+                    name=name,
+                    configuration=dict(PROPERTIES),
+                    storage_options=self.store.options or None,
+                )
+            except load("deltalake.exceptions").CommitFailedError:
+                return  # a rival made it; whether it is ours is looked at next
+        if self.store.is_local:
+            table = self.store.path / name
+            sync_versions(table, 0, 0)
+            sync_folder(table)
+            sync_folder(self.store.path)
+
+    def _refuse_other_files(self) -> None:
+        path = self.store.path / self.table.name
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise BadInput(
+                f"lake {self.store}: {self.table.name!r} is no directory",
+                hint="move it away, or choose another lake",
+            )
+        others = sorted(one for one in os.listdir(path) if not one.startswith("_")) if path.exists() else []  # noqa: PTH208  names are wanted
+        if others:
+            raise BadInput(
+                f"lake {self.store}: {self.table.name!r} is no Delta table: it holds {others[0]!r}",
+                hint="move it away, or choose another lake",
+            )
+
+    def _refuse_other_schema(self, handle: DeltaTable) -> None:
+        delta: Any = load("deltalake")
+        self._schema = delta.Schema.from_arrow(self.table.schema())
+        expected = _columns_of(self._schema)
+        found = _columns_of(handle.schema())
+        partitions = handle.metadata().partition_columns
+        if found == expected and partitions == [PARTITION]:
+            return
+        if found == expected:
+            why = f"it is partitioned by {', '.join(partitions) or 'nothing'}, expected {PARTITION}"
+        else:
+            names = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
+            name = names[0] if names else "event_id"
+            order = "in another order" if not names else found.get(name, "missing")
+            why = f"its column {name!r} is {order}, expected {expected.get(name, 'none of that name')}"
+        raise BadInput(
+            f"lake {self.store}: the table {self.table.name!r} has another schema: {why}",
+            hint="choose another lake, or let `holdfast lake rebuild` make this one anew",
+        )
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def _write_files(self, rows: Sequence[Row]) -> list[AddAction]:
+        """A data file for each day of *rows*, on the disk when this returns."""
+        by_day: dict[int, list[Row]] = {}
+        for row in rows:
+            by_day.setdefault(self._day(row), []).append(row)
+        return [self._write_file(day, sorted(by_day[day], key=self._time)) for day in sorted(by_day)]
+
+    def _write_file(self, day: int, rows: Sequence[Row]) -> AddAction:
+        transaction: Any = load("deltalake.transaction")
+        arrow = arrow_of(self.table, rows)
+        stats = _stats(arrow)
+        data = _parquet(arrow.select(self._data_columns))
+        value = (_EPOCH + timedelta(days=day)).isoformat()
+        folder = f"{PARTITION}={value}"
+        path = f"{folder}/part-{uuid.uuid4()}.zstd.parquet"
+        self._put(folder, path, data)
+        add: AddAction = transaction.AddAction(
+            path, data.size, {PARTITION: value}, int(datetime.now(UTC).timestamp() * 1000), True, stats
+        )
+        return add
+
+    def _put(self, folder: str, path: str, data: pa.Buffer) -> None:
+        name = self.table.name
+        if not self.store.is_local:
+            self.store.put_new(f"{name}/{path}", data.to_pybytes())
+            return
+        table = self.store.path / name
+        if folder not in self._folders:
+            (table / folder).mkdir(exist_ok=True)
+            sync_folder(table)
+            self._folders.add(folder)
+        write_new(table / path, memoryview(data))
+        sync_folder(table / folder)
+
+    def _make_commit(self, handle: DeltaTable, actions: Sequence[AddAction], spans: Sequence[Span]) -> None:
+        delta: Any = load("deltalake")
+        refused: type[Exception] = load("deltalake.exceptions").CommitFailedError
+        properties = delta.CommitProperties(
+            custom_metadata={METADATA_KEY: _noted(spans, len(actions))},
+            max_commit_retries=MAX_RETRIES,
+            app_transactions=[delta.Transaction(app_id(span.log_id), span.last) for span in spans],
+        )
+        hooks = delta.PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+        with self.store.failures(f"commit to {self.table.name!r}"):
+            try:
+                handle.create_write_transaction(
+                    list(actions),
+                    "append",
+                    self._schema,
+                    [PARTITION],
+                    commit_properties=properties,
+                    post_commithook_properties=hooks,
+                )
+            except refused as why:
+                raise Lost(f"a rival's commit came first: {why}") from why
+            handle.update_incremental()
+        for span in spans:
+            if handle.transaction_version(app_id(span.log_id)) != span.last:
+                raise Lost(f"the watermark of {span.log_id} is not the one that was committed")
+
+
+def _columns_of(schema: Any) -> dict[str, str]:
+    """The columns of a Delta schema, in order, each with its type."""
+    return {field.name: f"{field.type}{'' if field.nullable else ' not null'}" for field in schema.fields}
+
+
+def _noted(spans: Sequence[Span], files: int) -> str:
+    """What a commit says of itself: enough to compare it with the journal, and to know that it is whole."""
+    logs: list[Mapping[str, Any]] = []
+    for span in spans:
+        tree = Frontier()
+        tree.extend(span.leaves)
+        logs.append(
+            {
+                "log_id": span.log_id,
+                "first": span.first,
+                "last": span.last,
+                "epoch": span.epoch,
+                "rows": len(span.leaves),
+                "root": tree.root().hex(),
+                "leaf": span.leaf.hex(),
+            }
+        )
+    return json.dumps({"v": 1, "files": files, "logs": logs}, separators=(",", ":"))
+
+
+def _noted_spans(noted: object) -> list[dict[str, Any]]:
+    """The spans that a commit noted; none where it is not ours."""
+    if not isinstance(noted, str):
+        return []
+    try:
+        found: Any = json.loads(noted)
+    except ValueError:
+        return []
+    logs: Any = found.get("logs") if isinstance(found, dict) else None
+    return [one for one in logs if isinstance(one, dict)] if isinstance(logs, list) else []
+
+
+def _parquet(arrow: pa.Table) -> pa.Buffer:
+    pyarrow: Any = load("pyarrow")
+    parquet: Any = load("pyarrow.parquet")
+    out = pyarrow.BufferOutputStream()
+    # A checksum on every page: what a power cut zeroed in the middle of a file is known from it.
+    parquet.write_table(arrow, out, write_page_checksum=True, **parquet_options(arrow.column_names))
+    buffer: pa.Buffer = out.getvalue()
+    return buffer
+
+
+def _stats(arrow: pa.Table) -> str:
+    """What readers skip files by."""
+    compute: Any = load("pyarrow.compute")
+    low: dict[str, Any] = {}
+    high: dict[str, Any] = {}
+    nulls: dict[str, int] = {}
+    for name in _STATS:
+        if name not in arrow.column_names:
+            continue
+        column = arrow[name]
+        nulls[name] = column.null_count
+        if column.null_count == len(column):
+            continue
+        bounds: dict[str, Any] = compute.min_max(column).as_py()
+        if max(len(str(bounds["min"])), len(str(bounds["max"]))) > _LONGEST_STAT:
+            continue
+        low[name], high[name] = _stat(bounds["min"]), _stat(bounds["max"])
+    return json.dumps({"numRecords": len(arrow), "minValues": low, "maxValues": high, "nullCount": nulls})
+
+
+def _stat(value: Any) -> Any:
+    return f"{value:%Y-%m-%dT%H:%M:%S.%fZ}" if isinstance(value, datetime) else value

@@ -1,0 +1,315 @@
+"""What a power cut does to a table on a disk, and how a start mends it.
+
+delta-rs syncs nothing, and even a commit that we sync may be cut off just before. What a disk then shows:
+
+    the newest versions are …                          what is done
+    whole: the commit says all of it, its files read   nothing
+    empty, zeroed, cut off, or lacking an action       moved aside, with every version behind it
+    whole, but a data file is missing, short, torn     moved aside, with every version behind it
+    there, but one in between is not                   those behind the gap are moved aside
+    in a checkpoint that is torn or covers one of      the checkpoint is moved aside, then its pointer;
+      the above                                          the commits before it take its place
+
+Promise: nothing is deleted: what is moved aside lies in `_quarantine/` inside the table, and is told. The watermarks
+go back together with the rows, so that projecting again adds exactly what was taken. A repair that is interrupted is
+finished by the next one: pointer and checkpoints go first, then the commits, the newest first. Where the beginning
+of the table's log is gone, nothing is touched and `LakeDamaged` says so.
+
+`Guard` keeps a repair apart from living projectors: they share a lock that a repair needs for itself. While one of
+them lives there was no power cut, so there is nothing to mend.
+
+Limits: judged are the versions behind the newest whole checkpoint, and at least the newest `JUDGED`. Stores other
+than disks write whole objects and need no repair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+from urllib.parse import unquote
+
+from holdfast.core.errors import LakeDamaged
+from holdfast.lake.commit import METADATA_KEY
+from holdfast.lake.durable import LAST_CHECKPOINT, sync_folder
+from holdfast.lake.extras import load
+from holdfast.lake.store import LOG_FOLDER
+
+QUARANTINE = "_quarantine"
+JUDGED = 20
+"""So many of the newest versions are judged also where a checkpoint covers them."""
+
+_COMMIT = re.compile(r"(\d{20})\.json", re.ASCII)
+_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(\.[A-Za-z0-9-]+)*\.(parquet|json)", re.ASCII)
+_COMPACTED = re.compile(r"\d{20}\.(\d{20})\.compacted\.json", re.ASCII)
+
+
+class Verdict(StrEnum):
+    """What is found of one version; the words go into messages."""
+
+    WHOLE = "whole"
+    EMPTY = "its commit is empty"
+    TORN = "its commit is torn"
+    INCOMPLETE = "its commit lacks an action"
+    DATA_MISSING = "a data file is missing"
+    DATA_SHORT = "a data file has another length"
+    DATA_TORN = "a data file is torn"
+    GAP = "a version before it is missing"
+
+
+class Moved(NamedTuple):
+    """Something that was moved aside.
+
+    Attributes:
+        name: Its file name.
+        why: What is wrong with it, or with a version before it.
+    """
+
+    name: str
+    why: str
+
+
+class _Commit(NamedTuple):
+    """A commit's actions, as far as they matter here."""
+
+    adds: Mapping[str, int]
+    removes: frozenset[str]
+
+
+class Guard:
+    """A lake's directory held by this process: shared to work in it, alone to repair it."""
+
+    def __init__(self, lake: Path) -> None:
+        self._descriptor = os.open(lake, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def alone(self) -> bool:
+        """Whether nobody else works in the lake; if so nobody can begin until `share`."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def share(self) -> None:
+        """Work in the lake beside others, once nobody repairs it."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+
+    def release(self) -> None:
+        """Let go."""
+        os.close(self._descriptor)
+
+
+def repair(table: Path, stamp: str) -> list[Moved]:
+    """Move aside what a power cut tore from the table in directory *table*; what was moved, the newest first.
+
+    Args:
+        table: The table's directory; one that does not exist is whole.
+        stamp: Names the folder of what is moved, such as 20261121T184500Z.
+
+    Raises:
+        LakeDamaged: The beginning of the table's log is gone: it cannot be read without what is missing.
+    """
+    log = table / LOG_FOLDER
+    try:
+        names = os.listdir(log)  # noqa: PTH208  names are wanted
+    except FileNotFoundError:
+        return []
+    commits = {int(found[1]) for found in map(_COMMIT.fullmatch, names) if found is not None}
+    checkpoints = _checkpoints(names)
+    moved: dict[str, str] = {}  # in the order in which it is moved
+    pointer = _pointer(log)
+    torn = {version: why for version, files in checkpoints.items() if (why := _checkpoint_fault(log, files))}
+    cut, why = _first_bad(table, commits, checkpoints.keys() - torn.keys())
+    kept = {version for version in checkpoints if version not in torn and (cut is None or version < cut)}
+    _refuse_without_beginning(table, commits, kept, cut)
+
+    if LAST_CHECKPOINT in names and pointer not in kept:
+        moved[LAST_CHECKPOINT] = "it points to no whole checkpoint"
+    for version in sorted(checkpoints.keys() - kept, reverse=True):
+        for name in checkpoints[version]:
+            moved[name] = torn.get(version, f"it covers version {cut}: {why}")
+    if cut is not None:
+        for name in names:
+            found = _COMPACTED.fullmatch(name)
+            if found is not None and int(found[1]) >= cut:
+                moved[name] = f"it covers version {cut}: {why}"
+        for version in sorted((one for one in commits if one >= cut), reverse=True):
+            moved[f"{version:020d}.json"] = why if version == cut else f"version {cut} before it: {why}"
+    _move(table, moved, stamp)
+    return [Moved(name, reason) for name, reason in moved.items()]
+
+
+def _checkpoints(names: list[str]) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for name in sorted(names):
+        match = _CHECKPOINT.fullmatch(name)
+        if match is not None:
+            found.setdefault(int(match[1]), []).append(name)
+    return found
+
+
+def _pointer(log: Path) -> int | None:
+    """The version that `_last_checkpoint` points to; None where it is missing or says nothing."""
+    try:
+        said: object = json.loads((log / LAST_CHECKPOINT).read_bytes())
+    except (OSError, ValueError):
+        return None
+    version: object = cast("dict[str, object]", said).get("version") if isinstance(said, dict) else None
+    return version if type(version) is int else None
+
+
+def _checkpoint_fault(log: Path, files: list[str]) -> str:
+    for name in files:
+        if name.endswith(".parquet") and not _reads(log / name):
+            return "it is torn"
+    return ""
+
+
+def _first_bad(table: Path, commits: set[int], usable: set[int]) -> tuple[int | None, str]:
+    """The lowest version that is not whole, and why; judged from the newest usable checkpoint, or `JUDGED` before."""
+    if not commits:
+        return None, ""
+    newest = max(commits)
+    base = max((version for version in usable if version <= newest), default=-1)
+    # What stands behind a gap is no part of the table, whatever it says.
+    start = base + 1
+    for version in range(start, newest + 1):
+        if version not in commits:
+            newest = version - 1
+            gap: int | None = version
+            break
+    else:
+        gap = None
+    first = min(start, max(newest - JUDGED + 1, 0))
+    removed: set[str] = set()
+    bad: tuple[int | None, str] = (None, "") if gap is None else (gap, str(Verdict.GAP))
+    for version in range(newest, first - 1, -1):
+        if version not in commits:
+            break  # cleaned up: a checkpoint stands for it
+        verdict, commit = judge(table, version, removed)
+        if verdict is not Verdict.WHOLE:
+            bad = (version, str(verdict))
+            removed = set()  # what it says it removed is there again
+        else:
+            removed |= commit.removes
+    return bad
+
+
+def judge(table: Path, version: int, removed: set[str] | frozenset[str] = frozenset()) -> tuple[Verdict, Any]:
+    """What *version* of *table* is; files in *removed* may be gone, because a later version let them go."""
+    try:
+        data = (table / LOG_FOLDER / f"{version:020d}.json").read_bytes()
+    except OSError:
+        return Verdict.TORN, None
+    if not data.strip(b"\0 \n"):
+        return Verdict.EMPTY, None
+    try:
+        actions = [cast("dict[str, Any]", json.loads(line)) for line in data.splitlines()]
+        commit = _commit_of(actions)
+        if not _complete(version, actions):
+            return Verdict.INCOMPLETE, None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Verdict.TORN, None
+    for name, size in commit.adds.items():
+        if name in removed or name in commit.removes:
+            continue
+        path = table / name
+        try:
+            length = path.stat().st_size
+        except OSError:
+            return Verdict.DATA_MISSING, None
+        if length != size:
+            return Verdict.DATA_SHORT, None
+        if not _reads(path):
+            return Verdict.DATA_TORN, None
+    return Verdict.WHOLE, commit
+
+
+def _commit_of(actions: list[dict[str, Any]]) -> _Commit:
+    adds = {unquote(one["add"]["path"]): int(one["add"]["size"]) for one in actions if "add" in one}
+    return _Commit(adds, frozenset(unquote(one["remove"]["path"]) for one in actions if "remove" in one))
+
+
+def _complete(version: int, actions: list[dict[str, Any]]) -> bool:
+    """Whether every action is there that the commit's own first line announces.
+
+    A commit is written line by line: cut off behind one, it would add rows and lack the watermark that covers them.
+    """
+    count = {
+        kind: sum(kind in one for one in actions) for kind in ("add", "remove", "txn", "metaData", "protocol")
+    }
+    info: dict[str, Any] = next((one["commitInfo"] for one in actions if "commitInfo" in one), {})
+    if version == 0 and not (count["metaData"] and count["protocol"]):
+        return False
+    if METADATA_KEY in info:
+        said = json.loads(info[METADATA_KEY])
+        return count["add"] == said["files"] and count["txn"] == len(said["logs"])
+    metrics: dict[str, Any] = info.get("operationMetrics") or {}
+    if info.get("operation") == "OPTIMIZE":
+        return count["add"] == metrics["numFilesAdded"] and count["remove"] == metrics["numFilesRemoved"]
+    return bool(info)
+
+
+def _reads(path: Path) -> bool:
+    """Whether every page of a Parquet file can be read."""
+    pyarrow: Any = load("pyarrow")
+    parquet: Any = load("pyarrow.parquet")
+    try:
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            for group in range(file.num_row_groups):
+                file.read_row_group(group)
+    except (pyarrow.ArrowException, OSError, ValueError):
+        return False
+    return True
+
+
+def _refuse_without_beginning(table: Path, commits: set[int], kept: set[int], cut: int | None) -> None:
+    """Raise where what would be left begins nowhere: no checkpoint, no version 0, or a gap between them."""
+    left = {version for version in commits if cut is None or version < cut}
+    if not commits or (not left and not kept and cut == 0):
+        return  # nothing was ever whole: the table is made anew
+    base = max(kept, default=-1)
+    behind = [version for version in left if version > base]
+    if (kept or left) and sorted(behind) == list(range(base + 1, base + 1 + len(behind))):
+        return
+    raise LakeDamaged(
+        f"lake damaged: the log of {table.name!r} lacks its beginning: no whole checkpoint, "
+        f"and its lowest version is {min(commits)}",
+        hint="the journal is the truth: `holdfast lake rebuild` makes the table anew",
+    )
+
+
+def _move(table: Path, moved: Mapping[str, str], stamp: str) -> None:
+    if not moved:
+        return
+    log = table / LOG_FOLDER
+    target = _new_folder(table / QUARANTINE, stamp)
+    for name in moved:
+        (log / name).rename(target / name)
+        sync_folder(target)
+        sync_folder(log)
+
+
+def _new_folder(quarantine: Path, stamp: str) -> Path:
+    quarantine.mkdir(exist_ok=True)
+    sync_folder(quarantine.parent)
+    for name in _numbered(stamp):
+        with contextlib.suppress(FileExistsError):
+            (quarantine / name).mkdir()
+            sync_folder(quarantine)
+            return quarantine / name
+    raise AssertionError("the numbers do not end")  # pragma: no cover
+
+
+def _numbered(stamp: str) -> Iterator[str]:
+    yield stamp
+    number = 2
+    while True:
+        yield f"{stamp}-{number}"
+        number += 1
