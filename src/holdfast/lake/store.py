@@ -16,6 +16,7 @@ Limits: `prove` shows how the store behaves now. It leaves nothing behind unless
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -25,6 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from holdfast.archive.signed import Account
 from holdfast.archive.store import AlreadyThere, Bucket, Place
 from holdfast.core.errors import (
@@ -32,7 +35,6 @@ from holdfast.core.errors import (
     ArchiveUnreachable,
     BadInput,
     LakeDamaged,
-    LakeError,
     LakeRefused,
     LakeUnreachable,
 )
@@ -46,7 +48,8 @@ SELF_TEST = "_selftest"
 RACERS = 4
 """How many writers meet on one name in the self-test."""
 
-_LIMIT = 1024
+_LIMIT = 1 << 16
+_LAST_CHECKPOINT = "_last_checkpoint"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _ARROW = re.compile(r"\s*(?:↳\s*)?\n\s*(?:↳\s*)?")
 _UNSAFE = frozenset('%#?[]{}*\\^|<>"`')
@@ -151,6 +154,26 @@ class LakeStore:
         log = [size for key, size in sizes.items() if f"/{LOG_FOLDER}/" in f"/{key}"]
         return Listed(sum(log), len(log), sum(sizes.values()) - sum(log), len(sizes) - len(log))
 
+    def last_checkpoint(self, name: str) -> int:
+        """The version of the newest checkpoint of the table *name*; -1 for none."""
+        try:
+            if self.is_local:
+                data = (self.path / name / LOG_FOLDER / _LAST_CHECKPOINT).read_bytes()
+            else:
+                with self._as_lake():
+                    data = self._bucket().read(f"{name}/{LOG_FOLDER}/{_LAST_CHECKPOINT}", _LIMIT)
+            return int(msgspec.json.decode(data)["version"])
+        except (FileNotFoundError, LakeRefused, msgspec.DecodeError, KeyError, TypeError, ValueError):
+            return -1  # it is only a hint, to delta-rs too
+
+    def empty(self, name: str) -> int:
+        """Remove every object of the table *name* from a bucket, its log last; how many there were."""
+        with self._as_lake():
+            names = sorted(self._bucket().sizes(name), key=lambda one: f"/{LOG_FOLDER}/" in one)
+            for one in names:
+                self._bucket().forget(one)
+        return len(names)
+
     def _local_sizes(self, name: str) -> dict[str, int]:
         sizes: dict[str, int] = {}
         for folder, _, files in os.walk(self.path / name):
@@ -208,9 +231,7 @@ class LakeStore:
         if isinstance(why, OSError) and why.errno is not None:
             return why  # the operating system's own words are told where the command ends
         if "No space left" in text:
-            return LakeError(
-                f"lake {self}: no space left on the volume ({what})", hint="free space, then run it again"
-            )
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.uri)
         if "does not exist" in text or "Not a Delta table" in text or "No files in log" in text:
             return self._no_table(what, why)
         return LakeDamaged(f"lake {self} damaged ({what}): {text[:400]}", hint=_REBUILD)

@@ -1,0 +1,487 @@
+"""Keeping the lake's tables small and quick: when what is due, and doing it.
+
+Promise: no row is ever lost, doubled or changed. Compaction and ordering rewrite the same rows into fewer files
+beside rivals that append; a commit that meets one of theirs is tried again. What maintenance writes is synced before
+anything is removed. A process that is killed anywhere in it leaves the table as before or as after; the files of an
+unfinished rewrite belong to no version and fall to the next full vacuum.
+
+    day            action      when                                                    what
+    any            compact     more than 64 small files, or the oldest is an hour old  few files, rows in their order
+    closed         order       an hour after its end, when nothing comes any more      sorted by execution_id, time
+    whole table    checkpoint  every 100 commits                                       a start reads one file
+    whole table    vacuum      daily, weekly in full                                   files of no version, after 7 days
+    whole table    clean up    with each vacuum                                        log entries older than 7 days
+
+When something is due is computed from the table's own facts (`facts_of`, `due`), so that a restart forgets nothing.
+Ordering a day takes a gigabyte of memory for seconds: a projector lets a process of its own do it.
+
+Limits: it is the committer's work; two maintainers of one table waste work but harm nothing. Removing files is by
+the machine's clock: whoever reads an older version than the retention finds its files gone.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from holdfast.core.clock import NANOS
+from holdfast.core.errors import ConfigError
+from holdfast.lake.durable import sync_checkpoint, sync_versions
+from holdfast.lake.encodings import delta_properties
+from holdfast.lake.extras import load
+from holdfast.lake.store import LakeStore
+from holdfast.lake.tables import PARTITION
+
+if TYPE_CHECKING:
+    from deltalake import CommitProperties, DeltaTable
+
+DAY_SECS = 86_400
+ORDER_COLUMNS = ("execution_id", "timestamp")
+OTHER_ORDER = ("symbol", "timestamp")
+RETRIES = 100
+"""How often a commit that met a rival's is tried again; rivals only add files, so that the first retry goes through."""
+
+_VACUUMED = "holdfast:maintenance:vacuum"
+_VACUUMED_FULL = "holdfast:maintenance:full-vacuum"
+_SPREAD_SECS = 600
+
+
+class MaintenancePolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """When what is done.
+
+    Attributes:
+        checkpoint_commits: A checkpoint after so many commits; opening reads at most so many log entries.
+        compact_files: An open day with more small files is compacted; readers slow down with their number.
+        compact_secs: An open day is compacted when its oldest small file is that old.
+        open_file_bytes: What a compacted file of an open day may reach; bounds the pause of one compaction.
+        closed_file_bytes: What a file of a closed day may reach.
+        settle_secs: A day is ordered so long after its end, and after its last new file.
+        vacuum_secs: From one vacuum to the next.
+        full_vacuum_secs: From one full vacuum to the next; it lists the whole table.
+        retention_secs: Files of no version are kept that long for readers of older ones. 0 is for a lake that
+            nobody else has open.
+        log_alarm_bytes: `_delta_log` beyond it is told: clean-up does not keep up.
+        files_alarm: More live files are told.
+        open_alarm_secs: A slower opening is told.
+        memory_alarm_bytes: A process beyond it is told; a projector recycles itself.
+    """
+
+    checkpoint_commits: int = 100
+    compact_files: int = 64
+    compact_secs: int = 3600
+    open_file_bytes: int = 16 << 20
+    closed_file_bytes: int = 128 << 20
+    settle_secs: int = 3600
+    vacuum_secs: int = DAY_SECS
+    full_vacuum_secs: int = 7 * DAY_SECS
+    retention_secs: int = 7 * DAY_SECS
+    log_alarm_bytes: int = 256 << 20
+    files_alarm: int = 5000
+    open_alarm_secs: float = 2.0
+    memory_alarm_bytes: int = 600 << 20
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant; every field at once."""
+        wrong = [
+            f"{name}={getattr(self, name)!r} is not positive"
+            for name in self.__struct_fields__
+            if name != "retention_secs" and not getattr(self, name) > 0
+        ]
+        if self.retention_secs < 0:
+            wrong.append(f"retention_secs={self.retention_secs!r} is negative")
+        if wrong:
+            raise ConfigError("maintenance policy refused: " + "; ".join(wrong))
+
+
+class Action(StrEnum):
+    """What maintenance does."""
+
+    CHECKPOINT = "checkpoint"
+    COMPACT = "compact"
+    ORDER = "order"
+    VACUUM = "vacuum"
+    FULL_VACUUM = "full vacuum"
+
+
+class Step(NamedTuple):
+    """One thing that is due.
+
+    Attributes:
+        action: What.
+        day: Of which day's files; None for the whole table.
+    """
+
+    action: Action
+    day: date | None = None
+
+    def __str__(self) -> str:
+        """For messages."""
+        return f"{self.action} {self.day}" if self.day is not None else self.action.value
+
+
+class LiveFile(NamedTuple):
+    """One file of the newest version.
+
+    Attributes:
+        size: Bytes.
+        written_ns: When it was written, UTC nanoseconds.
+        rows: How many it holds.
+    """
+
+    size: int
+    written_ns: int
+    rows: int
+
+
+class Facts(NamedTuple):
+    """What a table says of itself.
+
+    Attributes:
+        version: Its newest version.
+        checkpoint: The version of its newest checkpoint, -1 for none.
+        days: The live files of each day.
+        vacuumed_ns: When it was vacuumed last, 0 for never.
+        vacuumed_full_ns: When in full, 0 for never.
+    """
+
+    version: int
+    checkpoint: int
+    days: Mapping[date, tuple[LiveFile, ...]]
+    vacuumed_ns: int
+    vacuumed_full_ns: int
+
+    @property
+    def files(self) -> int:
+        """How many live files there are."""
+        return sum(map(len, self.days.values()))
+
+    @property
+    def rows(self) -> int:
+        """How many rows they hold."""
+        return sum(one.rows for files in self.days.values() for one in files)
+
+    @property
+    def size(self) -> int:
+        """Their length in bytes."""
+        return sum(one.size for files in self.days.values() for one in files)
+
+
+def due(facts: Facts, policy: MaintenancePolicy, now_ns: int) -> tuple[Step, ...]:
+    """What is to be done now, in this order."""
+    steps: list[Step] = []
+    for day, files in sorted(facts.days.items()):
+        if _wants_order(day, files, policy, now_ns):
+            steps.append(Step(Action.ORDER, day))
+        elif _wants_compaction(files, policy, now_ns):
+            steps.append(Step(Action.COMPACT, day))
+    if facts.version - facts.checkpoint >= policy.checkpoint_commits:
+        steps.append(Step(Action.CHECKPOINT))
+    if _older(facts.vacuumed_full_ns, policy.full_vacuum_secs, now_ns):
+        steps.append(Step(Action.FULL_VACUUM))
+    elif _older(facts.vacuumed_ns, policy.vacuum_secs, now_ns):
+        steps.append(Step(Action.VACUUM))
+    return tuple(steps)
+
+
+def end_ns(day: date) -> int:
+    """When the UTC *day* ends, nanoseconds."""
+    following = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
+    return int(following.timestamp()) * NANOS
+
+
+def _wants_order(day: date, files: tuple[LiveFile, ...], policy: MaintenancePolicy, now_ns: int) -> bool:
+    """Whether a closed, settled day holds files that no ordering wrote, or that came after the last one."""
+    closed_ns = end_ns(day) + policy.settle_secs * NANOS
+    newest, oldest = max(one.written_ns for one in files), min(one.written_ns for one in files)
+    if now_ns < closed_ns or not _older(newest, policy.settle_secs, now_ns):
+        return False
+    if oldest < closed_ns or newest - oldest > _SPREAD_SECS * NANOS:
+        return True
+    mean = sum(one.size for one in files) / len(files)
+    return len(files) > 1 and mean < policy.closed_file_bytes / 4
+
+
+def _wants_compaction(files: tuple[LiveFile, ...], policy: MaintenancePolicy, now_ns: int) -> bool:
+    small = [one for one in files if one.size < policy.open_file_bytes * 3 // 4]
+    if len(small) > policy.compact_files:
+        return True
+    behind_largest = sorted(small)[:-1]
+    return any(_older(one.written_ns, policy.compact_secs, now_ns) for one in behind_largest)
+
+
+def _older(then_ns: int, secs: int, now_ns: int) -> bool:
+    return now_ns - then_ns >= secs * NANOS
+
+
+def facts_of(table: DeltaTable, checkpoint: int) -> Facts:
+    """What the open *table* says of itself; *checkpoint* is the version of its newest one, which it does not say."""
+    adds = load("pyarrow").table(table.get_add_actions(flatten=True))
+    wanted = (f"partition.{PARTITION}", "size_bytes", "modification_time", "num_records")
+    columns: list[list[Any]] = [adds.column(name).to_pylist() for name in wanted]
+    days: dict[date, list[LiveFile]] = {}
+    for day, size, written_ms, rows in zip(*columns, strict=True):
+        days.setdefault(day, []).append(LiveFile(size, written_ms * 1_000_000, rows or 0))
+    return Facts(
+        table.version(),
+        checkpoint,
+        {day: tuple(files) for day, files in days.items()},
+        (table.transaction_version(_VACUUMED) or 0) * NANOS,
+        (table.transaction_version(_VACUUMED_FULL) or 0) * NANOS,
+    )
+
+
+class Done(NamedTuple):
+    """What one step did.
+
+    Attributes:
+        table: Which table.
+        step: What was done.
+        removed: Files that left the newest version, or the disk by a vacuum.
+        added: Files that came in their place.
+        changed: Whether the table has a new version.
+    """
+
+    table: str
+    step: Step
+    removed: int = 0
+    added: int = 0
+    changed: bool = False
+
+
+class _Seen:
+    """What a maintainer remembers of a table between two looks."""
+
+    def __init__(self, now_ns: int) -> None:
+        self.commits = 0
+        self.looked_ns = now_ns
+        self.alarmed_ns = now_ns
+        self.vacuumed_ns = 0
+        self.vacuumed_full_ns = 0
+        self.apart: subprocess.Popen[bytes] | None = None
+
+
+class Maintainer:
+    """Does what is due, for the process that commits."""
+
+    LOOK_COMMITS = 16
+    LOOK_SECS = 30
+    ALARM_SECS = 3600
+
+    def __init__(
+        self,
+        store: LakeStore,
+        *,
+        policy: MaintenancePolicy | None = None,
+        tell: Callable[[str], object] = lambda _: None,
+        order_apart: bool = False,
+    ) -> None:
+        """Maintain the tables in *store*.
+
+        Args:
+            store: Where they lie.
+            policy: When what is done.
+            tell: Is told of each step and alarm, one sentence each.
+            order_apart: Whether closed days are ordered by processes of their own, which this one does not await.
+        """
+        self.store = store
+        self.policy = policy or MaintenancePolicy()
+        self._tell = tell
+        self._order_apart = order_apart
+        self._seen: dict[str, _Seen] = {}
+
+    def after_commit(self, name: str, table: DeltaTable, now_ns: int) -> bool:
+        """Do what is due of the table *name*, open as *table*; whether it has versions that *table* does not know.
+
+        Cheap when called after every commit: it looks every 16 commits or 30 seconds.
+        """
+        seen = self._seen.get(name)
+        if seen is None:
+            seen = self._seen[name] = _Seen(now_ns)
+        changed = self._reap(name, seen)
+        seen.commits += 1
+        if seen.commits < self.LOOK_COMMITS and not _older(seen.looked_ns, self.LOOK_SECS, now_ns):
+            return changed
+        seen.commits, seen.looked_ns = 0, now_ns
+        facts = self._facts(name, table, seen)
+        if _older(seen.alarmed_ns, self.ALARM_SECS, now_ns):
+            seen.alarmed_ns = now_ns
+            for sentence in self.alarms(name):
+                self._tell(sentence)
+        for step in due(facts, self.policy, now_ns):
+            if step.action is Action.ORDER and self._order_apart:
+                self._start_apart(name, step, seen)
+            else:
+                changed |= self._do(name, step, now_ns, seen).changed
+        return changed
+
+    def run(self, name: str, now_ns: int, *, everything: bool = False, day: date | None = None) -> list[Done]:
+        """Do all that is due of the table *name*, ordering included, before returning.
+
+        Args:
+            name: The table.
+            now_ns: The time, UTC nanoseconds.
+            everything: Do every action on every day, due or not; open days are compacted, closed ones ordered.
+            day: Only order that day.
+        """
+        table = self.store.open(name)
+        seen = self._seen.setdefault(name, _Seen(now_ns))
+        facts = self._facts(name, table, seen)
+        if day is not None:
+            steps: tuple[Step, ...] = (Step(Action.ORDER, day),) if day in facts.days else ()
+        elif everything:
+            steps = (
+                *(Step(_rewrite_of(one, now_ns), one) for one in sorted(facts.days)),
+                Step(Action.CHECKPOINT),
+                Step(Action.FULL_VACUUM),
+            )
+        else:
+            steps = due(facts, self.policy, now_ns)
+        return [self._do(name, step, now_ns, seen) for step in steps]
+
+    def alarms(self, name: str) -> list[str]:
+        """What is too large or too slow about the table *name*, one sentence each; lists its files."""
+        policy = self.policy
+        start = time.perf_counter()
+        table = self.store.open(name)
+        took = time.perf_counter() - start
+        listed, live = self.store.listed(name), len(table.file_uris())
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        measured = (
+            (listed.log_bytes, policy.log_alarm_bytes, "bytes of log", "vacuum and clean-up do not keep up"),
+            (live, policy.files_alarm, "live files", "compaction does not keep up"),
+            (took, policy.open_alarm_secs, "s to open", "take a checkpoint, compact, clean up"),
+            (memory, policy.memory_alarm_bytes, "bytes of memory", "start this process anew"),
+        )
+        return [
+            f"lake {self.store}: {name} has {value:,.{1 if isinstance(value, float) else 0}f} > {bound:,} {what}: {advice}"
+            for value, bound, what, advice in measured
+            if value > bound
+        ]
+
+    def close(self) -> None:
+        """Wait for the processes that order days; what they began is finished, not broken off."""
+        for seen in self._seen.values():
+            if seen.apart is not None:
+                seen.apart.wait()
+                seen.apart = None
+
+    # -- one step ----------------------------------------------------------------------------------------------
+
+    def _facts(self, name: str, table: DeltaTable, seen: _Seen) -> Facts:
+        facts = facts_of(table, self.store.last_checkpoint(name))
+        full_ns = max(facts.vacuumed_full_ns, seen.vacuumed_full_ns)
+        vacuumed_ns = max(facts.vacuumed_ns, full_ns, seen.vacuumed_ns)
+        return facts._replace(vacuumed_ns=vacuumed_ns, vacuumed_full_ns=full_ns)
+
+    def _do(self, name: str, step: Step, now_ns: int, seen: _Seen) -> Done:
+        table = self.store.open(name)
+        before = table.version()
+        removed = added = 0
+        try:
+            with self.store.failures(f"{step} of {name!r}"):
+                match step.action:
+                    case Action.CHECKPOINT:
+                        table.create_checkpoint()
+                    case Action.COMPACT | Action.ORDER:
+                        removed, added = self._rewrite(table, step)
+                    case Action.VACUUM | Action.FULL_VACUUM:
+                        full = step.action is Action.FULL_VACUUM
+                        removed = self._vacuum(name, table, now_ns, full=full)
+                        # A vacuum that finds nothing commits nothing.
+                        seen.vacuumed_ns = now_ns
+                        seen.vacuumed_full_ns = now_ns if full else seen.vacuumed_full_ns
+        except load("deltalake.exceptions").CommitFailedError as why:
+            self._tell(f"{name}: {step} met other commits and is left for later: {why}")
+            return Done(name, step)
+        if step.action is Action.CHECKPOINT:
+            self._sync_checkpoint(name)
+        after = table.version()
+        self._sync(name, before, after)
+        if removed or added:
+            self._tell(f"{name}: {step}: {removed} files gone, {added} new")
+        return Done(name, step, removed, added, after > before)
+
+    def _rewrite(self, table: DeltaTable, step: Step) -> tuple[int, int]:
+        columns = {field.name for field in table.schema().fields}
+        asked: dict[str, Any] = {
+            "partition_filters": [(PARTITION, "=", str(step.day))],
+            "writer_properties": delta_properties(columns),
+            "commit_properties": _commit_properties({}),
+        }
+        if step.action is Action.COMPACT:
+            metrics = table.optimize.compact(**asked, target_size=self.policy.open_file_bytes)
+        else:
+            order = ORDER_COLUMNS if set(ORDER_COLUMNS) <= columns else OTHER_ORDER
+            metrics = table.optimize.z_order(
+                [name for name in order if name in columns],
+                **asked,
+                target_size=self.policy.closed_file_bytes,
+            )
+        return metrics["numFilesRemoved"], metrics["numFilesAdded"]
+
+    def _vacuum(self, name: str, table: DeltaTable, now_ns: int, *, full: bool) -> int:
+        """Remove files of no version, then the log entries that a checkpoint has made needless."""
+        table.create_checkpoint()
+        self._sync_checkpoint(name)
+        moment = now_ns // NANOS
+        applied = {_VACUUMED: moment} | ({_VACUUMED_FULL: moment} if full else {})
+        removed = table.vacuum(
+            retention_hours=self.policy.retention_secs // 3600,
+            dry_run=False,
+            enforce_retention_duration=False,
+            full=full,
+            commit_properties=_commit_properties(applied),
+        )
+        table.cleanup_metadata()
+        return len(removed)
+
+    def _sync(self, name: str, before: int, after: int) -> None:
+        if self.store.is_local and after > before:
+            sync_versions(self.store.path / name, before + 1, after)
+
+    def _sync_checkpoint(self, name: str) -> None:
+        if self.store.is_local:
+            sync_checkpoint(self.store.path / name)
+
+    # -- ordering in a process of its own ----------------------------------------------------------------------
+
+    def _start_apart(self, name: str, step: Step, seen: _Seen) -> None:
+        if seen.apart is not None:
+            return
+        words = ["lake", "maintain", "--lake", self.store.uri, "--table", name, "--day", str(step.day)]
+        self._tell(f"{name}: {step}: begun by a process of its own")
+        seen.apart = subprocess.Popen(  # noqa: S603  our own command
+            [sys.executable, "-m", "holdfast", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def _reap(self, name: str, seen: _Seen) -> bool:
+        """Whether a process that ordered a day has ended since the last look."""
+        if seen.apart is None or (code := seen.apart.poll()) is None:
+            return False
+        seen.apart = None
+        if code:
+            self._tell(f"{name}: ordering a day ended with status {code}; it will be tried again")
+        return True
+
+
+def _rewrite_of(day: date, now_ns: int) -> Action:
+    return Action.ORDER if now_ns >= end_ns(day) else Action.COMPACT
+
+
+def _commit_properties(applied: Mapping[str, int]) -> CommitProperties:
+    delta: Any = load("deltalake")
+    properties: CommitProperties = delta.CommitProperties(
+        max_commit_retries=RETRIES,
+        app_transactions=[delta.Transaction(name, version) for name, version in applied.items()],
+    )
+    return properties

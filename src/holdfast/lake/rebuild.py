@@ -1,0 +1,300 @@
+"""Making a lake anew from its journals: the same rows, in a new place, then in the old one's.
+
+    journals ──▶ LAKE.rebuilding-…/  ── compacted, ordered, counted, synced ──▶ changes places with LAKE
+                                                                              └▶ LAKE.replaced-… is what was there
+
+Promise: the lake that was there is untouched until the new one is whole, and is kept beside it afterwards. On a
+disk both change places in one step, so that a reader finds one of them at any moment; what fails before, a full
+disk too, leaves the old one and removes what was begun. The rows are those that the projector writes: the same
+records give the same rows, `event_id` included.
+
+With `force` the tables are emptied first and filled in place: on S3, where nothing can be renamed, and on a disk
+without room for both. What is interrupted then is run again with `force`.
+
+Limits: no projector may work in a lake that is rebuilt. On this machine that is checked; on a bucket it is the
+caller's to know.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from holdfast.audit.format import leaf_hash
+from holdfast.audit.pruned import InArchive
+from holdfast.core.errors import BadInput, LakeDamaged
+from holdfast.lake.commit import Span, TableWriter
+from holdfast.lake.durable import sync_folder
+from holdfast.lake.journal import JournalReader
+from holdfast.lake.maintenance import Maintainer, MaintenancePolicy
+from holdfast.lake.repair import Guard
+from holdfast.lake.rows import Row, row_of
+from holdfast.lake.store import LakeStore
+from holdfast.lake.tables import TABLES
+
+BATCH_ROWS = 50_000
+TELL_RECORDS = 500_000
+
+_PIECE = 8192
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+_ALONE = MaintenancePolicy(retention_secs=0)
+"""Nobody else has the new lake open: what compaction replaced goes at once."""
+
+
+class Rebuilt(NamedTuple):
+    """What was made.
+
+    Attributes:
+        lake: Where.
+        records: How many journal records were read.
+        rows: Of each table.
+        secs: How long it took.
+        replaced: Where the lake before is kept, or "".
+    """
+
+    lake: str
+    records: int
+    rows: dict[str, int]
+    secs: float
+    replaced: str
+
+    @property
+    def rate(self) -> float:
+        """Records a second."""
+        return self.records / self.secs if self.secs else 0.0
+
+
+def rebuild(
+    store: LakeStore,
+    logs: Sequence[Path],
+    *,
+    now_ns: int,
+    force: bool = False,
+    tell: Callable[[str], object] = lambda _: None,
+) -> Rebuilt:
+    """Make the lake in *store* from the journals *logs*.
+
+    Args:
+        store: Where it lies, or shall lie.
+        logs: Every journal it is made of; restored ones where they come from an archive.
+        now_ns: The time, UTC nanoseconds; days that ended before are ordered.
+        force: Empty the tables and fill them in place.
+        tell: Is told of the progress, one sentence each.
+
+    Raises:
+        BadInput: A journal is not there, is pruned or named twice; a projector works in the lake; on S3 there is a
+            lake and *force* was not said.
+        AuditCorruption: A journal is damaged; the lake is as it was.
+        OSError: The disk refused, for instance for want of space; the lake is as it was, unless *force* was said.
+        LakeError: The store refused, gave no answer, or holds other rows than were written.
+    """
+    started = time.monotonic()
+    readers = readers_of(logs)
+    present = [kind.name for kind in TABLES if store.has(kind.name)]
+    guard = _hold(store)
+    try:
+        if not store.is_local:
+            records, rows = _rebuild_in_bucket(store, readers, present, now_ns, force=force, tell=tell)
+            replaced = ""
+        elif force:
+            for name in present:
+                shutil.rmtree(store.path / name)
+            records, rows = _fill(store, readers, now_ns, tell)
+            replaced = ""
+        else:
+            records, rows, replaced = _rebuild_beside(store, readers, now_ns, tell)
+    finally:
+        if guard is not None:
+            guard.release()
+    return Rebuilt(str(store), records, rows, time.monotonic() - started, replaced)
+
+
+def readers_of(logs: Sequence[Path]) -> list[JournalReader]:
+    """The journals *logs*, each looked at.
+
+    Raises:
+        BadInput: One holds no record, is not there, or is a copy of another one.
+    """
+    readers = [JournalReader(path) for path in logs]
+    seen: dict[str, Path] = {}
+    for reader in readers:
+        if not reader.look():
+            raise BadInput(f"no record in {str(reader.path)!r}", hint="name the log that the lake is made of")
+        other = seen.setdefault(reader.log_id, reader.path)
+        if other is not reader.path:
+            raise BadInput(
+                f"{str(other)!r} and {str(reader.path)!r} are copies of one log {reader.log_id}",
+                hint="name each journal once",
+            )
+    return readers
+
+
+def _hold(store: LakeStore) -> Guard | None:
+    """The lake that is there, held so that no projector begins to work in it."""
+    if not store.is_local or not store.path.is_dir():
+        return None
+    guard = Guard(store.path)
+    if not guard.alone():
+        guard.release()
+        raise BadInput(
+            f"lake {store}: a projector works in it", hint="stop `holdfast lake project`, then rebuild"
+        )
+    return guard
+
+
+# -- where it grows ---------------------------------------------------------------------------------------------
+
+
+def _rebuild_in_bucket(
+    store: LakeStore,
+    readers: Sequence[JournalReader],
+    present: Sequence[str],
+    now_ns: int,
+    *,
+    force: bool,
+    tell: Callable[[str], object],
+) -> tuple[int, dict[str, int]]:
+    store.prove()
+    if present and not force:
+        raise BadInput(
+            f"lake {store}: it holds {', '.join(present)} already",
+            hint="nothing can be renamed there: name a new place, or empty it with --force",
+        )
+    for name in present:
+        removed = store.empty(name)
+        tell(f"{name}: {removed} objects removed")
+    return _fill(store, readers, now_ns, tell)
+
+
+def _rebuild_beside(
+    store: LakeStore, readers: Sequence[JournalReader], now_ns: int, tell: Callable[[str], object]
+) -> tuple[int, dict[str, int], str]:
+    token = secrets.token_hex(4)
+    stage = store.beside(f".rebuilding-{token}")
+    try:
+        stage.prove()
+        records, rows = _fill(stage, readers, now_ns, tell)
+        sync_folder(stage.path)
+        replaced = _put_in_place(stage.path, store.path, token)
+    except BaseException:
+        shutil.rmtree(stage.path, ignore_errors=True)
+        raise
+    return records, rows, replaced
+
+
+def _put_in_place(stage: Path, lake: Path, token: str) -> str:
+    """Let *stage* be *lake*; where the lake before is kept, or "" where there was none."""
+    if not lake.exists():
+        stage.rename(lake)
+        sync_folder(lake.parent)
+        return ""
+    replaced = lake.with_name(f"{lake.name}.replaced-{token}")
+    _exchange(stage, lake)
+    stage.rename(replaced)
+    sync_folder(lake.parent)
+    return str(replaced)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Let two directories change places in one step, where the kernel and the volume can."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = (os.fsencode(one), os.fsencode(other))
+    if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+        return
+    number = ctypes.get_errno()
+    if number not in {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}:
+        raise OSError(number, os.strerror(number), str(other))
+    between = one.with_name(f"{one.name}.between")
+    other.rename(between)
+    one.rename(other)
+    between.rename(one)
+
+
+# -- what it is made of ------------------------------------------------------------------------------------------
+
+
+class _Filling:
+    """One table as it fills."""
+
+    def __init__(self, writer: TableWriter) -> None:
+        self.writer = writer
+        self.rows = 0
+        self._first = 1
+        self._waiting: list[Row] = []
+        self._leaves: list[bytes] = []
+
+    def take(self, row: Row, leaf: bytes) -> bool:
+        """Take one row; whether a commit is due."""
+        self._waiting.append(row)
+        self._leaves.append(leaf)
+        return len(self._waiting) >= BATCH_ROWS
+
+    def begin(self) -> None:
+        """A journal begins."""
+        self._first = 1
+
+    def commit(self, log_id: str, last: int, epoch: int, leaf: bytes) -> None:
+        """Commit what waits; the table is complete up to record *last*, whose leaf hash *leaf* is."""
+        self.writer.commit(self._waiting, [Span(log_id, self._first, last, epoch, self._leaves, leaf)])
+        self.writer.tidy()
+        self.rows += len(self._waiting)
+        self._first, self._waiting, self._leaves = last + 1, [], []
+
+
+def _fill(
+    store: LakeStore, readers: Sequence[JournalReader], now_ns: int, tell: Callable[[str], object]
+) -> tuple[int, dict[str, int]]:
+    """Write every row of *readers* into the empty lake *store*, then order, compact and count it."""
+    tables = {kind.name: _Filling(TableWriter(store, kind)) for kind in TABLES}
+    for one in tables.values():
+        one.writer.open()
+    records = sum(_fill_from(reader, tables, tell) for reader in readers)
+    maintainer = Maintainer(store, policy=_ALONE, tell=tell)
+    for name, one in tables.items():
+        maintainer.run(name, now_ns, everything=True)
+        held = store.open(name).count()
+        if held != one.rows:
+            raise LakeDamaged(
+                f"lake {store}: {name} holds {held} rows, {one.rows} were written",
+                hint="run it again; if it stays so, report it",
+            )
+    return records, {name: one.rows for name, one in tables.items()}
+
+
+def _fill_from(reader: JournalReader, tables: dict[str, _Filling], tell: Callable[[str], object]) -> int:
+    try:
+        reader.seek(1)
+    except InArchive as why:
+        raise BadInput(
+            f"rebuild refused: log {reader.log_id}: {why}",
+            hint=f"rebuild from the archive: --archive {why.archive}",
+        ) from why
+    for one in tables.values():
+        one.begin()
+    leaf, epoch, told = b"", 1, 0
+    while (piece := reader.read(_PIECE)) is not None:
+        for line, facts in zip(piece.lines, piece.facts, strict=True):
+            made = row_of(facts, reader.log_id, piece.epoch)
+            if made is None:
+                continue
+            leaf = leaf_hash(line)
+            one = tables[made[0].name]
+            if one.take(made[1], leaf):
+                one.commit(reader.log_id, facts.seq, piece.epoch, leaf)
+        leaf, epoch = leaf_hash(piece.lines[-1]), piece.epoch
+        if piece.last_seq - told >= TELL_RECORDS:
+            told = piece.last_seq
+            tell(f"log {reader.log_id[:8]}: {told:,} of {reader.durable:,} records")
+    last = reader.next_seq - 1
+    for one in tables.values():
+        one.commit(reader.log_id, last, epoch, leaf)
+    reader.close()
+    return last

@@ -1,0 +1,465 @@
+"""Whether a lake says what its journals say: every row, by its sequence.
+
+    journal ── row_of ──▶ rows ── hash ──┐
+                                          ├─▶ joined by sequence: missing, duplicate, foreign, changed
+    lake ── newest version's files ─ hash ┘
+
+Promise: every row of the newest version is compared in all its columns with the row that the journal's record gives,
+up to the sequence that each table says it covers (`holdfast:<log id>`); it works beside a running projector, and
+changes nothing. What the kept commits claim of themselves (how many rows, and the RFC 9162 root over the records
+they come from) is held against the journal too. A file that cannot be read is named, and its rows are missing.
+
+Rows are compared by 64-bit hashes under a seed drawn for each run: nobody can prepare a row that passes, and two
+different rows pass for one with a chance of 5e-20.
+
+Limits: the journal is believed; whether it is whole is what `holdfast audit verify` says. Records that were pruned
+are compared only where their archive is given. Rows of journals that were not named are counted, not compared.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import polars as pl
+
+from holdfast.audit.format import leaf_hash
+from holdfast.audit.pruned import InArchive
+from holdfast.audit.tree import Frontier
+from holdfast.core.errors import EXIT_INTEGRITY, EXIT_OK, LakeDamaged
+from holdfast.lake.commit import METADATA_KEY, app_id
+from holdfast.lake.extras import load
+from holdfast.lake.journal import JournalReader
+from holdfast.lake.rebuild import readers_of
+from holdfast.lake.rows import Row, arrow_of, row_of
+from holdfast.lake.store import LakeStore
+from holdfast.lake.tables import TABLES, LakeTable
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+MOST_COMMITS = 10_000
+MOST_RANGES = 100
+
+_PIECE = 8192
+_BATCH = 50_000
+
+
+class Range(msgspec.Struct, frozen=True, array_like=True):
+    """Sequences from *first* to *last*, both included."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        """For messages."""
+        return f"{self.first}" if self.first == self.last else f"{self.first}-{self.last}"
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of damage in one table.
+
+    Attributes:
+        kind: missing, duplicate, foreign, changed, unreadable, claim, ahead or schema.
+        table: Which table.
+        log_id: Of which journal's rows; "" where it concerns the whole table.
+        count: How many rows, files or commits.
+        ranges: Which sequences, the first `MOST_RANGES` ranges of them.
+        what: One sentence.
+    """
+
+    kind: str
+    table: str
+    log_id: str = ""
+    count: int = 1
+    ranges: tuple[Range, ...] = ()
+    what: str = ""
+
+    def __str__(self) -> str:
+        """For eyes."""
+        shown = ", ".join(map(str, self.ranges[:8])) + (", …" if len(self.ranges) > 8 else "")
+        where = f" (sequence {shown}; log {self.log_id[:8]})" if self.ranges else ""
+        return f"{self.table}: {self.what}{where}"
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """One table against one journal.
+
+    Attributes:
+        table: Its name.
+        log_id: The journal's.
+        rows: Rows of that journal in the newest version.
+        expected: Rows that its records give, up to `covered`.
+        covered: The last sequence that the table says it covers.
+        journal: The last durable sequence of the journal.
+        first_compared: Records before it were pruned, and their rows not compared.
+        root: RFC 9162 root over the records that gave the expected rows, hexadecimal.
+    """
+
+    table: str
+    log_id: str
+    rows: int
+    expected: int
+    covered: int
+    journal: int
+    first_compared: int
+    root: str
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found.
+
+    Attributes:
+        lake: Where.
+        versions: Of each table, which version was compared.
+        compared: Each table against each journal.
+        others: Rows of journals that were not named, by table.
+        findings: All damage; empty where there is none.
+    """
+
+    lake: str
+    versions: dict[str, int]
+    compared: tuple[Compared, ...]
+    others: dict[str, int]
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is damaged."""
+        return not self.findings
+
+    @property
+    def exit_code(self) -> int:
+        """What a command ends with."""
+        return EXIT_OK if self.ok else EXIT_INTEGRITY
+
+
+class _Table:
+    """One table of the lake: the version that is compared, and the hash of each of its rows."""
+
+    def __init__(self, kind: type[LakeTable], delta: DeltaTable) -> None:
+        self.kind = kind
+        self.delta = delta
+        self.rows = pl.DataFrame(schema=_HASHED)
+        self.unreadable: list[str] = []
+
+    def covered(self, log_id: str) -> int:
+        return self.delta.transaction_version(app_id(log_id)) or 0
+
+
+_HASHED = {"writer_id": pl.String, "seq": pl.Int64, "hash": pl.UInt64}
+
+
+def verify_lake(
+    store: LakeStore, logs: Sequence[Path], *, tell: Callable[[str], object] = lambda _: None
+) -> Report:
+    """Compare the lake in *store* with the journals *logs*.
+
+    Args:
+        store: Where the lake lies.
+        logs: The journals' directories; restored ones where they come from an archive.
+        tell: Is told of the progress, one sentence each.
+
+    Raises:
+        BadInput: There is no lake, no such journal, or the same journal is named twice.
+        LakeDamaged: The log of a table cannot be read.
+        AuditCorruption: A journal is damaged.
+        LakeUnreachable: The store gave no usable answer.
+    """
+    findings: list[Finding] = []
+    tables = _open_all(store, findings)
+    # The newest versions first, then the journals: a running projector covers nothing that was not durable before.
+    readers = readers_of(logs)
+    seed = secrets.randbits(63)
+    for table in tables.values():
+        _hash_rows(store, table, seed, findings)
+        tell(f"{table.kind.name}: version {table.delta.version()}, {table.rows.height:,} rows read")
+    compared: list[Compared] = []
+    for reader in readers:
+        compared += _compare(reader, tables, seed, findings, tell)
+    known = [reader.log_id for reader in readers]
+    others = {
+        name: count
+        for name, table in tables.items()
+        if (count := table.rows.filter(~pl.col("writer_id").is_in(known)).height)
+    }
+    return Report(
+        lake=str(store),
+        versions={name: table.delta.version() for name, table in tables.items()},
+        compared=tuple(compared),
+        others=others,
+        findings=tuple(findings),
+    )
+
+
+def require_schema(store: LakeStore, kind: type[LakeTable], delta: DeltaTable) -> None:
+    """Refuse a table that has not *kind*'s columns.
+
+    Raises:
+        LakeDamaged: A column is missing or has another type; columns of later versions pass.
+    """
+    arrow: Any = load("pyarrow").schema(delta.schema().to_arrow())
+    for field in kind.schema():
+        at = arrow.get_field_index(field.name)
+        found = None if at < 0 else _plain_type(str(arrow.field(at).type))
+        if found != str(field.type):
+            is_what = "is missing" if found is None else f"is {found}, expected {field.type}"
+            raise LakeDamaged(
+                f"lake {store}: table {kind.name!r} has another schema: column {field.name!r} {is_what}",
+                hint="this is not the table that holdfast wrote; choose another place, or `holdfast lake rebuild`",
+            )
+
+
+# -- the lake's side --------------------------------------------------------------------------------------------
+
+
+def _open_all(store: LakeStore, findings: list[Finding]) -> dict[str, _Table]:
+    tables: dict[str, _Table] = {}
+    for kind in TABLES:
+        if not store.has(kind.name):
+            continue
+        delta = store.open(kind.name)
+        try:
+            require_schema(store, kind, delta)
+        except LakeDamaged as why:
+            findings.append(Finding(kind="schema", table=kind.name, what=str(why)))
+            continue
+        tables[kind.name] = _Table(kind, delta)
+    if not tables and not findings:
+        store.open(TABLES[0].name)  # says by name that there is no table
+    return tables
+
+
+def _plain_type(name: str) -> str:
+    """The name of an Arrow type, the views of newer readers told as what they hold."""
+    return name.replace("large_", "").replace("_view", "")
+
+
+def _hash_rows(store: LakeStore, table: _Table, seed: int, findings: list[Finding]) -> None:
+    hashed: list[pl.DataFrame] = []
+    columns, schema = list(table.kind.column_names()), table.kind.schema()
+    for fragment in fragments_of(store, table.delta):
+        try:
+            hashed.extend(
+                _hashed(batch, seed) for batch in fragment.to_batches(schema=schema, columns=columns)
+            )
+        except (OSError, ValueError) as why:  # Arrow's own errors are ValueErrors
+            name = str(fragment.path).rpartition("/")[2]
+            what = f"file {name} cannot be read: {str(why).splitlines()[0][:160]}"
+            findings.append(Finding(kind="unreadable", table=table.kind.name, what=what))
+    if hashed:
+        table.rows = pl.concat(hashed)
+
+
+def fragments_of(store: LakeStore, delta: DeltaTable) -> list[Any]:
+    """The files of the version that *delta* shows, as Arrow's fragments."""
+    table: Any = delta
+    with store.failures("read its files"):
+        return list(table.to_pyarrow_dataset().get_fragments())
+
+
+def _hashed(rows: Any, seed: int) -> pl.DataFrame:
+    frame = pl.DataFrame(rows)
+    return frame.select("writer_id", "seq").with_columns(hash=frame.hash_rows(seed=seed))
+
+
+# -- the journal's side -----------------------------------------------------------------------------------------
+
+
+class _Expected:
+    """What one journal gives one table: its rows' hashes and what its commits claim."""
+
+    def __init__(self, table: _Table, log_id: str, seed: int) -> None:
+        self.table = table
+        self.covered = table.covered(log_id)
+        self.frontier = Frontier()
+        self.hashed: list[pl.DataFrame] = []
+        self.claims = _Claims(table, log_id)
+        self._seed = seed
+        self._rows: list[Row] = []
+
+    def take(self, seq: int, row: Row, leaf: bytes) -> None:
+        self.frontier.append(leaf)
+        self.claims.take(seq, leaf)
+        self._rows.append(row)
+        if len(self._rows) >= _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._rows:
+            self.hashed.append(_hashed(arrow_of(self.table.kind, self._rows), self._seed))
+            self._rows = []
+
+
+def _compare(
+    reader: JournalReader,
+    tables: Mapping[str, _Table],
+    seed: int,
+    findings: list[Finding],
+    tell: Callable[[str], object],
+) -> Iterator[Compared]:
+    expected = {name: _Expected(table, reader.log_id, seed) for name, table in tables.items()}
+    until = max((one.covered for one in expected.values()), default=0)
+    first = _read_records(reader, expected, until, tell)
+    for name, one in expected.items():
+        one.flush()
+        mine = tables[name].rows.filter(pl.col("writer_id") == reader.log_id)
+        findings += _differences(name, reader.log_id, mine, one, first)
+        findings += one.claims.findings(first)
+        if one.covered > reader.durable:
+            what = f"covers sequence {one.covered}, and the journal ends at {reader.durable}"
+            beyond = (Range(reader.durable + 1, one.covered),)
+            findings.append(Finding(kind="ahead", table=name, log_id=reader.log_id, ranges=beyond, what=what))
+        yield Compared(
+            table=name,
+            log_id=reader.log_id,
+            rows=mine.height,
+            expected=one.frontier.size,
+            covered=one.covered,
+            journal=reader.durable,
+            first_compared=first,
+            root=one.frontier.root().hex(),
+        )
+
+
+def _read_records(
+    reader: JournalReader, expected: Mapping[str, _Expected], until: int, tell: Callable[[str], object]
+) -> int:
+    """Give each record's row to its table; the first sequence that is still in the journal."""
+    first = 1
+    try:
+        reader.seek(1)
+    except InArchive as why:
+        first = why.last_seq + 1
+        reader.seek(first)
+    while reader.next_seq <= until and (piece := reader.read(_PIECE)) is not None:
+        for line, facts in zip(piece.lines, piece.facts, strict=True):
+            made = row_of(facts, reader.log_id, piece.epoch)
+            if made is None:
+                continue
+            taker = expected.get(made[0].name)
+            if taker is not None and facts.seq <= taker.covered:
+                taker.take(facts.seq, made[1], leaf_hash(line))
+        if piece.last_seq // 1_000_000 > (piece.first_seq - 1) // 1_000_000:
+            tell(f"journal {reader.log_id[:8]}: {piece.last_seq:,} of {until:,} records read")
+    reader.close()
+    return first
+
+
+def _differences(
+    name: str, log_id: str, mine: pl.DataFrame, expected: _Expected, first: int
+) -> Iterator[Finding]:
+    wanted = pl.concat(expected.hashed) if expected.hashed else pl.DataFrame(schema=_HASHED)
+    mine = mine.filter(pl.col("seq") >= first)
+    twice = mine.filter(pl.col("seq").is_duplicated())["seq"].unique().sort()
+    both = wanted.join(mine, on="seq", how="left", suffix="_lake")
+    missing = both.filter(pl.col("hash_lake").is_null())["seq"]
+    changed = both.filter(pl.col("hash") != pl.col("hash_lake"))["seq"].unique()
+    foreign = mine.join(wanted, on="seq", how="anti")["seq"].unique()
+    for kind, sequences, sentence in (
+        ("missing", missing, "rows are missing"),
+        ("duplicate", twice, "rows stand there more than once"),
+        ("changed", changed, "rows say something else than their records"),
+        ("foreign", foreign, "rows have no record in the journal"),
+    ):
+        if sequences.len():
+            yield Finding(
+                kind=kind,
+                table=name,
+                log_id=log_id,
+                count=sequences.len(),
+                ranges=tuple(_ranges(sequences.sort().to_list())),
+                what=f"{sequences.len():,} {sentence}",
+            )
+
+
+def _ranges(sequences: Iterable[int]) -> list[Range]:
+    found: list[Range] = []
+    for seq in sequences:
+        if found and found[-1].last + 1 == seq:
+            found[-1] = Range(found[-1].first, seq)
+        elif len(found) == MOST_RANGES:
+            break
+        else:
+            found.append(Range(seq, seq))
+    return found
+
+
+# -- what the commits claim ---------------------------------------------------------------------------------------
+
+
+class _Claim(msgspec.Struct):
+    """What one commit says of its rows of one log: those of the records *first* to *last*."""
+
+    log_id: str
+    first: int
+    last: int
+    rows: int
+    root: str
+    version: int = -1
+
+
+class _Noted(msgspec.Struct):
+    logs: list[_Claim]
+
+
+class _Claims:
+    """The claims of the kept commits of one table about one log, checked as its records go by in order."""
+
+    def __init__(self, table: _Table, log_id: str) -> None:
+        self._name = table.kind.name
+        self._log_id = log_id
+        self._open = _claims_of(table.delta, log_id)
+        self._at = 0
+        self._frontier = Frontier()
+        self._bad: list[tuple[_Claim, str]] = []
+
+    def take(self, seq: int, leaf: bytes) -> None:
+        while self._at < len(self._open) and self._open[self._at].last < seq:
+            self._check()
+        if self._at < len(self._open) and self._open[self._at].first <= seq:
+            self._frontier.append(leaf)
+
+    def _check(self) -> None:
+        claim, found = self._open[self._at], self._frontier
+        if claim.rows != found.size:
+            self._bad.append((claim, f"claims {claim.rows} rows, the journal gives {found.size}"))
+        elif claim.root != found.root().hex():
+            self._bad.append((claim, "claims another root than the journal's records have"))
+        self._at += 1
+        self._frontier = Frontier()
+
+    def findings(self, first: int) -> Iterator[Finding]:
+        """What does not hold of commits whose records are all there, from sequence *first* on."""
+        while self._at < len(self._open):
+            self._check()
+        for claim, why in self._bad:
+            if claim.first >= first:
+                yield Finding(
+                    kind="claim",
+                    table=self._name,
+                    log_id=self._log_id,
+                    ranges=(Range(claim.first, claim.last),),
+                    what=f"version {claim.version} {why}",
+                )
+
+
+def _claims_of(delta: DeltaTable, log_id: str) -> list[_Claim]:
+    """The claims about *log_id*, in the order of its records."""
+    found: list[_Claim] = []
+    for entry in delta.history(MOST_COMMITS):
+        text = entry.get(METADATA_KEY)
+        if not isinstance(text, str):
+            continue
+        try:
+            noted = msgspec.json.decode(text, type=_Noted)
+        except msgspec.MsgspecError:
+            continue  # another program's
+        for claim in noted.logs:
+            if claim.log_id == log_id:
+                claim.version = int(entry.get("version", -1))
+                found.append(claim)
+    return sorted(found, key=lambda claim: claim.first)
