@@ -190,12 +190,14 @@ def passes(order: Terms, facts: Facts, limits: RiskLimits, *, reducing: bool) ->
         and qty % instrument.qty_step == 0
         and facts.is_open
         and (reducing or not order.reduce_only)
-        and (facts.position + facts.buys + qty if order.is_bid else facts.sells + qty - facts.position)
-        <= limits.max_position
         and order.value <= (limits.max_exit_value if reducing else limits.max_order_value)
         and (reducing or is_loss_bounded(facts, limits))
         and not facts.breaker
-        and (facts.contract is None or passes_contract(order, facts.contract, limits, reducing=reducing))
+        and (
+            _position_after(order, facts) <= limits.max_position
+            if facts.contract is None
+            else passes_contract(order, facts.contract, limits, reducing=reducing)
+        )
     )
 
 
@@ -249,8 +251,9 @@ def check_position(order: Terms, facts: Facts, limits: RiskLimits) -> Row:
 
     Opposite working orders are never netted: they may not fill. Of a combination the largest leg counts.
     """
-    worst, ticker = position_after(order, facts), order.ticker
-    if facts.contract is not None:
+    if facts.contract is None:
+        ticker, worst = order.ticker, _position_after(order, facts)
+    else:
         ticker, worst = worst_position(order, facts.contract)
     return Row(
         Code.POSITION_LIMIT_EXCEEDED,
@@ -303,10 +306,8 @@ def is_loss_bounded(facts: Facts, limits: RiskLimits) -> bool:
     )
 
 
-def position_after(order: Terms, facts: Facts) -> int:
+def _position_after(order: Terms, facts: Facts) -> int:
     """Worst case on the order's side, counted towards that side: long for a bid, short for an ask."""
-    if facts.contract is not None:
-        return worst_position(order, facts.contract)[1]
     if order.is_bid:
         return facts.position + facts.buys + order.qty
     return facts.sells + order.qty - facts.position
