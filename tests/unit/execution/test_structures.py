@@ -3,7 +3,7 @@
 from datetime import date
 
 import pytest
-from support.options import chain, option_ticker_of
+from support.desk import chain, option_ticker_of
 
 from holdfast.core.money import MoneyE6, PriceE4
 from holdfast.core.options import parse_combo_ticker
