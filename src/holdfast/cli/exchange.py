@@ -1,5 +1,7 @@
 """`holdfast exchange`: the paper exchange alone, for any client that speaks Kalshi's protocol.
 
+With `--desk options` it is the paper option broker instead, see `cli/broker.py`.
+
 It prints where it listens and the throw-away key that may trade there, then serves until Ctrl-C, until its time is
 over (`--seconds`), or until its stdin closes (`--exit-with-stdin`, so that it never outlives its parent). With both,
 the market ends in time and its books can be read until the parent goes.
@@ -20,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from holdfast.cli import broker
 from holdfast.cli.output import add_json_argument, print_json
 from holdfast.core.clock import SystemClock
 from holdfast.core.errors import EXIT_OK, BadInput
@@ -39,16 +42,27 @@ examples:
   holdfast exchange --tape game.parquet --speed max
   holdfast exchange --json --faults drop=0.02,gap=0.001 --dedup none
   holdfast exchange --faults-at 120:reads_500=5,240:drop_next_order=1 --seconds 60
+  holdfast exchange --desk options --tape data/options --day 20151223 --speed max
 
 faults: 5xx_before 5xx_after drop hang garbage 429 dup gap, each with a rate from 0 to 1; scripted ones by
 market second: reads_500 reads_429 reads_hang reads_garbage orders_500 orders_500_after orders_429 cancels_500
 drop_next_order drop_next_resting hang_next_order garbage_next_order drop_next_cancel dup_next_fill gap_next_frame
+
+faults of --desk options: 500 500_after drop hang garbage, with rates; by market second: reads_500 reads_hang
+reads_garbage orders_500 orders_500_after orders_hang orders_garbage drop_next_order drop_next_cancel cancels_500
+disconnect disconnect_mid_combo
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the verb's arguments."""
     parser.epilog = _EPILOG
+    parser.add_argument(
+        "--desk",
+        choices=("kalshi", "options"),
+        default="kalshi",
+        help="what is traded: event contracts (default), or options on stocks and indices",
+    )
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default: a free one)")
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address (default: 127.0.0.1)")
     parser.add_argument(
@@ -103,6 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="key file and memory; the same DIR takes a market up again (default: a temporary one)",
     )
     parser.add_argument("--control", action="store_true", help="serve POST /holdfast/faults")
+    broker.add_arguments(parser)
     parser.add_argument("--exit-with-stdin", action="store_true", help="stop when standard input closes")
     add_json_argument(parser)
 
@@ -111,6 +126,8 @@ def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
     if not 0 <= args.port <= 65_535:
         raise BadInput(f"port {args.port} is outside 0 to 65535")
+    if args.desk == "options":
+        return broker.run(args, _stop_with_stdin)
     return asyncio.run(_serve(args))
 
 
