@@ -1,0 +1,666 @@
+"""`OrderExecutionEngine`: structures in and out, through the trader's one path, with a name for every step.
+
+    open    gate's question for legged states ─▶ Trader.route (gate reserves, journal, venue) ─▶ outcome as a value
+    exit    demanded ─▶ ladder ─▶ Trader.route(reduce_only) ─▶ ended ─▶ next rung … ─▶ flat
+    step    time moved: look at every order at work, send what is due, at most one exit per execution
+
+A structure goes as one combination, or leg by leg under a `LeggingPolicy` where the venue has none. Every order is
+named by its execution and step, so the same step is never sent twice, and `restore` finds half-done work in the
+journal: what was sent is looked at, what was never sent is decided anew, a legged entry cut short is unwound.
+
+What the gate refuses comes back as an outcome, and goes out as a `portfolio_limit_rejection` event. Greeks, worst
+loss and reservation are the gate's: there is no way around it from here.
+
+Limits: it acts when told of time, on the trader's loop. Quotes come from the board; an exit of which no side can be
+executed waits, counted, and is alarmed after a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+
+import msgspec
+
+from holdfast.breaker.breaker import Permit, TradingCircuitBreaker
+from holdfast.core.clock import NANOS, Clock
+from holdfast.core.errors import BadInput, CircuitBreakerOpenError, VenueError
+from holdfast.core.ids import client_order_id
+from holdfast.core.instruments import COMBO_CENTS, ComboLeg, Instrument, InstrumentKind
+from holdfast.core.money import PriceE4, QtyE2
+from holdfast.core.options import Right, combo_ticker
+from holdfast.core.orders import Fill, OrderStatus
+from holdfast.core.reasons import Code, RejectReason
+from holdfast.core.signals import Action, Intent, Side, Signal, TimeInForce
+from holdfast.execution.executions import (
+    OPEN_STEP,
+    Execution,
+    Executions,
+    JournalRecord,
+    Phase,
+    has_open,
+    key_of,
+    units_of,
+)
+from holdfast.execution.exits import RUNGS, ExitEvent, ExitState, Ladder, Rung, exit_limit
+from holdfast.execution.legging import LeggingPolicy, entry_order, next_leg_out, worst_states
+from holdfast.execution.quotes import Quote, QuoteBoard
+from holdfast.execution.structures import Structure, StructureLeg, closing_ticker
+from holdfast.execution.trader import GATE_COMPONENT, RouteResult, RouteStatus, Trader
+from holdfast.risk.account import Order
+from holdfast.risk.events import PORTFOLIO_LIMITS, RiskEvent, RiskEventSink, RiskEventType
+from holdfast.risk.exposure import Part, floor
+
+STRATEGY = "options-desk"
+EXIT_QUOTE_AGE_SECS = 600
+RETRY_SECS = 60
+HOLD_ALARM_SECS = 300
+
+_OWN_RECORDS = frozenset({Code.CIRCUIT_BREAKER_OPEN, Code.AUDIT_UNAVAILABLE, Code.INTENT_CONFLICT})
+_CONTRACT = 100
+
+
+class Outcome(StrEnum):
+    """How an order of the engine went."""
+
+    FILLED = "filled"
+    PARTIAL = "partial"
+    WORKING = "working"
+    CANCELED = "canceled"
+    DENIED = "denied"
+    REJECTED = "rejected"
+    NOT_SENT = "not_sent"
+    UNKNOWN = "unknown"
+    BREAKER_OPEN = "breaker_open"
+    WAITING = "waiting"
+
+
+class EngineResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of one step.
+
+    Attributes:
+        outcome: WORKING is acknowledged with fills to come; WAITING is an exit that nothing can be sent for now.
+        execution_id: Of which execution.
+        client_order_id: Of the order, "" where there is none.
+        reason: Why not, a code or the venue's word.
+        refusal: Our own refusal with its facts.
+        filled: Booked so far, 1/100 unit.
+    """
+
+    outcome: Outcome
+    execution_id: str
+    client_order_id: str = ""
+    reason: str = ""
+    refusal: RejectReason | None = None
+    filled: QtyE2 = QtyE2(0)
+
+
+class OrderExecutionEngine:
+    """Enters and leaves structures on one account.
+
+    Args:
+        trader: The account's trader; its gate reserves.
+        board: Quotes of the contracts.
+        clock: Ages and intervals.
+        circuit_breaker: Where the venue's adapter has no breaker of its own: asked before an entry, told how it went.
+        legging: How legs go one by one; None sends combinations.
+        rungs: Of the way out.
+        event_logger: Gets refusals; None is fine.
+        name: Stands in every record of its orders.
+
+    Attributes:
+        executions: What it knows of.
+        trader, board: As given.
+    """
+
+    def __init__(
+        self,
+        trader: Trader,
+        board: QuoteBoard,
+        *,
+        clock: Clock,
+        circuit_breaker: TradingCircuitBreaker | None = None,
+        legging: LeggingPolicy | None = None,
+        rungs: tuple[Rung, ...] = tuple(RUNGS),
+        event_logger: RiskEventSink | None = None,
+        name: str = STRATEGY,
+    ) -> None:
+        self.trader = trader
+        self.board = board
+        self.executions = Executions(name)
+        self._clock = clock
+        self._breaker = circuit_breaker
+        self._legging = legging
+        self._rungs = rungs
+        self._events = event_logger
+        self._name = name
+        self._structures: dict[str, Structure] = {}
+        self._held_since_ns: dict[str, int] = {}
+        self._alarmed: set[tuple[str, str]] = set()
+
+    # Entering -----------------------------------------------------------------------------------------
+
+    async def open(
+        self, structure: Structure, *, execution_id: str, limit: PriceE4, units: QtyE2 = QtyE2(_CONTRACT)
+    ) -> EngineResult:
+        """Enter *units* of *structure* at *limit* (net debit of a unit) or better, at once or not at all.
+
+        The same execution id is never sent twice: it gives the recorded outcome.
+        """
+        known = self.executions.known.get(execution_id)
+        if known is not None and known.entries:
+            return self._told(known, known.entries[-1])
+        legs = tuple((leg.ticker, leg.ratio) for leg in structure.legs)
+        opposing = self.executions.opposing(legs)
+        if opposing:
+            reason = RejectReason(code=Code.BAD_INPUT, scope=opposing, keys={"opposing_leg": opposing})
+            self._report(reason, structure.symbol, execution_id)
+            return EngineResult(
+                outcome=Outcome.DENIED, execution_id=execution_id, reason="opposing_leg", refusal=reason
+            )
+        execution = Execution(
+            execution_id=execution_id,
+            symbol=structure.symbol,
+            legs=legs,
+            units=units,
+            ladder=Ladder(self._rungs),
+            opened_ns=self._clock.now_ns(),
+        )
+        self._structures[execution_id] = structure
+        if self._legging is not None and len(legs) > 1:
+            return await self._open_by_legs(execution, structure)
+        price = limit if structure.entry_action is Action.BUY else PriceE4(-limit)
+        signal = self._signal(
+            structure.ticker, structure.entry_action, units, price, key_of(execution_id, OPEN_STEP)
+        )
+        self.executions.add(execution)
+        result = await self._enter(execution, signal)
+        if not execution.entries:
+            del self.executions.known[execution_id]
+        return result
+
+    async def _enter(self, execution: Execution, signal: Signal) -> EngineResult:
+        permit: Permit | None = None
+        if self._breaker is not None:
+            try:
+                permit = self._breaker.acquire(probe=False)
+            except CircuitBreakerOpenError as error:
+                return EngineResult(
+                    outcome=Outcome.BREAKER_OPEN, execution_id=execution.execution_id, reason=str(error)
+                )
+        result = await self._route(execution, signal, is_entry=True)
+        if permit is not None:
+            _settle(permit, result)
+        return self._result(execution, result)
+
+    async def _route(
+        self, execution: Execution, signal: Signal, *, is_entry: bool, demanded: bool = False
+    ) -> RouteResult:
+        """Send one order through the trader; its name is known before its answer, as its fills may be."""
+        name = client_order_id(self.trader.log.wal.log_id, signal.strategy, signal.key)
+        self.executions.own(execution, name, is_entry=is_entry)
+        result = await self.trader.route(signal, demanded=demanded)
+        if result.client_order_id not in self.trader.account.orders:
+            self.executions.disown(execution, name)
+        if result.refusal is not None and result.refusal.code not in _OWN_RECORDS:
+            self._report(result.refusal, execution.symbol, execution.execution_id, intent=signal.key)
+        return result
+
+    def _signal(
+        self, ticker: str, action: Action, qty: QtyE2, price: PriceE4, key: str, *, reduce_only: bool = False
+    ) -> Signal:
+        return Signal(
+            ticker=ticker,
+            side=Side.YES,
+            action=action,
+            count=qty,
+            price=price,
+            tif=TimeInForce.IOC,
+            key=key,
+            strategy=self._name,
+            reduce_only=reduce_only,
+        )
+
+    # Entering leg by leg ------------------------------------------------------------------------------
+
+    async def _open_by_legs(self, execution: Execution, structure: Structure) -> EngineResult:
+        """Have the gate judge everything that may be held on the way, then send the first leg."""
+        refusal = self._judge_worst_states(execution, structure)
+        await self.trader.ledger.write()
+        if refusal is not None:
+            self._report(refusal, execution.symbol, execution.execution_id)
+            return EngineResult(
+                outcome=Outcome.DENIED,
+                execution_id=execution.execution_id,
+                reason=refusal.code.value,
+                refusal=refusal,
+            )
+        execution.leg_count = len(structure.legs)
+        self.executions.add(execution)
+        result = await self._next_leg_in(execution, structure)
+        if not execution.entries:
+            del self.executions.known[execution.execution_id]
+        return result
+
+    def _judge_worst_states(self, execution: Execution, structure: Structure) -> RejectReason | None:
+        """The first refusal among the states between two legs and the whole; asked as questions, all recorded."""
+        for count, legs in enumerate(worst_states(structure.legs)):
+            instrument = _as_one(legs)
+            price = structure_price(legs, self.board.quotes)
+            if price is None:
+                return RejectReason(code=Code.QUOTE_ONE_SIDED, scope=instrument.ticker)
+            is_short = len(legs) == 1 and legs[0].ratio < 0
+            signal = self._signal(
+                instrument.ticker,
+                Action.SELL if is_short else Action.BUY,
+                QtyE2(execution.units * (abs(legs[0].ratio) if len(legs) == 1 else 1)),
+                PriceE4(abs(price) if len(legs) == 1 else price),
+                key_of(execution.execution_id, f"state-{count + 1}"),
+            )
+            name = client_order_id("question", self._name, signal.key)
+            intent = Intent(client_order_id=name, key=signal.key, signal=signal, instrument=instrument)
+            decision = self.trader.gate.evaluate(intent)
+            self.trader.ledger.note("DECISION", decision.details(), component=GATE_COMPONENT)
+            if decision.reason is not None:
+                return decision.reason
+        return None
+
+    async def _next_leg_in(self, execution: Execution, structure: Structure) -> EngineResult:
+        """Order what the first incomplete leg still lacks; whole once every leg is there."""
+        policy = self._legging or LeggingPolicy()
+        for number, leg in enumerate(entry_order(structure.legs), start=1):
+            lacks = abs(leg.ratio) * execution.units - abs(execution.held.get(leg.ticker, 0))
+            if lacks <= 0:
+                continue
+            quote = self.board.quotes.get(leg.ticker)
+            touch = None if quote is None else (quote.ask if leg.ratio > 0 else quote.bid)
+            if touch is None:
+                return self._waits(execution, Code.QUOTE_ONE_SIDED)
+            collar = touch * policy.leg_collar_bp // 10_000
+            tick = tick_at(leg.instrument, touch)
+            limit = (touch + collar) if leg.ratio > 0 else (touch - collar)
+            attempt = 1 + sum(1 for name in execution.entries if self._is_of(name, leg.ticker))
+            if attempt == 1:
+                execution.leg_since_ns = self._clock.now_ns()
+            step = f"leg-{number}of{len(structure.legs)}-{attempt}"
+            signal = self._signal(
+                leg.ticker,
+                Action.BUY if leg.ratio > 0 else Action.SELL,
+                QtyE2(lacks),
+                PriceE4(max(tick, limit // tick * tick)),
+                key_of(execution.execution_id, step),
+            )
+            return await self._enter(execution, signal)
+        return EngineResult(
+            outcome=Outcome.FILLED, execution_id=execution.execution_id, filled=execution.units
+        )
+
+    def _is_of(self, name: str, ticker: str) -> bool:
+        order = self.trader.account.orders.get(name)
+        return order is not None and order.ticker == ticker
+
+    async def _continue_entry(self, execution: Execution, now_ns: int) -> None:
+        """A legged entry between two legs: the next one, or the way back when its time is over."""
+        structure, policy = self._structures.get(execution.execution_id), self._legging
+        if structure is None or policy is None:
+            self.demand(execution, rule="EntryCutShort", demanded=True)
+        elif policy.is_late(execution.leg_since_ns, now_ns):
+            self.demand(execution, rule="LegTimeout", demanded=True)
+        else:
+            result = await self._next_leg_in(execution, structure)
+            if result.outcome is Outcome.DENIED:
+                self.demand(execution, rule="LegRefused", demanded=True)
+
+    # Leaving ------------------------------------------------------------------------------------------
+
+    def demand(self, execution: Execution, *, rule: str, demanded: bool) -> None:
+        """Leave *execution*: latched until it is flat.
+
+        Args:
+            execution: Which.
+            rule: Why, for the record.
+            demanded: A stop or a person demands it; a poisoned journal does not hold it up then.
+        """
+        if not execution.ladder.is_demanded:
+            execution.ladder.rule = rule
+        execution.demanded = execution.demanded or demanded
+        execution.ladder.on(ExitEvent.DEMANDED)
+
+    async def exit(self, execution_id: str, *, rule: str, demanded: bool = False) -> EngineResult:
+        """Leave an execution and send what can be sent now; a second demand changes nothing.
+
+        Raises:
+            BadInput: No such execution.
+        """
+        execution = self.executions.known.get(execution_id)
+        if execution is None:
+            raise BadInput(f"no execution {execution_id!r} in this journal")
+        self.demand(execution, rule=rule, demanded=demanded)
+        await self._look_at_exit(execution)
+        return await self._send_exit(execution) or self._exit_told(execution)
+
+    async def step(self, now_ns: int) -> None:
+        """Time moved to *now_ns* (UTC): look at everything under way and send what is due, oldest first."""
+        await self._probe()
+        self._take_over_what_closed(now_ns)
+        for execution in self.executions.live():
+            await self._step(execution, now_ns)
+
+    def _take_over_what_closed(self, now_ns: int) -> None:
+        """Legs that expiry, assignment or a person closed; shares that these left are adopted, and are to go."""
+        shares: dict[str, int] = {}
+        for execution, ticker, qty in self.executions.trim(self.trader.account):
+            instrument = self.trader.market.instruments.get(ticker)
+            terms = None if instrument is None else instrument.option
+            if instrument is None or terms is None or not 0 < terms.expires_ns <= now_ns:
+                self._alarm_once(execution, "closed_elsewhere", ticker)
+            if instrument is not None and terms is not None:
+                moved = qty * instrument.multiplier * (1 if terms.right is Right.CALL else -1)
+                shares[terms.underlying] = shares.get(terms.underlying, 0) + moved
+        for symbol, moved in shares.items():
+            known = sum(one.held.get(symbol, 0) for one in self.executions.live())
+            loose = self.trader.account.portfolio.position(symbol) - known
+            adopted = min(abs(loose), abs(moved)) * (1 if loose > 0 else -1)
+            if adopted and loose * moved > 0:
+                stock = self.executions.adopt_shares(symbol, adopted, now_ns)
+                self.demand(stock, rule="Assigned", demanded=True)
+
+    async def _step(self, execution: Execution, now_ns: int) -> None:
+        account, ladder = self.trader.account, execution.ladder
+        await self._look_at_exit(execution)
+        phase = self.executions.phase(execution, account)
+        if phase is Phase.FLAT:
+            if ladder.state is not ExitState.FLAT:
+                ladder.on(ExitEvent.FLAT)
+            return
+        if phase is Phase.ENTERING:
+            if not has_open(execution.entries, account):
+                await self._continue_entry(execution, now_ns)
+            return
+        if phase is Phase.HELD and not execution.is_balanced:
+            self.demand(execution, rule="Unbalanced", demanded=True)
+        if ladder.state is ExitState.BARRED and now_ns - execution.tried_ns >= RETRY_SECS * NANOS:
+            ladder.on(ExitEvent.ALLOWED)
+        await self._send_exit(execution)
+
+    async def _look_at_exit(self, execution: Execution) -> None:
+        """Take over what the account says of the exit at work, and whether anything is left to leave."""
+        ladder, account = execution.ladder, self.trader.account
+        order = account.orders.get(ladder.order) if ladder.order else None
+        if order is not None:
+            if not order.is_open:
+                was_whole = not order.released and order.filled >= order.quantity
+                ladder.on(ExitEvent.ENDED)
+                if was_whole:
+                    ladder.restart()
+            elif order.status is OrderStatus.UNKNOWN and ladder.state is not ExitState.UNKNOWN:
+                ladder.on(ExitEvent.LOST)
+                self._alarm_once(execution, "exit_unknown", order.client_order_id)
+            elif order.status is OrderStatus.WORKING and ladder.state is ExitState.UNKNOWN:
+                ladder.on(ExitEvent.FOUND)
+        if execution.is_flat and not ladder.order and ladder.is_demanded:
+            if not has_open(execution.entries, account):
+                ladder.on(ExitEvent.FLAT)
+        elif execution.is_flat and order is not None and order.status is OrderStatus.WORKING:
+            # Something else closed the position: what still works would open it the other way.
+            await self.trader.cancel(order.client_order_id)
+
+    async def _send_exit(self, execution: Execution) -> EngineResult | None:
+        """The next rung, if one is due and has a price; None where nothing was to be done."""
+        ladder = execution.ladder
+        if ladder.state is not ExitState.DUE or has_open(execution.entries, self.trader.account):
+            return None
+        found = await self._next_exit(execution)
+        if found is None:
+            return self._waits(execution, Code.QUOTE_ONE_SIDED)
+        self._held_since_ns.pop(execution.execution_id, None)
+        ticker, action, qty, price = found
+        key = key_of(execution.execution_id, ladder.name_attempt())
+        signal = self._signal(ticker, action, qty, price, key, reduce_only=True)
+        result = await self._route(execution, signal, is_entry=False, demanded=execution.demanded)
+        if result.client_order_id not in self.trader.account.orders:
+            ladder.on(ExitEvent.BARRED)
+            execution.tried_ns = self._clock.now_ns()
+            self._alarm_once(execution, "exit_barred", result.reason)
+        else:
+            ladder.order = result.client_order_id
+            ladder.on(ExitEvent.SENT)
+            await self._look_at_exit(execution)
+        return self._result(execution, result)
+
+    async def _next_exit(self, execution: Execution) -> tuple[str, Action, QtyE2, PriceE4] | None:
+        """What goes out next and at which limit; None while no side of it can be executed."""
+        going = self._leavable(execution)
+        if not going:
+            return None
+        units, action = units_of(going), Action.SELL
+        if self._legging is not None or len(going) == 1:
+            ticker, action = next_leg_out(going)
+            going = {ticker: going[ticker]}
+            units = abs(going[ticker])
+        ticker = closing_ticker({leg: qty // _CONTRACT for leg, qty in going.items()})
+        try:
+            instrument = await self.trader.instrument(ticker)
+        except (VenueError, CircuitBreakerOpenError, BadInput):
+            return None
+        touch = self._touch(going, units)
+        if touch is None:
+            return None
+        sells = action is Action.SELL
+        worst = self._worst(instrument, sells=sells, touch=touch)
+        tick = tick_at(instrument, touch)
+        limit = exit_limit(execution.ladder.rung, sells=sells, touch=touch, worst=worst, tick=tick)
+        return None if limit is None else (ticker, action, QtyE2(units), limit)
+
+    def _leavable(self, execution: Execution) -> dict[str, int]:
+        """The legs held without long ones that nobody bids for: those are worth nothing, and may expire."""
+        legs = dict(execution.held)
+        for ticker, qty in execution.held.items():
+            quote = self._fresh(ticker)
+            if qty > 0 and quote is not None and not quote.bid:
+                del legs[ticker]
+        return legs
+
+    def _fresh(self, ticker: str) -> Quote | None:
+        quote = self.board.quotes.get(ticker)
+        if quote is None or self._clock.monotonic_ns() - quote.alive_ns > EXIT_QUOTE_AGE_SECS * NANOS:
+            return None
+        return quote
+
+    def _touch(self, going: Mapping[str, int], units: int) -> PriceE4 | None:
+        """At what *going* can be left at once: bids of longs less asks of shorts per unit; of one short, its ask."""
+        total = 0
+        for ticker, qty in going.items():
+            quote = self._fresh(ticker)
+            side = None if quote is None else (quote.bid if qty > 0 else quote.ask)
+            if side is None:
+                return None
+            total += qty // units * side
+        return PriceE4(-total if len(going) == 1 and total < 0 else total)
+
+    @staticmethod
+    def _worst(instrument: Instrument, *, sells: bool, touch: PriceE4) -> PriceE4:
+        """The least a sale may bring, or the most a purchase may cost: what it can be worth, else twice the touch."""
+        tick = tick_at(instrument, touch)
+        if instrument.kind is not InstrumentKind.COMBO:
+            return tick if sells else PriceE4(max(2 * touch, touch + 10 * tick))
+        parts = [
+            Part(leg.instrument.option, leg.ratio * _CONTRACT, leg.instrument.multiplier)
+            for leg in instrument.parts
+        ]
+        least = floor(parts)
+        if least is None:
+            return PriceE4(touch - max(abs(touch), 10 * tick))
+        per_unit = least // (_CONTRACT * instrument.parts[0].instrument.multiplier)
+        return PriceE4(min(per_unit, touch) // tick * tick)
+
+    # Restarting ---------------------------------------------------------------------------------------
+
+    def restore(self, records: Iterable[JournalRecord]) -> None:
+        """Find half-done work in the journal; after `Trader.start`, before the first step."""
+        self.executions.restore(records)
+        self.executions.settle_ladders(self.trader.account)
+
+    # What happened ------------------------------------------------------------------------------------
+
+    def saw_fill(self, fill: Fill, order: Order) -> Execution | None:
+        """One of the trader's fills; the execution it is of, None where it is not ours."""
+        execution = self.executions.by_order.get(order.client_order_id)
+        if execution is not None:
+            execution.book(msgspec.structs.replace(fill, client_order_id=order.client_order_id))
+        return execution
+
+    async def _probe(self) -> None:
+        """An own breaker whose wait is over closes by the venue's probe; an order is never one."""
+        breaker = self._breaker
+        if breaker is None or breaker.get_state() == "closed" or breaker.seconds_to_probe() != 0:
+            return
+        permit = breaker.try_acquire()
+        if permit is None:
+            return
+        try:
+            await self.trader.venue.probe()
+        except (VenueError, CircuitBreakerOpenError) as error:
+            permit.failure(str(error))
+        else:
+            permit.success()
+
+    def _result(self, execution: Execution, result: RouteResult) -> EngineResult:
+        name = result.client_order_id
+        order = self.trader.account.orders.get(name)
+        if order is None:
+            is_breaker = result.status is RouteStatus.BREAKER_OPEN
+            return EngineResult(
+                outcome=Outcome.BREAKER_OPEN if is_breaker else Outcome.DENIED,
+                execution_id=execution.execution_id,
+                client_order_id=name,
+                reason=result.reason,
+                refusal=result.refusal,
+            )
+        return self._told(execution, name)
+
+    def _told(self, execution: Execution, name: str) -> EngineResult:
+        order = self.trader.account.orders[name]
+        return EngineResult(
+            outcome=outcome_of(order),
+            execution_id=execution.execution_id,
+            client_order_id=name,
+            reason=order.reason,
+            filled=order.filled,
+        )
+
+    def _exit_told(self, execution: Execution) -> EngineResult:
+        ladder = execution.ladder
+        if ladder.order:
+            return self._told(execution, ladder.order)
+        if ladder.state is ExitState.FLAT and execution.exits:
+            return self._told(execution, execution.exits[-1])
+        return EngineResult(
+            outcome=Outcome.FILLED if ladder.state is ExitState.FLAT else Outcome.WAITING,
+            execution_id=execution.execution_id,
+            reason=ladder.state.value,
+        )
+
+    def _waits(self, execution: Execution, code: Code) -> EngineResult:
+        """Nothing can be executed now: counted, and alarmed once it lasts."""
+        now_ns = self._clock.now_ns()
+        since_ns = self._held_since_ns.setdefault(execution.execution_id, now_ns)
+        if now_ns - since_ns >= HOLD_ALARM_SECS * NANOS:
+            self._alarm_once(execution, "exit_waits", code.value)
+        return EngineResult(outcome=Outcome.WAITING, execution_id=execution.execution_id, reason=code.value)
+
+    def _alarm_once(self, execution: Execution, what: str, value: str) -> None:
+        key = (execution.execution_id, what)
+        if key not in self._alarmed:
+            self._alarmed.add(key)
+            self.trader.ledger.alarm(
+                what, value, "", execution_id=execution.execution_id, rule=execution.ladder.rule
+            )
+
+    def _report(self, refusal: RejectReason, symbol: str, execution_id: str, *, intent: str = "") -> None:
+        """The refusal as an event."""
+        if self._events is None:
+            return
+        self._events.emit(
+            RiskEvent(
+                event_type=RiskEventType.PORTFOLIO_LIMIT_REJECTION,
+                component=PORTFOLIO_LIMITS,
+                execution_id=execution_id,
+                limit_type=refusal.code.value,
+                current_value=refusal.value,
+                limit_value=refusal.bound,
+                allowed=False,
+                rejection_reason=str(refusal),
+                metadata=dict(refusal.keys),
+                symbol=symbol,
+                scope=refusal.scope,
+                unit=refusal.unit,
+                limits_version=self.trader.gate.limits.version,
+                intent_id=intent,
+            )
+        )
+
+
+def outcome_of(order: Order) -> Outcome:
+    """How *order* stands; an open one with fills to come is WORKING."""
+    match order.status:
+        case OrderStatus.FILLED:
+            return Outcome.FILLED
+        case OrderStatus.CANCELED | OrderStatus.EXPIRED:
+            return Outcome.PARTIAL if order.filled else Outcome.CANCELED
+        case OrderStatus.REJECTED:
+            return Outcome.REJECTED
+        case OrderStatus.NOT_SENT | OrderStatus.NEVER_ARRIVED:
+            return Outcome.NOT_SENT
+        case OrderStatus.WORKING:
+            return Outcome.WORKING
+        case _:
+            return Outcome.UNKNOWN
+
+
+def structure_price(legs: Iterable[StructureLeg], quotes: Mapping[str, Quote]) -> PriceE4 | None:
+    """The net debit at which *legs* can be entered at once; None where a side is missing."""
+    debit = 0
+    for leg in legs:
+        quote = quotes.get(leg.ticker)
+        side = None if quote is None else (quote.ask if leg.ratio > 0 else quote.bid)
+        if side is None:
+            return None
+        debit += leg.ratio * side
+    return PriceE4(debit)
+
+
+def tick_at(instrument: Instrument, price: PriceE4) -> PriceE4:
+    """Step of the grid around *price*."""
+    for stretch in instrument.price_ranges:
+        if stretch.start <= price <= stretch.end:
+            return stretch.step
+    return instrument.price_ranges[0].step
+
+
+def _as_one(legs: tuple[StructureLeg, ...]) -> Instrument:
+    """What holding *legs* is, as one instrument that the gate can judge."""
+    first = legs[0].instrument
+    if len(legs) == 1:
+        return first
+    return Instrument(
+        venue=first.venue,
+        ticker=combo_ticker([(leg.ticker, leg.ratio) for leg in legs]),
+        kind=InstrumentKind.COMBO,
+        legs=tuple(ComboLeg(leg.instrument, leg.ratio) for leg in sorted(legs, key=lambda leg: leg.ticker)),
+        multiplier=first.multiplier,
+        fee_per_contract=first.fee_per_contract,
+        price_ranges=COMBO_CENTS,
+        close_ns=first.close_ns,
+        event=first.event,
+    )
+
+
+def _settle(permit: Permit, result: RouteResult) -> None:
+    """Tell an own breaker how the venue took the order."""
+    if result.status is RouteStatus.UNKNOWN:
+        permit.failure(result.reason)
+    elif result.status in {RouteStatus.SUBMITTED, RouteStatus.REJECTED}:
+        permit.success()
+    else:
+        permit.ignored()
