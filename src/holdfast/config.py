@@ -6,7 +6,7 @@ Environment variables for a venue win over the file, $HOLDFAST_DATA
 names the folder of recordings, and $HOLDFAST_HOME the folder of the keys that sign logs, which otherwise is
 `holdfast` in $XDG_CONFIG_HOME or ~/.config; nothing else reads the environment.
 
-    [paths]    audit = "logs/audit"   state = "run"   reserve = ""   for last words: a directory on another volume
+    [paths]    audit = "logs/audit"   lake = "data/lake"   state = "run"   reserve = ""   for last words: a directory on another volume
     [limits]   max_position_size = "100"      contracts per market, worst case by side
                max_order_value = "500"        dollars, count x price of the side paid
                max_daily_loss = "1000"        dollars below the session's opening value
@@ -48,11 +48,13 @@ class PathsConfig(msgspec.Struct, frozen=True):
     Attributes:
         audit: The log's directory.
         state: Runs of the paper market and process notes.
+        lake: Where the Delta tables lie: a directory or s3://BUCKET/PREFIX.
         reserve: Where the log's last words go when its disk fails, best on another volume; "" keeps them in `run/`
             beside the log, which helps on a full disk and not on a dead one.
     """
 
     audit: str = "logs/audit"
+    lake: str = "data/lake"
     state: str = "run"
     reserve: str = ""
 
@@ -193,6 +195,7 @@ def _amount(value: object) -> str | int:
 _Reader = Callable[[object], object]
 _KEYS: Mapping[str, _Reader] = {
     "paths.audit": _text,
+    "paths.lake": _text,
     "paths.state": _text,
     "paths.reserve": _text,
     "limits.max_position_size": _positive_qty,

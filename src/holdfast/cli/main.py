@@ -24,6 +24,7 @@ VERBS: dict[str, str] = {
     "exchange": "run the paper exchange alone: Kalshi's protocol on a local port",
     "submit": "trade signals read as JSON Lines from standard input",
     "audit": "append to, read, search, check and repair an audit log",
+    "lake": "bring the log into Delta tables, keep them small, ask them",
 }
 """Every verb and its line in `--help`; the module is `holdfast.cli.<verb>`."""
 
