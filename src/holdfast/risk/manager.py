@@ -1,6 +1,10 @@
 """`RiskManager`: the risk layers in one hand, and the question "would this be allowed?".
 
-`check_risk` decides against the same state as the gate, writes its records and reserves nothing, however
+    .circuit_breaker    stops calling what is failing
+    .trailing_stops     the stops of open positions
+    .portfolio_limits   questions to the limits over the whole book of options and stock
+
+One object to hand to whatever trades: workflows, engine, router. `check_risk` decides against the same state as the gate, writes its records and reserves nothing, however
 often it is asked. Only the gate admits. On its own a manager judges against a flat account and the standard
 one-cent contract; a router binds it to its trader, and from then on it reads that account's positions,
 working orders, prices and instruments.
@@ -9,6 +13,7 @@ working orders, prices and instruments.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +27,13 @@ from holdfast.core.reasons import Code, RejectReason
 from holdfast.core.signals import Intent, Side, Signal, read_signal
 from holdfast.risk.account import Account
 from holdfast.risk.gate import Decision, Gate
-from holdfast.risk.limits import RiskLimits
+from holdfast.risk.limits import RiskLimits, RiskLimitsConfig
+from holdfast.risk.portfolio import AccountRisk, PortfolioLimitsChecker
+from holdfast.risk.stop_manager import TrailingStopManager
 
 if TYPE_CHECKING:
     from holdfast.audit.logger import AuditLogger
-    from holdfast.breaker.events import BreakerEventSink
+    from holdfast.risk.events import RiskEventSink
 
 COMPONENT = "gate"
 
@@ -38,16 +45,21 @@ class RiskManager:
         max_position_size: Contracts on either side of one market, worst case; at it passes.
         max_daily_loss: Dollars below the session's opening value; at it passes.
         user_id: Stands in every record.
-        event_logger: Gets the breaker's events.
+        event_logger: Gets the events of the breaker, the stops and the portfolio's limits.
         audit_logger: Where questions are written; by default the process-wide one.
         max_order_value: Dollars per order, fees left out.
-        limits: All limits at once; then the three above are not read.
+        limits: All limits at once; then the three above are not read, and where they hold none over a portfolio,
+            that layer is off.
+        circuit_breaker: Instead of one of its own.
+        trailing_stops: Likewise.
+        portfolio_limits: Likewise; its limits come into force in the gate.
         clock: By default the machine's.
 
     Attributes:
         gate: What decides; the trader's own once bound.
         user_id: As given.
         event_logger: As given.
+        trailing_stops: The stops of open positions.
         last_decision: Of the newest question, with its reason and rows; None before any.
 
     Raises:
@@ -60,11 +72,13 @@ class RiskManager:
         max_daily_loss: int | str | Decimal = 1000,
         user_id: str = "unknown",
         *,
-        event_logger: BreakerEventSink | None = None,
+        event_logger: RiskEventSink | None = None,
         audit_logger: AuditLogger | None = None,
         max_order_value: int | str | Decimal = 500,
         limits: RiskLimits | None = None,
         circuit_breaker: TradingCircuitBreaker | None = None,
+        trailing_stops: TrailingStopManager | None = None,
+        portfolio_limits: PortfolioLimitsChecker | None = None,
         clock: Clock | None = None,
     ) -> None:
         if audit_logger is None:
@@ -84,8 +98,14 @@ class RiskManager:
             max_position_size=max_position_size,
             max_daily_loss=max_daily_loss,
             max_order_value=max_order_value,
+            portfolio=RiskLimitsConfig(),
         )
+        if portfolio_limits is not None:
+            chosen = replace(chosen, portfolio=portfolio_limits.limits)
         self.gate = Gate(_flat_account(self._clock.now_ns()), chosen, clock=self._clock)
+        self.trailing_stops = trailing_stops or TrailingStopManager(event_logger, clock=self._clock)
+        self._account_risk = AccountRisk(self.gate, clock=self._clock)
+        self._portfolio_limits = portfolio_limits
 
     @property
     def limits(self) -> RiskLimits:
@@ -98,6 +118,19 @@ class RiskManager:
         if self._breaker is None:
             self._breaker = TradingCircuitBreaker(None, self.event_logger, name="trading", clock=self._clock)
         return self._breaker
+
+    @property
+    def portfolio_limits(self) -> PortfolioLimitsChecker | None:
+        """Questions to the limits in force over the portfolio; None where there are none."""
+        limits = self.limits
+        if self._portfolio_limits is None and limits.portfolio is not None:
+            self._portfolio_limits = PortfolioLimitsChecker(
+                self._account_risk, limits.portfolio, self.event_logger, clock=self._clock
+            )
+        if self._portfolio_limits is not None and limits.portfolio is not None:
+            self._portfolio_limits.limits = limits.portfolio
+            self._portfolio_limits.limits_version = limits.version
+        return self._portfolio_limits
 
     def bind(
         self,
@@ -115,7 +148,7 @@ class RiskManager:
         """
         if gate is not self.gate:
             gate.set_limits(gate.limits.tightest(self.gate.limits))
-        self.gate = gate
+        self.gate = self._account_risk.gate = gate
         self._lookup = lookup
         self._breaker = circuit_breaker or self._breaker
 
