@@ -1,14 +1,15 @@
 """What every venue adapter must pass. Subclass `VenueContract` and give it a `venue_factory`.
 
 `venue_factory` is an asynchronous context manager that yields a `Stage`: a venue with one open market that has
-a bid and an ask to trade against, and the clock its gate runs on. Nothing here knows which venue it is.
+a bid and an ask to trade against, and the clock its gate runs on. Nothing here knows which venue it is, nor whether
+the market is one contract or a combination: what a fill is made of, its instrument says.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -46,12 +47,22 @@ class Stage:
         clock: For the gate.
         ticker: An open market with a bid and an ask.
         prefix: Makes client order ids unique among runs.
+        resting_price: A bid there rests.
+        through: How far a taking bid goes through the best ask.
+        dearest: No bid goes higher.
+        nobody: A ticker that the venue does not list.
+        limits: Of the gate; wide enough for a few contracts.
     """
 
     venue: Venue
     clock: Clock
     ticker: str
     prefix: str = "hf-contract"
+    resting_price: PriceE4 = PriceE4(100)
+    through: int = 200
+    dearest: int = 9900
+    nobody: str = "KXNOSUCHMARKET-1"
+    limits: RiskLimits = field(default_factory=RiskLimits)
 
 
 class VenueContract:
@@ -74,16 +85,25 @@ class VenueContract:
         """A marketable order is acknowledged with its fill count, its fill is listed once and moves the position."""
 
         async def scenario(stage, desk):
-            before = (await stage.venue.positions()).get(stage.ticker, 0)
+            before = await stage.venue.positions()
             answer, intent = await desk.take(1)
             assert isinstance(answer, Ack)
             assert (answer.filled, answer.remaining) == (100, 0)
             fills = [f for f in await stage.venue.fills(since_ns=0) if f.order_id == answer.order_id]
-            assert sum(fill.qty for fill in fills) == 100
-            assert all(fill.side is BookSide.BID and fill.price <= intent.yes_price for fill in fills)
+            after = await stage.venue.positions()
             assert len({fill.trade_id for fill in fills}) == len(fills)
-            after = (await stage.venue.positions()).get(stage.ticker, 0)
-            assert after - before == 100
+            assert {fill.ticker for fill in fills} == {
+                leg.instrument.ticker for leg in intent.instrument.parts
+            }
+            assert sum(fill.side.sign * fill.price * fill.qty for fill in fills) <= 100 * intent.yes_price
+            for leg in intent.instrument.parts:
+                ticker, side = leg.instrument.ticker, BookSide.BID if leg.ratio > 0 else BookSide.ASK
+                ours = [fill for fill in fills if fill.ticker == ticker]
+                assert sum(fill.qty for fill in ours) == 100 * abs(leg.ratio)
+                assert all(fill.side is side for fill in ours)
+                assert after.get(ticker, 0) - before.get(ticker, 0) == 100 * leg.ratio
+            if not intent.instrument.legs:
+                assert all(fill.price <= intent.yes_price for fill in fills)
 
         self.play(scenario)
 
@@ -91,7 +111,7 @@ class VenueContract:
         """An immediate order away from the market fills nothing and does not rest."""
 
         async def scenario(stage, desk):
-            answer, intent = await desk.place(1, PriceE4(100), TimeInForce.IOC)
+            answer, intent = await desk.place(1, stage.resting_price, TimeInForce.IOC)
             assert isinstance(answer, Ack)
             assert (answer.filled, answer.remaining) == (0, 0)
             working = await stage.venue.open_orders()
@@ -103,7 +123,7 @@ class VenueContract:
         """A resting order is in every listing under both ids until it is canceled, and then in none as working."""
 
         async def scenario(stage, desk):
-            answer, intent = await desk.place(3, PriceE4(100), TimeInForce.GTC)
+            answer, intent = await desk.place(3, stage.resting_price, TimeInForce.GTC)
             assert isinstance(answer, Ack)
             assert (answer.filled, answer.remaining) == (0, 300)
             name = intent.client_order_id
@@ -113,7 +133,8 @@ class VenueContract:
                 stage.ticker,
                 BookSide.BID,
             )
-            assert (listed.yes_price, listed.leaves, listed.filled, listed.initial) == (100, 300, 0, 300)
+            assert listed.yes_price == stage.resting_price
+            assert (listed.leaves, listed.filled, listed.initial) == (300, 0, 300)
             assert listed.status is OrderStatus.WORKING
             found = await stage.venue.find_order(client_order_id=name, ticker=stage.ticker, since_ns=0)
             assert found is not None
@@ -142,7 +163,7 @@ class VenueContract:
             assert await stage.venue.find_order(client_order_id=name, ticker=stage.ticker, since_ns=0) is None
             for read in (stage.venue.instrument, stage.venue.book):
                 with pytest.raises(VenueRejected) as caught:
-                    await read("KXNOSUCHMARKET-1")
+                    await read(stage.nobody)
                 assert caught.value.code == "not_found"
 
         self.play(scenario)
@@ -172,7 +193,7 @@ class VenueContract:
         """A spent admission sends nothing more, and another order's admission never does."""
 
         async def scenario(stage, desk):
-            intent = await desk.intent(1, PriceE4(100), TimeInForce.GTC)
+            intent = await desk.intent(1, stage.resting_price, TimeInForce.GTC)
             admission = desk.gate.admit(intent).admission
             permit = stage.venue.placement_permit(stage.ticker, reducing=False)
             answer = await stage.venue.place(intent, admission, permit)
@@ -181,7 +202,7 @@ class VenueContract:
                 await stage.venue.place(
                     intent, admission, stage.venue.placement_permit(stage.ticker, reducing=False)
                 )
-            other = await desk.intent(1, PriceE4(100), TimeInForce.GTC)
+            other = await desk.intent(1, stage.resting_price, TimeInForce.GTC)
             with pytest.raises(IllegalTransition):
                 await stage.venue.place(
                     other,
@@ -198,7 +219,7 @@ class VenueContract:
         """An admission given before a halt sends nothing after it."""
 
         async def scenario(stage, desk):
-            intent = await desk.intent(1, PriceE4(100), TimeInForce.GTC)
+            intent = await desk.intent(1, stage.resting_price, TimeInForce.GTC)
             admission = desk.gate.admit(intent).admission
             change = desk.gate.account.holds.change("person", TradingState.HALTED, reason="test")
             desk.gate.account.apply("STATE", change)
@@ -214,7 +235,7 @@ class VenueContract:
         """While the first order works, its id is answered with 409 unless the venue declares no dedup."""
 
         async def scenario(stage, desk):
-            first, intent = await desk.place(1, PriceE4(100), TimeInForce.GTC)
+            first, intent = await desk.place(1, stage.resting_price, TimeInForce.GTC)
             again = Desk(stage)  # another gate, which knows nothing of the first order
             admission = again.gate.admit(intent).admission
             permit = stage.venue.placement_permit(stage.ticker, reducing=False)
@@ -269,7 +290,7 @@ class Desk:
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
-        self.gate = Gate(opened_account(), RiskLimits(), clock=stage.clock)
+        self.gate = Gate(opened_account(), stage.limits, clock=stage.clock)
 
     async def intent(self, contracts: int, price: PriceE4, tif: TimeInForce) -> Intent:
         Desk.made += 1
@@ -296,4 +317,5 @@ class Desk:
         """Buy at the best ask, a little through it."""
         ask = (await self.stage.venue.book(self.stage.ticker)).best_ask
         assert ask is not None
-        return await self.place(contracts, PriceE4(min(9900, ask + 200)), TimeInForce.IOC)
+        price = min(self.stage.dearest, ask + self.stage.through)
+        return await self.place(contracts, PriceE4(price), TimeInForce.IOC)
