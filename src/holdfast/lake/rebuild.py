@@ -32,7 +32,7 @@ from holdfast.audit.pruned import InArchive
 from holdfast.core.errors import BadInput, LakeDamaged
 from holdfast.lake.commit import Span, TableWriter
 from holdfast.lake.durable import sync_folder
-from holdfast.lake.journal import JournalReader
+from holdfast.lake.joined import JoinedJournal, journals_of
 from holdfast.lake.maintenance import Maintainer, MaintenancePolicy
 from holdfast.lake.repair import Guard
 from holdfast.lake.rows import Row, row_of
@@ -90,14 +90,14 @@ def rebuild(
         tell: Is told of the progress, one sentence each.
 
     Raises:
-        BadInput: A journal is not there, is pruned or named twice; a projector works in the lake; on S3 there is a
+        BadInput: A journal is not there, or is pruned; a projector works in the lake; on S3 there is a
             lake and *force* was not said.
         AuditCorruption: A journal is damaged; the lake is as it was.
         OSError: The disk refused, for instance for want of space; the lake is as it was, unless *force* was said.
         LakeError: The store refused, gave no answer, or holds other rows than were written.
     """
     started = time.monotonic()
-    readers = readers_of(logs)
+    readers = journals_of(logs)
     present = [kind.name for kind in TABLES if store.has(kind.name)]
     guard = _hold(store)
     try:
@@ -115,26 +115,6 @@ def rebuild(
         if guard is not None:
             guard.release()
     return Rebuilt(str(store), records, rows, time.monotonic() - started, replaced)
-
-
-def readers_of(logs: Sequence[Path]) -> list[JournalReader]:
-    """The journals *logs*, each looked at.
-
-    Raises:
-        BadInput: One holds no record, is not there, or is a copy of another one.
-    """
-    readers = [JournalReader(path) for path in logs]
-    seen: dict[str, Path] = {}
-    for reader in readers:
-        if not reader.look():
-            raise BadInput(f"no record in {str(reader.path)!r}", hint="name the log that the lake is made of")
-        other = seen.setdefault(reader.log_id, reader.path)
-        if other is not reader.path:
-            raise BadInput(
-                f"{str(other)!r} and {str(reader.path)!r} are copies of one log {reader.log_id}",
-                hint="name each journal once",
-            )
-    return readers
 
 
 def _hold(store: LakeStore) -> Guard | None:
@@ -155,7 +135,7 @@ def _hold(store: LakeStore) -> Guard | None:
 
 def _rebuild_in_bucket(
     store: LakeStore,
-    readers: Sequence[JournalReader],
+    readers: Sequence[JoinedJournal],
     present: Sequence[str],
     now_ns: int,
     *,
@@ -175,7 +155,7 @@ def _rebuild_in_bucket(
 
 
 def _rebuild_beside(
-    store: LakeStore, readers: Sequence[JournalReader], now_ns: int, tell: Callable[[str], object]
+    store: LakeStore, readers: Sequence[JoinedJournal], now_ns: int, tell: Callable[[str], object]
 ) -> tuple[int, dict[str, int], str]:
     token = secrets.token_hex(4)
     stage = store.beside(f".rebuilding-{token}")
@@ -250,7 +230,7 @@ class _Filling:
 
 
 def _fill(
-    store: LakeStore, readers: Sequence[JournalReader], now_ns: int, tell: Callable[[str], object]
+    store: LakeStore, readers: Sequence[JoinedJournal], now_ns: int, tell: Callable[[str], object]
 ) -> tuple[int, dict[str, int]]:
     """Write every row of *readers* into the empty lake *store*, then order, compact and count it."""
     tables = {kind.name: _Filling(TableWriter(store, kind)) for kind in TABLES}
@@ -269,7 +249,7 @@ def _fill(
     return records, {name: one.rows for name, one in tables.items()}
 
 
-def _fill_from(reader: JournalReader, tables: dict[str, _Filling], tell: Callable[[str], object]) -> int:
+def _fill_from(reader: JoinedJournal, tables: dict[str, _Filling], tell: Callable[[str], object]) -> int:
     try:
         reader.seek(1)
     except InArchive as why:

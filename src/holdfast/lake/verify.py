@@ -32,8 +32,7 @@ from holdfast.audit.tree import Frontier
 from holdfast.core.errors import EXIT_INTEGRITY, EXIT_OK, LakeDamaged
 from holdfast.lake.commit import METADATA_KEY, app_id
 from holdfast.lake.extras import load
-from holdfast.lake.journal import JournalReader
-from holdfast.lake.rebuild import readers_of
+from holdfast.lake.joined import JoinedJournal, journals_of
 from holdfast.lake.rows import Row, arrow_of, row_of
 from holdfast.lake.store import LakeStore
 from holdfast.lake.tables import TABLES, LakeTable
@@ -164,7 +163,7 @@ def verify_lake(
         tell: Is told of the progress, one sentence each.
 
     Raises:
-        BadInput: There is no lake, no such journal, or the same journal is named twice.
+        BadInput: There is no lake, or no such journal.
         LakeDamaged: The log of a table cannot be read.
         AuditCorruption: A journal is damaged.
         LakeUnreachable: The store gave no usable answer.
@@ -172,7 +171,7 @@ def verify_lake(
     findings: list[Finding] = []
     tables = _open_all(store, findings)
     # The newest versions first, then the journals: a running projector covers nothing that was not durable before.
-    readers = readers_of(logs)
+    readers = journals_of(logs)
     seed = secrets.randbits(63)
     for table in tables.values():
         _hash_rows(store, table, seed, findings)
@@ -295,7 +294,7 @@ class _Expected:
 
 
 def _compare(
-    reader: JournalReader,
+    reader: JoinedJournal,
     tables: Mapping[str, _Table],
     seed: int,
     findings: list[Finding],
@@ -326,7 +325,7 @@ def _compare(
 
 
 def _read_records(
-    reader: JournalReader, expected: Mapping[str, _Expected], until: int, tell: Callable[[str], object]
+    reader: JoinedJournal, expected: Mapping[str, _Expected], until: int, tell: Callable[[str], object]
 ) -> int:
     """Give each record's row to its table; the first sequence that is still in the journal."""
     first = 1

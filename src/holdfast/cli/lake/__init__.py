@@ -8,14 +8,16 @@ from __future__ import annotations
 import argparse
 
 from holdfast.cli.audit.verbs import Handler, Verbs
-from holdfast.cli.lake import project
+from holdfast.cli.lake import maintain, project, rebuild, sql, verify
 
 _EXAMPLES = """examples:
   holdfast lake project logs/audit --lake data/lake
   holdfast lake project logs/audit --lake s3://desk/lake --follow
+  holdfast lake verify logs/audit --lake data/lake
+  holdfast lake sql --saved stop_history --lake data/lake
 """
 
-_FAMILIES = (project,)
+_FAMILIES = (project, verify, rebuild, sql, maintain)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,194 @@
+"""`holdfast lake sql`: questions to a lake; answers as a table, CSV, JSON, Parquet or a picture."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, cast
+
+from holdfast.cli.audit.verbs import Verbs, path_argument
+from holdfast.cli.lake.project import add_lake_argument, lake_of
+from holdfast.cli.output import on_terminal, print_csv, print_json, printable, tell
+from holdfast.core.errors import EXIT_OK, BadInput
+
+_EXAMPLES = """examples:
+  holdfast lake sql "SELECT event_type, count(*) FROM risk_events GROUP BY ALL" --lake data/lake
+  holdfast lake sql --saved breaker_history --lake data/lake --from 2026-11-20T00:00:00Z --csv
+  holdfast lake sql --saved limit_use --lake data/lake --plot limits.png
+  holdfast lake sql --list
+
+DuckDB's SQL; every table is a view: risk_events, orders, fills, api_calls, decisions (docs/lake.md has the columns).
+Nothing can be changed, and no other file read. --plot draws lines over time or bars by name, PNG or SVG.
+
+exit code: 0 answered; 1 the question cannot be asked; 3 a table is damaged; 5 the store cannot be reached
+"""
+_MOST_ROWS = 10_000
+
+
+def add(verbs: Verbs) -> None:
+    """Describe the verb."""
+    sql = verbs.add("sql", "ask a lake in SQL, or a saved question", _EXAMPLES, _sql)
+    sql.add_argument("sql", metavar="SQL", nargs="?", help="one statement that reads")
+    add_lake_argument(sql)
+    sql.add_argument("--saved", metavar="NAME", help="a saved question instead of SQL")
+    sql.add_argument("--param", metavar="NAME=VALUE", action="append", default=[], help="of a saved question")
+    sql.add_argument("--list", action="store_true", help="print the saved questions")
+    sql.add_argument(
+        "--from", dest="since", metavar="TIME", help="rows from then on; ISO 8601 or Unix seconds"
+    )
+    sql.add_argument("--to", dest="until", metavar="TIME", help="rows before then")
+    sql.add_argument("--csv", action="store_true", help="print CSV")
+    sql.add_argument("--parquet", metavar="FILE", type=path_argument, help="write the answer to a new file")
+    sql.add_argument(
+        "--plot", metavar="FILE", type=path_argument, help="draw the answer into FILE.png or FILE.svg"
+    )
+    sql.add_argument(
+        "--limit",
+        metavar="N",
+        type=int,
+        default=_MOST_ROWS,
+        help=f"print at most N rows; default {_MOST_ROWS}",
+    )
+
+
+def _sql(args: argparse.Namespace) -> int:
+    from holdfast.lake.saved import SAVED, parameters_of, saved_sql
+    from holdfast.lake.sql import Lake
+
+    if args.list:
+        _print_saved(args, SAVED.values())
+        return EXIT_OK
+    given = _parameters(args.param)
+    if (args.sql is None) == (args.saved is None):
+        raise BadInput("ask one question: SQL or --saved NAME", hint="--list prints the saved ones")
+    if args.saved is not None:
+        query = saved_sql(args.saved)
+        text, given, title = query.sql, parameters_of(query, given), query.question
+    else:
+        text, title = args.sql, " ".join(args.sql.split())[:100]
+    since, until = _moment(args.since, "--from"), _moment(args.until, "--to")
+    with Lake(lake_of(args), since=since, until=until) as lake:
+        answer = lake.ask(text, given)
+    if args.parquet is not None:
+        _write_parquet(answer, args.parquet)
+    if args.plot is not None:
+        from holdfast.lake.plot import plot
+
+        picture = plot(answer, args.plot, title)
+        tell(f"{args.plot}: {picture.kind}, {len(picture.series)} series, {answer.num_rows} rows")
+    if args.parquet is None and args.plot is None:
+        _print(args, answer)
+    return EXIT_OK
+
+
+def _parameters(words: list[str]) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise BadInput(f"--param {word!r} has no value", hint="--param NAME=VALUE")
+        given[name] = value
+    return given
+
+
+def _moment(text: str | None, what: str) -> datetime | None:
+    if text is None:
+        return None
+    from holdfast.audit.saved import read_moment
+
+    return datetime.fromtimestamp(float(read_moment(text, what)), UTC)
+
+
+def _print_saved(args: argparse.Namespace, queries: Any) -> None:
+    for query in queries:
+        if args.json:
+            print_json({**query._asdict(), "parameters": list(query.parameters)})
+        else:
+            print(f"{query.name}: {query.question}")
+            for name in query.parameters:
+                print(f"  --param {name}=…")
+            print("\n".join(f"    {line}" for line in query.sql.splitlines()))
+
+
+def _write_parquet(answer: Any, path: Path) -> None:
+    from holdfast.lake.extras import load
+
+    if path.exists():
+        raise BadInput(f"{str(path)!r} is there already", hint="name another file, or move this one away")
+    load("pyarrow.parquet").write_table(answer, path, compression="zstd")
+    tell(f"{path}: {answer.num_rows} rows")
+
+
+# -- printing -------------------------------------------------------------------------------------------------------
+
+
+def _print(args: argparse.Namespace, answer: Any) -> None:
+    columns: list[str] = answer.column_names
+    shown = answer.slice(0, args.limit)
+    if args.json:
+        for row in shown.to_pylist():
+            print_json({name: _plain(value) for name, value in row.items()})
+    elif args.csv:
+        print_csv(columns, _rows(shown))
+    elif on_terminal():
+        _print_table(columns, shown)
+    else:
+        print("\t".join(columns))
+        for row in _rows(shown):
+            print("\t".join(map(printable, row)))
+    if answer.num_rows > args.limit:
+        tell(f"{answer.num_rows - args.limit} more rows; --limit, --csv or --parquet FILE has them")
+
+
+def _print_table(columns: list[str], answer: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name, field in zip(columns, answer.schema, strict=True):
+        kind = str(field.type)
+        is_number = kind.startswith(("int", "uint", "float", "double", "decimal"))
+        table.add_column(printable(name), justify="right" if is_number else "left", overflow="fold")
+    for row in _rows(answer):
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    Console().print(table)
+
+
+def _rows(answer: Any) -> Iterator[list[str]]:
+    for batch in answer.to_batches(max_chunksize=1024):
+        for row in batch.to_pylist():
+            yield [_text(value) for value in row.values()]
+
+
+def _text(value: object) -> str:
+    plain = _plain(value)
+    if plain is None:
+        return ""
+    if isinstance(plain, bool):
+        return "true" if plain else "false"
+    if isinstance(plain, dict | list):
+        import msgspec
+
+        return msgspec.json.encode(plain).decode()
+    return str(plain)
+
+
+def _plain(value: object) -> Any:
+    """A value as JSON holds it: times in ISO 8601 with Z, decimals as numbers."""
+    from decimal import Decimal
+
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, dict):
+        fields = cast("dict[object, object]", value)
+        return {str(name): _plain(one) for name, one in fields.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in cast("list[object]", value)]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
