@@ -41,9 +41,20 @@ if TYPE_CHECKING:
         registry,
         sportradar_breaker,
     )
+    from holdfast.execution.desk import OptionsDesk
+    from holdfast.execution.engine import OrderExecutionEngine
+    from holdfast.execution.entry import EntryWorkflow
+    from holdfast.execution.monitoring import PositionMonitoringWorkflow
     from holdfast.execution.router import AsyncOrderRouter, OrderRouter
     from holdfast.execution.strategy import Strategy
+    from holdfast.lake.tables import RiskEventsTable
+    from holdfast.risk.events import RiskEvent, RiskEventType
+    from holdfast.risk.limits import RiskLimitsConfig
     from holdfast.risk.manager import RiskManager
+    from holdfast.risk.portfolio import PortfolioLimitsChecker
+    from holdfast.risk.stop_manager import TrailingStopManager
+    from holdfast.risk.stop_rules import TrailingStopConfig
+    from holdfast.risk.trailing_stop import TrailingStop
     from holdfast.venues.kalshi.blocking import KalshiClient
     from holdfast.venues.kalshi.client import AsyncKalshiClient
 
@@ -61,14 +72,26 @@ _HOME = {
     "CircuitBreakerConfig": "holdfast.breaker.config",
     "CircuitBreakerOpenError": _ERRORS,
     "ConfigError": _ERRORS,
+    "EntryWorkflow": "holdfast.execution.entry",
     "KalshiClient": "holdfast.venues.kalshi.blocking",
+    "OptionsDesk": "holdfast.execution.desk",
     "OrderDenied": _ERRORS,
+    "OrderExecutionEngine": "holdfast.execution.engine",
     "OrderRouter": "holdfast.execution.router",
+    "PortfolioLimitsChecker": "holdfast.risk.portfolio",
+    "PositionMonitoringWorkflow": "holdfast.execution.monitoring",
+    "RiskEvent": "holdfast.risk.events",
+    "RiskEventType": "holdfast.risk.events",
+    "RiskEventsTable": "holdfast.lake.tables",
+    "RiskLimitsConfig": "holdfast.risk.limits",
     "RiskManager": "holdfast.risk.manager",
     "Signal": "holdfast.core.signals",
     "Strategy": "holdfast.execution.strategy",
     "TradingCircuitBreaker": "holdfast.breaker.breaker",
     "TradingError": _ERRORS,
+    "TrailingStop": "holdfast.risk.trailing_stop",
+    "TrailingStopConfig": "holdfast.risk.stop_rules",
+    "TrailingStopManager": "holdfast.risk.stop_manager",
     "VenueAnswerUnknown": _ERRORS,
     "VenueError": _ERRORS,
     "VenueRejected": _ERRORS,
@@ -94,14 +117,26 @@ __all__ = [
     "CircuitBreakerConfig",
     "CircuitBreakerOpenError",
     "ConfigError",
+    "EntryWorkflow",
     "KalshiClient",
+    "OptionsDesk",
     "OrderDenied",
+    "OrderExecutionEngine",
     "OrderRouter",
+    "PortfolioLimitsChecker",
+    "PositionMonitoringWorkflow",
+    "RiskEvent",
+    "RiskEventType",
+    "RiskEventsTable",
+    "RiskLimitsConfig",
     "RiskManager",
     "Signal",
     "Strategy",
     "TradingCircuitBreaker",
     "TradingError",
+    "TrailingStop",
+    "TrailingStopConfig",
+    "TrailingStopManager",
     "VenueAnswerUnknown",
     "VenueError",
     "VenueRejected",

@@ -1,5 +1,6 @@
 """The face: what `from holdfast import …` promises, and what it costs."""
 
+import importlib
 import subprocess
 import sys
 
@@ -65,3 +66,29 @@ def test_the_log_verbs_import_no_network(verb):
     """Help of a log verb loads neither aiohttp nor polars, rich or asyncio."""
     code = f"from holdfast.cli.main import main\nmain(['audit', {verb!r}, '--help'])"
     assert not loaded(code) & {"aiohttp", "polars", "rich", "asyncio"}
+
+
+PACKAGES = ["holdfast.audit", "holdfast.breaker", "holdfast.execution", "holdfast.risk"]
+
+
+@pytest.mark.contract("B9", "B13")
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_offers_its_names_where_the_contract_imports_them(package, tmp_path, monkeypatch):
+    """Each name of a package comes from its home, is sorted, and is the same object as on the face."""
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(package)
+    assert module.__all__ == sorted(module._HOME)
+    for name in module.__all__:
+        found = getattr(module, name)
+        assert found is getattr(sys.modules[module._HOME[name]], name)
+        assert name not in holdfast.__all__ or found is getattr(holdfast, name)
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'RiskManger'"):
+        _ = module.RiskManger
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_importing_a_package_loads_nothing_of_it(package):
+    """`import holdfast.risk` and its like load neither their modules nor any third-party one."""
+    modules = loaded(f"import {package}")
+    assert {name for name in modules if name.startswith(f"{package}.")} == set()
+    assert not modules & {"msgspec", "aiohttp", "cryptography", "polars", "rich", "asyncio"}
