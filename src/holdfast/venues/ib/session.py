@@ -1,0 +1,339 @@
+"""One client's connection to the gateway: made when needed, known to be up or not, and what was heard on it.
+
+Promise: a request is asked only while the client is synchronized and the gateway linked to the broker; in every
+other state reads are unreachable, and nothing is sent. A request of a kind that the library can have only one of
+(open orders, positions, time) waits for the one before it; one that is never answered ends the connection, since
+its late answer would be taken for the next one's.
+
+What the library tells through events is noted here and wakes whoever waits. An exception in a handler would vanish
+inside the library; here it is kept and raised to whoever follows `events`.
+
+Limits: used from one event loop. Nothing is repeated here; the books that were missed are read by who owns them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+from holdfast.core.clock import NANOS, Clock
+from holdfast.core.errors import VenueError, VenueRejected, VenueUnreachable
+from holdfast.venues.ib.errors import RULES, Heard, Kind
+from holdfast.venues.ib.library import load
+
+T = TypeVar("T")
+
+FIRST_WAIT_SECS, LONGEST_WAIT_SECS = 1, 32
+_LINK = {Kind.LINK_LOST: False, Kind.LINK_BACK: True, Kind.LINK_BACK_DATA_LOST: True}
+
+
+class Session:
+    """See the head of this file.
+
+    Args:
+        ib: An unconnected `ib_async.IB`; its events are used.
+        host, port, client_id: Where the gateway listens, and as whom.
+        account: The account's number; "" takes the only one there is.
+        readonly: Never ask for orders; the gateway may be in read-only mode.
+        clock: Waits between attempts run on it.
+        timeout_secs: For a connection to be made and synchronized, wall time.
+
+    Attributes:
+        account: As given, or the only one once connected.
+        is_linked: What the gateway last said of its own link.
+        is_throttled: The library holds messages back.
+        connections: How often a connection was made.
+        numbers_from: No order or request gets a number below.
+        failure: What a handler raised; raised again to whoever follows events.
+        heard_ns: When anything last came from the gateway, clock monotonic.
+        on_heard, on_end, on_failure: Told of each message with the contract it names, of the end of a connection,
+            and of a handler's failure.
+    """
+
+    def __init__(
+        self,
+        ib: Any,
+        *,
+        host: str,
+        port: int,
+        client_id: int,
+        account: str,
+        readonly: bool,
+        clock: Clock,
+        timeout_secs: float,
+    ) -> None:
+        self.ib = ib
+        self.address = f"{host}:{port}"
+        self.account = account
+        self.readonly = readonly
+        self.is_linked = True
+        self.is_throttled = False
+        self.connections = 0
+        self.numbers_from = 1
+        self.failure: Exception | None = None
+        self.heard_ns = 0
+        self.on_heard: Callable[[Heard, Any], None] = _nothing
+        self.on_end: Callable[[str], None] = _nothing
+        self.on_failure: Callable[[], None] = _nothing
+        self._host, self._port, self._client_id = host, port, client_id
+        self._clock = clock
+        self._timeout_secs = timeout_secs
+        self._up = False
+        self._tries = 0
+        self._not_before_ns = 0
+        self._why_down = "not connected yet"
+        self._connecting = asyncio.Lock()
+        self._named: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._recent: deque[Heard] = deque(maxlen=50)
+        self._about: dict[int, list[Heard]] = {}
+        self._watched: list[tuple[Any, Callable[..., None]]] = []
+        self.watch(ib.errorEvent, self._on_error)
+        self.watch(ib.disconnectedEvent, self._on_disconnected)
+        self.watch(ib.updateEvent, self._on_update)
+        self.watch(ib.client.throttleStart, self._on_throttled)
+        self.watch(ib.client.throttleEnd, self._on_flowing)
+
+    # Being connected ----------------------------------------------------------------------------------
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the gateway is connected and synchronized."""
+        return self._up and bool(self.ib.isConnected())
+
+    @property
+    def is_up(self) -> bool:
+        """Whether requests can be asked: connected, and the gateway linked to the broker."""
+        return self.is_connected and self.is_linked
+
+    @property
+    def why_not(self) -> str:
+        """Why nothing can be sent now; "" when it can."""
+        if self.failure is not None:
+            return f"the client failed: {type(self.failure).__name__}"
+        if not self.is_connected:
+            return f"not connected to the gateway at {self.address}: {self._why_down}"
+        if not self.is_linked:
+            return "the gateway has lost its link to Interactive Brokers"
+        return "the library holds messages back" if self.is_throttled else ""
+
+    async def ensure(self) -> None:
+        """Be connected and linked.
+
+        Raises:
+            VenueUnreachable: Not now; attempts come at growing intervals.
+            VenueRejected: The gateway refuses this client, or has not the account.
+        """
+        async with self._connecting:
+            if not self.is_connected:
+                if self._clock.monotonic_ns() < self._not_before_ns:
+                    raise VenueUnreachable(self.why_not, hint=RULES[Kind.SESSION].hint)
+                await self._connect()
+        if not self.is_linked:
+            raise VenueUnreachable(self.why_not, hint=RULES[Kind.LINK_LOST].hint)
+
+    async def _connect(self) -> None:
+        lib = load()
+        self._recent.clear()
+        self.is_linked = True
+        fetch = lib.StartupFetch
+        try:
+            await self.ib.connectAsync(
+                self._host,
+                self._port,
+                clientId=self._client_id,
+                timeout=self._timeout_secs,
+                readonly=self.readonly,
+                account=self.account,
+                raiseSyncErrors=True,
+                fetchFields=fetch.POSITIONS | fetch.ORDERS_OPEN | fetch.ACCOUNT_UPDATES | fetch.EXECUTIONS,
+            )
+        except (OSError, lib.RequestError) as error:
+            raise self._refusal(error) from error
+        try:
+            self.account = self._chosen(list(self.ib.managedAccounts()))
+        except VenueRejected as error:
+            self.drop(str(error))
+            raise
+        # The gateway's next number may be one that lives: a request under it would speak for that order.
+        self.ib.client.updateReqId(self.numbers_from)
+        self._up = True
+        self._tries = 0
+        self.connections += 1
+        self.wake()
+
+    def _refusal(self, error: Exception) -> VenueError:
+        """Why no connection came to be, by what the gateway said meanwhile."""
+        self._later()
+        kinds = {heard.kind: heard for heard in self._recent}
+        what = f"gateway at {self.address}"
+        if Kind.TAKEN in kinds:
+            self._why_down = f"client id {self._client_id} is in use"
+            return VenueRejected(
+                f"{what} refused the connection: {self._why_down}",
+                code="client_id_in_use",
+                hint=RULES[Kind.TAKEN].hint,
+            )
+        if Kind.READ_ONLY in kinds:
+            self._why_down = "its API is read-only"
+            return VenueRejected(
+                f"{what} does not tell orders: {self._why_down}",
+                code="read_only",
+                hint=RULES[Kind.READ_ONLY].hint,
+            )
+        said = "; ".join(str(heard) for heard in kinds.values())
+        reason = (
+            f"no answer within {self._timeout_secs:g} s" if isinstance(error, TimeoutError) else _text(error)
+        )
+        self._why_down = f"{reason}{': ' if said else ''}{said}"
+        return VenueUnreachable(f"{what} not reached: {self._why_down}", hint=RULES[Kind.SESSION].hint)
+
+    def _chosen(self, accounts: list[str]) -> str:
+        if self.account and self.account not in accounts:
+            raise VenueRejected(
+                f"gateway at {self.address} has not the account {self.account!r}, but {', '.join(accounts)}",
+                code="wrong_account",
+                hint="correct [venue.ib] account, or log the gateway in with that account's user",
+            )
+        if not self.account and len(accounts) != 1:
+            raise VenueRejected(
+                f"gateway at {self.address} has {len(accounts)} accounts: {', '.join(accounts)}",
+                code="account_unnamed",
+                hint="name one of them in [venue.ib] account",
+            )
+        return self.account or accounts[0]
+
+    def _later(self) -> None:
+        wait_secs = min(LONGEST_WAIT_SECS, FIRST_WAIT_SECS << min(self._tries, 5))
+        self._tries += 1
+        self._not_before_ns = self._clock.monotonic_ns() + wait_secs * NANOS
+
+    def drop(self, reason: str) -> None:
+        """End the connection; the next request makes another."""
+        was_up = self._up
+        self._ended(reason)
+        self.ib.disconnect()
+        if was_up:
+            self.on_end(reason)
+
+    def close(self) -> None:
+        """End the connection for good."""
+        self._ended("closed")
+        self.ib.disconnect()
+        for event, handler in self._watched:
+            event -= handler  # noqa: PLW2901  how the library lets go of a handler
+        self._watched.clear()
+
+    def _ended(self, reason: str) -> None:
+        self._up = False
+        self._why_down = reason
+        self.wake()
+
+    # Asking -------------------------------------------------------------------------------------------
+
+    async def ask(self, request: Callable[[], Awaitable[T]], *, name: str = "") -> T:
+        """Ask once, connected; requests of one *name* one after the other.
+
+        Raises:
+            VenueError: No connection.
+            ConnectionError: It ended before the answer came.
+        """
+        await self.ensure()
+        if not name:
+            return await request()
+        async with self._named[name]:
+            connection = self.connections
+            try:
+                return await request()
+            except (asyncio.CancelledError, TimeoutError):
+                if connection == self.connections and self._up:
+                    self.drop(f"{name} was not answered")
+                raise
+
+    def is_same(self, connection: int) -> bool:
+        """Whether connection number *connection* still stands, and the gateway is linked."""
+        return connection == self.connections and self.is_up
+
+    def listen(self, number: int) -> list[Heard]:
+        """Keep what is said about order *number* from now on; the list grows."""
+        return self._about.setdefault(number, [])
+
+    def unlisten(self, number: int) -> None:
+        """Keep nothing more about it."""
+        self._about.pop(number, None)
+
+    def said(self) -> str:
+        """The newest messages that are no all-clear, for people."""
+        quiet = {Kind.FARM_UP, Kind.LINK_BACK}
+        return "; ".join(str(heard) for heard in list(self._recent)[-3:] if heard.kind not in quiet)
+
+    async def moved(self) -> None:
+        """Return when anything was heard, or the connection ended."""
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiting)
+        try:
+            await waiting
+        finally:
+            self._waiting.discard(waiting)
+
+    def wake(self) -> None:
+        """Let everybody look again."""
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
+        self._waiting.clear()
+
+    # Hearing ------------------------------------------------------------------------------------------
+
+    def watch(self, event: Any, handler: Callable[..., None]) -> None:
+        """Call *handler* at *event* of the library; what it raises is kept, the library would swallow it."""
+
+        @wraps(handler)
+        def guarded(*args: Any) -> None:
+            try:
+                handler(*args)
+            except Exception as error:  # noqa: BLE001  the library would swallow it: kept, and raised to the reader of events
+                self.failure = error
+                self.wake()
+                self.on_failure()
+
+        event.connect(guarded, keep_ref=True)
+        self._watched.append((event, guarded))
+
+    def _on_error(self, number: int, code: int, text: str, contract: object) -> None:
+        heard = Heard(number, code, text)
+        self._recent.append(heard)
+        linked = _LINK.get(heard.kind)
+        if linked is not None:
+            self.is_linked = linked
+        if number in self._about:
+            self._about[number].append(heard)
+        self.on_heard(heard, contract)
+        self.wake()
+
+    def _on_update(self) -> None:
+        self.heard_ns = self._clock.monotonic_ns()
+        self.wake()
+
+    def _on_disconnected(self) -> None:
+        was_up = self._up
+        if was_up:
+            self._ended("the connection ended")
+            self.on_end("the connection to the gateway ended")
+
+    def _on_throttled(self) -> None:
+        self.is_throttled = True
+
+    def _on_flowing(self) -> None:
+        self.is_throttled = False
+
+
+def _nothing(*_what: object) -> None:
+    return
+
+
+def _text(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,130 @@
+"""An account at a fake Interactive Brokers gateway: two listed contracts, quotes, and an adapter over them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
+from typing import Any
+
+from support.execution import MemoryLog, opened_account
+
+from holdfast.breaker.breaker import TradingCircuitBreaker
+from holdfast.core.clock import NANOS, ManualClock
+from holdfast.core.money import PriceE4, QtyE2
+from holdfast.core.options import combo_ticker
+from holdfast.core.signals import Action, Intent, Side, Signal, TimeInForce
+from holdfast.execution.venue import PlaceAnswer
+from holdfast.risk.gate import Gate
+from holdfast.risk.limits import RiskLimits
+from holdfast.testing.ib import FakeIB
+from holdfast.testing.ib_gateway import FakeGateway
+from holdfast.venues.ib.adapter import IB_API, IBVenue, numbers_reserved
+
+OPENED_NS = 1_763_650_800 * NANOS
+"""Thursday 2025-11-20, 15:00 UTC: ten in the morning in New York."""
+CALL = "SPY251219C00650000"
+PUT = "SPY251219P00650000"
+LOWER_PUT = "SPY251219P00630000"
+SPREAD = combo_ticker([(PUT, -1), (LOWER_PUT, 1)])
+
+
+def gateway(clock: ManualClock | None = None, **options: Any) -> FakeGateway:
+    """SPY, three of its options and an SPXW contract, quoted."""
+    made = FakeGateway(clock or ManualClock(OPENED_NS), **options)
+    made.list_stock("SPY")
+    made.quote("SPY", bid=659.98, ask=660.02, bid_size=500, ask_size=500)
+    for ticker, bid, ask in ((CALL, 15.0, 15.1), (PUT, 10.0, 10.1), (LOWER_PUT, 6.0, 6.1)):
+        made.list_option(ticker, underlying="SPY")
+        made.quote(ticker, bid=bid, ask=ask, bid_size=1_000, ask_size=1_000)
+        made.greeks(ticker, spot=660.0)
+    return made
+
+
+async def no_sleep(_secs: float) -> None:
+    await asyncio.sleep(0)
+
+
+def world(
+    *,
+    at: FakeGateway | None = None,
+    clock: ManualClock | None = None,
+    log: MemoryLog | None = None,
+    timeout_secs: float = 0.2,
+    **options: Any,
+) -> SimpleNamespace:
+    """A gateway, a client of it, and the adapter, whose waits are short."""
+    clock = clock or ManualClock(OPENED_NS)
+    at = at or gateway(clock)
+    log = log or MemoryLog()
+    breaker = TradingCircuitBreaker(IB_API, name="ib_api", clock=clock)
+    settings: dict[str, Any] = {
+        "clock": clock,
+        "timeout_secs": timeout_secs,
+        "commission_wait_secs": 0.02,
+        "sleep": no_sleep,
+        "breaker": breaker,
+        "numbers_from": numbers_reserved(log.records()),
+    }
+    settings |= options
+    venue = IBVenue(FakeIB(at), audit=log, **settings)  # type: ignore[arg-type]
+    return SimpleNamespace(clock=clock, at=at, log=log, venue=venue, breaker=breaker, made=0)
+
+
+def play(scenario: Callable[[SimpleNamespace], Coroutine[Any, Any, None]], **options: Any) -> SimpleNamespace:
+    """Run *scenario* on a fresh world and close it."""
+
+    async def run() -> SimpleNamespace:
+        w = world(**options)
+        try:
+            await scenario(w)
+        finally:
+            await w.venue.close()
+        return w
+
+    return asyncio.run(run())
+
+
+WIDE = RiskLimits.of(max_position_size=10_000, max_order_value=10_000_000, max_daily_loss=10_000_000)
+"""Limits that refuse nothing here: the adapter is under test, not the gate."""
+
+
+async def intent_of(
+    w: SimpleNamespace,
+    ticker: str = CALL,
+    *,
+    action: str = "buy",
+    count: int = 1,
+    price: float = 15.1,
+    tif: TimeInForce = TimeInForce.IOC,
+    name: str = "",
+    **signal: Any,
+) -> Intent:
+    """An intent for *ticker*, named in sequence."""
+    w.made += 1
+    name = name or f"hf-{w.made}"
+    wish = Signal(
+        ticker=ticker,
+        side=Side.YES,
+        action=Action(action),
+        count=QtyE2(count * 100),
+        price=PriceE4(round(price * 10_000)),
+        tif=tif,
+        **signal,
+    )
+    return Intent(client_order_id=name, key=name, signal=wish, instrument=await w.venue.instrument(ticker))
+
+
+async def place(w: SimpleNamespace, ticker: str = CALL, **wish: Any) -> tuple[PlaceAnswer, Intent]:
+    """Place one order through an admission of a gate."""
+    intent = await intent_of(w, ticker, **wish)
+    return await send(w, intent), intent
+
+
+async def send(w: SimpleNamespace, intent: Intent) -> PlaceAnswer:
+    """Admit *intent* at a gate of its own and place it."""
+    gate = Gate(opened_account(cash="10000000.00", liquidation="10000000.00"), WIDE, clock=w.clock)
+    decision = gate.admit(intent)
+    assert decision.admission is not None, decision.reason
+    permit = w.venue.placement_permit(intent.ticker, reducing=False)
+    return await w.venue.place(intent, decision.admission, permit)
