@@ -22,10 +22,12 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
 
 from holdfast.audit.tree import Frontier
 from holdfast.core.errors import BadInput
@@ -37,7 +39,6 @@ from holdfast.lake.store import LOG_FOLDER, LakeStore
 from holdfast.lake.tables import PARTITION, PROPERTIES, LakeTable
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from deltalake import DeltaTable
     from deltalake.transaction import AddAction
 
@@ -71,6 +72,42 @@ class Span(NamedTuple):
     epoch: int
     leaves: Sequence[bytes]
     leaf: bytes
+
+
+class NotedSpan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a commit notes of one span.
+
+    Attributes:
+        log_id: The journal.
+        first: The sequence behind the watermark before.
+        last: The watermark after.
+        epoch: The first sequence of the segment that holds record *last*.
+        rows: How many rows the commit adds of this journal.
+        root: RFC 9162 root over the leaf hashes of their records, in sequence order, hexadecimal.
+        leaf: Leaf hash of record *last*, hexadecimal.
+    """
+
+    log_id: str
+    first: int
+    last: int
+    epoch: int
+    rows: int
+    root: str
+    leaf: str
+
+
+class Noted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a commit says of itself: enough to compare it with the journal, and to know that it is whole.
+
+    Attributes:
+        v: 1.
+        files: How many files it adds.
+        logs: The spans that it covers, each with an app transaction in the same commit.
+    """
+
+    v: int
+    files: int
+    logs: list[NotedSpan]
 
 
 class Lost(Exception):
@@ -191,10 +228,10 @@ class TableWriter:
         """The leaf hash of record *last* of journal *log_id*, as a recent commit noted it; "" where none did."""
         with self.store.failures(f"read the history of {self.table.name!r}"):
             history: list[dict[str, Any]] = self.handle.history(CHECKPOINT_COMMITS)
-        for commit in history:
-            for span in _noted_spans(commit.get(METADATA_KEY)):
-                if span.get("log_id") == log_id and span.get("last") == last:
-                    return str(span.get("leaf", ""))
+        for said in (commit[METADATA_KEY] for commit in history if METADATA_KEY in commit):
+            for span in msgspec.json.decode(said, type=Noted).logs:
+                if (span.log_id, span.last) == (log_id, last):
+                    return span.leaf
         return ""
 
     # -- making the table ---------------------------------------------------------------------------------------
@@ -281,7 +318,7 @@ class TableWriter:
         )
         return add
 
-    def _put(self, folder: str, path: str, data: pa.Buffer) -> None:
+    def _put(self, folder: str, path: str, data: Any) -> None:
         name = self.table.name
         if not self.store.is_local:
             self.store.put_new(f"{name}/{path}", data.to_pybytes())
@@ -327,48 +364,35 @@ def _columns_of(schema: Any) -> dict[str, str]:
 
 
 def _noted(spans: Sequence[Span], files: int) -> str:
-    """What a commit says of itself: enough to compare it with the journal, and to know that it is whole."""
-    logs: list[Mapping[str, Any]] = []
+    logs: list[NotedSpan] = []
     for span in spans:
         tree = Frontier()
         tree.extend(span.leaves)
         logs.append(
-            {
-                "log_id": span.log_id,
-                "first": span.first,
-                "last": span.last,
-                "epoch": span.epoch,
-                "rows": len(span.leaves),
-                "root": tree.root().hex(),
-                "leaf": span.leaf.hex(),
-            }
+            NotedSpan(
+                log_id=span.log_id,
+                first=span.first,
+                last=span.last,
+                epoch=span.epoch,
+                rows=len(span.leaves),
+                root=tree.root().hex(),
+                leaf=span.leaf.hex(),
+            )
         )
-    return json.dumps({"v": 1, "files": files, "logs": logs}, separators=(",", ":"))
+    return msgspec.json.encode(Noted(v=1, files=files, logs=logs)).decode()
 
 
-def _noted_spans(noted: object) -> list[dict[str, Any]]:
-    """The spans that a commit noted; none where it is not ours."""
-    if not isinstance(noted, str):
-        return []
-    try:
-        found: Any = json.loads(noted)
-    except ValueError:
-        return []
-    logs: Any = found.get("logs") if isinstance(found, dict) else None
-    return [one for one in logs if isinstance(one, dict)] if isinstance(logs, list) else []
-
-
-def _parquet(arrow: pa.Table) -> pa.Buffer:
+def _parquet(arrow: Any) -> Any:
+    """A Parquet file as a `pyarrow.Buffer`."""
     pyarrow: Any = load("pyarrow")
     parquet: Any = load("pyarrow.parquet")
     out = pyarrow.BufferOutputStream()
     # A checksum on every page: what a power cut zeroed in the middle of a file is known from it.
     parquet.write_table(arrow, out, write_page_checksum=True, **parquet_options(arrow.column_names))
-    buffer: pa.Buffer = out.getvalue()
-    return buffer
+    return out.getvalue()
 
 
-def _stats(arrow: pa.Table) -> str:
+def _stats(arrow: Any) -> str:
     """What readers skip files by."""
     compute: Any = load("pyarrow.compute")
     low: dict[str, Any] = {}

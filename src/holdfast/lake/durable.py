@@ -11,11 +11,13 @@ A failed sync is never tried again: the error ends the run, and `repair` judges 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
+
+import msgspec
 
 from holdfast.lake.store import LOG_FOLDER
 
@@ -65,21 +67,50 @@ def commit_path(table: Path, version: int) -> Path:
     return table / LOG_FOLDER / f"{version:020d}.json"
 
 
-def added_files(commit: bytes) -> list[str]:
-    """The paths, relative to the table, of the data files that a commit's lines add.
+class AddedFile(msgspec.Struct, frozen=True):
+    """A data file that a version adds: its path inside the table, as a URL writes it, and its length."""
+
+    path: str
+    size: int
+
+    @property
+    def name(self) -> str:
+        """The path as the disk knows it."""
+        return unquote(self.path)
+
+
+class RemovedFile(msgspec.Struct, frozen=True):
+    """A data file that a version lets go."""
+
+    path: str
+
+    @property
+    def name(self) -> str:
+        """The path as the disk knows it."""
+        return unquote(self.path)
+
+
+class Action(msgspec.Struct, frozen=True, rename="camel"):
+    """One line of a commit, as far as it is looked at here."""
+
+    add: AddedFile | None = None
+    remove: RemovedFile | None = None
+    txn: Any = None
+    meta_data: Any = None
+    protocol: Any = None
+    commit_info: dict[str, Any] | None = None
+
+
+def actions_of(commit: bytes) -> list[Action]:
+    """The actions that the content of a commit file says.
 
     Raises:
-        ValueError: A line is no JSON object.
+        msgspec.DecodeError: It is no commit, or not a whole one.
     """
-    found: list[str] = []
-    for line in commit.splitlines():
-        action: object = json.loads(line)
-        if not isinstance(action, dict):
-            raise ValueError(f"no action: {line[:40]!r}")  # noqa: TRY004  as json says what it cannot read
-        add: dict[str, str] | None = action.get("add")
-        if add is not None:
-            found.append(unquote(add["path"]))
-    return found
+    return [_decode_action(line) for line in commit.splitlines()]
+
+
+_decode_action = msgspec.json.Decoder(Action).decode
 
 
 def sync_versions(table: Path, first: int, last: int, *, own_data: Iterable[int] = ()) -> None:
@@ -99,10 +130,10 @@ def sync_versions(table: Path, first: int, last: int, *, own_data: Iterable[int]
         path = commit_path(table, version)
         with contextlib.suppress(FileNotFoundError):
             if version not in synced:
-                for name in added_files(path.read_bytes()):
+                for added in (action.add for action in actions_of(path.read_bytes()) if action.add):
                     with contextlib.suppress(FileNotFoundError):  # compacted and vacuumed since
-                        sync_file(table / name)
-                        folders.add((table / name).parent)
+                        sync_file(table / added.name)
+                        folders.add((table / added.name).parent)
             sync_file(path)
     for folder in sorted(folders):
         sync_folder(folder)

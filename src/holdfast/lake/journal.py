@@ -32,7 +32,7 @@ from holdfast.audit.logfiles import (
     refuse_pruned,
     stretches,
 )
-from holdfast.audit.schemas import RecordType, SegmentDetails
+from holdfast.audit.schemas import SegmentDetails
 from holdfast.audit.seal import MEMBER_BYTES, read_members
 from holdfast.audit.storage import Directory, File, Storage
 from holdfast.core.errors import AuditCorruption, BadInput
@@ -252,15 +252,14 @@ class _OpenSegment:
             data = self._file.pread(_READ_BYTES // 8, 0)
         try:
             facts = decode_facts(data.partition(b"\n")[0])
-            if facts.type != RecordType.SEGMENT:
-                raise BadInput(f"its first record is a {facts.type}")
-            return msgspec.json.decode(facts.details, type=SegmentDetails).log_id
+            details = msgspec.json.decode(facts.details, type=SegmentDetails)
         except (BadInput, msgspec.ValidationError) as why:
             raise AuditCorruption(
                 f"audit log damaged: {self.name!r} does not begin as a segment does: {why}",
                 sequence=self.epoch,
                 file=self.name,
             ) from why
+        return details.log_id
 
     def lines(self, seq: int, most: int, durable: int) -> list[bytes]:
         """Lines from *seq* on, at most *most*, as far as they are in the file; none at its end.

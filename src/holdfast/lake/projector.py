@@ -393,9 +393,9 @@ class Projector:
 
     def _keep_small(self, writer: TableWriter) -> None:
         writer.tidy()
-        if self._maintenance is not None:
-            if self._maintenance.after_commit(writer.table.name, writer.handle, self._clock.now_ns()):
-                writer.open()
+        maintenance, now_ns = self._maintenance, self._clock.now_ns()
+        if maintenance is not None and maintenance.after_commit(writer.table.name, writer.handle, now_ns):
+            writer.open()
 
     def _finish(self) -> None:
         """Commit everything that was read, and tell every table how far that is."""

@@ -26,18 +26,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple, cast
-from urllib.parse import unquote
+from typing import Any, NamedTuple
+
+import msgspec
 
 from holdfast.core.errors import LakeDamaged
-from holdfast.lake.commit import METADATA_KEY
-from holdfast.lake.durable import LAST_CHECKPOINT, sync_folder
+from holdfast.lake.commit import METADATA_KEY, Noted
+from holdfast.lake.durable import LAST_CHECKPOINT, Action, actions_of, sync_folder
 from holdfast.lake.extras import load
 from holdfast.lake.store import LOG_FOLDER
 
@@ -75,11 +75,17 @@ class Moved(NamedTuple):
     why: str
 
 
-class _Commit(NamedTuple):
-    """A commit's actions, as far as they matter here."""
+class _Pointer(msgspec.Struct):
+    """What `_last_checkpoint` says."""
 
-    adds: Mapping[str, int]
-    removes: frozenset[str]
+    version: int
+
+
+class _Metrics(msgspec.Struct, rename="camel"):
+    """What a compaction announces."""
+
+    num_files_added: int
+    num_files_removed: int
 
 
 class Guard:
@@ -157,11 +163,9 @@ def _checkpoints(names: list[str]) -> dict[int, list[str]]:
 def _pointer(log: Path) -> int | None:
     """The version that `_last_checkpoint` points to; None where it is missing or says nothing."""
     try:
-        said: object = json.loads((log / LAST_CHECKPOINT).read_bytes())
-    except (OSError, ValueError):
+        return msgspec.json.decode((log / LAST_CHECKPOINT).read_bytes(), type=_Pointer).version
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
-    version: object = cast("dict[str, object]", said).get("version") if isinstance(said, dict) else None
-    return version if type(version) is int else None
 
 
 def _checkpoint_fault(log: Path, files: list[str]) -> str:
@@ -192,68 +196,74 @@ def _first_bad(table: Path, commits: set[int], usable: set[int]) -> tuple[int | 
     for version in range(newest, first - 1, -1):
         if version not in commits:
             break  # cleaned up: a checkpoint stands for it
-        verdict, commit = judge(table, version, removed)
+        verdict, removes = judge(table, version, removed)
         if verdict is not Verdict.WHOLE:
             bad = (version, str(verdict))
             removed = set()  # what it says it removed is there again
         else:
-            removed |= commit.removes
+            removed |= removes
     return bad
 
 
-def judge(table: Path, version: int, removed: set[str] | frozenset[str] = frozenset()) -> tuple[Verdict, Any]:
-    """What *version* of *table* is; files in *removed* may be gone, because a later version let them go."""
+def judge(table: Path, version: int, removed: Collection[str] = ()) -> tuple[Verdict, frozenset[str]]:
+    """What *version* of *table* is, and which files a whole one lets go.
+
+    Files in *removed* may be gone, because a later version let them go.
+    """
     try:
         data = (table / LOG_FOLDER / f"{version:020d}.json").read_bytes()
     except OSError:
-        return Verdict.TORN, None
+        return Verdict.TORN, frozenset()
     if not data.strip(b"\0 \n"):
-        return Verdict.EMPTY, None
+        return Verdict.EMPTY, frozenset()
     try:
-        actions = [cast("dict[str, Any]", json.loads(line)) for line in data.splitlines()]
-        commit = _commit_of(actions)
-        if not _complete(version, actions):
-            return Verdict.INCOMPLETE, None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return Verdict.TORN, None
-    for name, size in commit.adds.items():
-        if name in removed or name in commit.removes:
-            continue
-        path = table / name
-        try:
-            length = path.stat().st_size
-        except OSError:
-            return Verdict.DATA_MISSING, None
-        if length != size:
-            return Verdict.DATA_SHORT, None
-        if not _reads(path):
-            return Verdict.DATA_TORN, None
-    return Verdict.WHOLE, commit
+        actions = actions_of(data)
+        complete = _complete(version, actions)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Verdict.TORN, frozenset()
+    if not complete:
+        return Verdict.INCOMPLETE, frozenset()
+    removes = frozenset(action.remove.name for action in actions if action.remove)
+    for added in (action.add for action in actions if action.add):
+        if added.name not in removed and added.name not in removes:
+            fault = _data_fault(table / added.name, added.size)
+            if fault is not Verdict.WHOLE:
+                return fault, frozenset()
+    return Verdict.WHOLE, removes
 
 
-def _commit_of(actions: list[dict[str, Any]]) -> _Commit:
-    adds = {unquote(one["add"]["path"]): int(one["add"]["size"]) for one in actions if "add" in one}
-    return _Commit(adds, frozenset(unquote(one["remove"]["path"]) for one in actions if "remove" in one))
+def _data_fault(path: Path, size: int) -> Verdict:
+    try:
+        length = path.stat().st_size
+    except OSError:
+        return Verdict.DATA_MISSING
+    if length != size:
+        return Verdict.DATA_SHORT
+    return Verdict.WHOLE if _reads(path) else Verdict.DATA_TORN
 
 
-def _complete(version: int, actions: list[dict[str, Any]]) -> bool:
+def _complete(version: int, actions: list[Action]) -> bool:
     """Whether every action is there that the commit's own first line announces.
 
     A commit is written line by line: cut off behind one, it would add rows and lack the watermark that covers them.
+
+    Raises:
+        msgspec.DecodeError: What it announces cannot be read.
     """
-    count = {
-        kind: sum(kind in one for one in actions) for kind in ("add", "remove", "txn", "metaData", "protocol")
-    }
-    info: dict[str, Any] = next((one["commitInfo"] for one in actions if "commitInfo" in one), {})
-    if version == 0 and not (count["metaData"] and count["protocol"]):
+    if version == 0:
+        return any(one.meta_data is not None for one in actions) and any(one.protocol is not None for one in actions)
+    info = next((one.commit_info for one in actions if one.commit_info), None)
+    if info is None:
         return False
+    adds = sum(one.add is not None for one in actions)
     if METADATA_KEY in info:
-        said = json.loads(info[METADATA_KEY])
-        return count["add"] == said["files"] and count["txn"] == len(said["logs"])
-    metrics: dict[str, Any] = info.get("operationMetrics") or {}
+        noted = msgspec.json.decode(info[METADATA_KEY], type=Noted)
+        return adds == noted.files and sum(one.txn is not None for one in actions) == len(noted.logs)
     if info.get("operation") == "OPTIMIZE":
-        return count["add"] == metrics["numFilesAdded"] and count["remove"] == metrics["numFilesRemoved"]
-    return bool(info)
+        metrics = msgspec.convert(info.get("operationMetrics"), _Metrics)
+        removes = sum(one.remove is not None for one in actions)
+        return (adds, removes) == (metrics.num_files_added, metrics.num_files_removed)
+    return True
 
 
 def _reads(path: Path) -> bool:

@@ -14,13 +14,14 @@ Limits: empty text and text that is absent are the same, NULL.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar, cast
 
 import msgspec
 
 from holdfast.audit.schemas import VERSIONS, LateDetails, RecordType
 from holdfast.core.errors import BadInput
 from holdfast.core.money import parse_money, parse_price, parse_qty
+from holdfast.lake.extras import load
 from holdfast.lake.tables import (
     LATE,
     RISK_EVENT,
@@ -35,9 +36,6 @@ from holdfast.lake.tables import (
     RiskEventsTable,
 )
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 Row = tuple[Any, ...]
 """One row, its values in the order of the table's columns; `event_date` as days, `timestamp` as microseconds."""
 
@@ -47,6 +45,7 @@ _INT64 = 2**63
 _Int32 = Annotated[int, msgspec.Meta(ge=-_INT32, le=_INT32 - 1)]
 _Int64 = Annotated[int, msgspec.Meta(ge=-_INT64, le=_INT64 - 1)]
 _N = TypeVar("_N", bound=int)
+_T = TypeVar("_T")
 
 _encode = msgspec.json.Encoder().encode
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
@@ -225,7 +224,7 @@ class _Fields:
     def __init__(self, details: dict[str, Any]) -> None:
         self._left = details
 
-    def _take(self, name: str, fits: Callable[[Any], Any]) -> Any:
+    def _take(self, name: str, fits: Callable[[Any], _T | None]) -> _T | None:
         value = self._left.get(name)
         if value is None or value == "":
             self._left.pop(name, None)
@@ -236,10 +235,10 @@ class _Fields:
         return found
 
     def text(self, name: str) -> str | None:
-        return self._take(name, lambda value: value if type(value) is str else None)
+        return self._take(name, _text)
 
     def flag(self, name: str) -> bool | None:
-        return self._take(name, lambda value: value if type(value) is bool else None)
+        return self._take(name, _flag)
 
     def int32(self, name: str) -> int | None:
         return self._take(name, lambda value: _whole(value, _INT32))
@@ -271,10 +270,18 @@ class _Fields:
         if not isinstance(own, dict):
             return _encode(self._left).decode() if self._left else "{}"
         del self._left["metadata"]
-        merged: dict[str, Any] = {**own}
+        merged = dict(cast("dict[str, Any]", own))
         for name, value in self._left.items():
-            merged[f"details.{name}" if name in own else name] = value
+            merged[f"details.{name}" if name in merged else name] = value
         return _encode(merged).decode()
+
+
+def _text(value: object) -> str | None:
+    return value if type(value) is str else None
+
+
+def _flag(value: object) -> bool | None:
+    return value if type(value) is bool else None
 
 
 def _whole(value: object, bound: int) -> int | None:
@@ -283,10 +290,10 @@ def _whole(value: object, bound: int) -> int | None:
 
 def _number(value: object) -> float | None:
     """A finite float of a number or of decimal text."""
-    if type(value) not in {int, float, str}:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        number = float(value)  # type: ignore[arg-type]  # one of the three
+        number = float(value)
     except (ValueError, OverflowError):
         return None
     return number if number - number == 0.0 else None
@@ -383,10 +390,8 @@ _MAKERS: Mapping[type[LakeTable], Callable[[_Origin, _Fields], Row]] = {
 # -- Arrow ----------------------------------------------------------------------------------------------------
 
 
-def arrow_of(table: type[LakeTable], rows: Sequence[Row]) -> pa.Table:
-    """*rows* as Arrow, with the table's schema."""
-    import pyarrow as pa  # noqa: PLC0415  the functions above need none
-
+def arrow_of(table: type[LakeTable], rows: Sequence[Row]) -> Any:
+    """*rows* as a `pyarrow.Table` with the table's schema."""
     schema = table.schema()
     if not rows:
         return schema.empty_table()
@@ -394,19 +399,17 @@ def arrow_of(table: type[LakeTable], rows: Sequence[Row]) -> pa.Table:
         _array(column, values, field.type)
         for column, values, field in zip(table.columns, zip(*rows, strict=True), schema, strict=True)
     ]
-    return pa.Table.from_arrays(arrays, schema=schema)
+    return load("pyarrow").Table.from_arrays(arrays, schema=schema)
 
 
-def _array(column: Column, values: tuple[Any, ...], type_: pa.DataType) -> pa.Array:
-    import pyarrow as pa  # noqa: PLC0415  as above
-
+def _array(column: Column, values: tuple[Any, ...], type_: Any) -> Any:
+    pa = load("pyarrow")
+    given = pa.int32() if column.kind is Kind.DATE else type_
     first = values[0]
     # Most columns of a batch are empty or say one thing: counting is a tenth of what converting costs.
     if (first is values[-1] or first == values[-1]) and values.count(first) == len(values):
         if first is None:
             return pa.nulls(len(values), type_)
-        one = pa.array([first], pa.int32() if column.kind is Kind.DATE else type_)
-        return pa.repeat(one.cast(type_)[0], len(values))
-    if column.kind is Kind.DATE:
-        return pa.array(values, pa.int32()).cast(type_)
-    return pa.array(values, type_)
+        return pa.repeat(pa.array([first], given).cast(type_)[0], len(values))
+    array = pa.array(values, given)
+    return array if given is type_ else array.cast(type_)

@@ -21,12 +21,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from holdfast.audit.schemas import RecordType
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from holdfast.lake.extras import load
 
 PARTITION = "event_date"
 RISK_EVENT = "RISK_EVENT"
@@ -41,7 +39,7 @@ PROPERTIES: Mapping[str, str] = {
     "delta.enableDeletionVectors": "false",
     "delta.dataSkippingStatsColumns": "timestamp,ts_ns,seq,epoch,event_type,execution_id,symbol",
 }
-"""What a new table is created with; `TableWriter` takes checkpoints itself and asks for none."""
+"""What a new table is created with."""
 
 
 class Kind(StrEnum):
@@ -91,11 +89,14 @@ class LakeTable:
         return tuple(column.name for column in cls.columns)
 
     @classmethod
-    def schema(cls) -> pa.Schema:
-        """The Arrow schema."""
-        import pyarrow as pa  # noqa: PLC0415  readers of the columns alone need no Arrow
+    def schema(cls) -> Any:
+        """The `pyarrow.Schema`.
 
-        types: Mapping[Kind, pa.DataType] = {
+        Raises:
+            BadInput: pyarrow is not installed.
+        """
+        pa = load("pyarrow")
+        types: Mapping[Kind, Any] = {
             Kind.TEXT: pa.string(),
             Kind.INT32: pa.int32(),
             Kind.INT64: pa.int64(),
@@ -105,10 +106,7 @@ class LakeTable:
             Kind.DATE: pa.date32(),
         }
         return pa.schema(
-            [
-                pa.field(column.name, types[column.kind], nullable=not column.required)
-                for column in cls.columns
-            ]
+            [pa.field(one.name, types[one.kind], nullable=not one.required) for one in cls.columns]
         )
 
 

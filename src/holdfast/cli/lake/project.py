@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -143,7 +143,7 @@ def _collect_seldom() -> None:
 
 
 @contextmanager
-def _until_signal() -> Iterator[threading.Event]:
+def _until_signal() -> Generator[threading.Event]:
     """An event that SIGTERM and Ctrl-C set; the batch at hand is still committed."""
     import signal
 
