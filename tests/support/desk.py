@@ -42,6 +42,11 @@ def option_ticker_of(instrument: Instrument) -> str:
     return instrument.option.ticker
 
 
+SHARES = Instrument(
+    venue="fake", ticker="SPY", kind=InstrumentKind.STOCK, multiplier=1, price_ranges=PREMIUM_CENTS
+)
+
+
 def option(right: Right, strike: int, **changes: Any) -> Instrument:
     """One contract on SPY; strike in dollars."""
     terms = OptionTerms(
@@ -114,7 +119,9 @@ def desk_world(
     """A desk over the fake venue with the chain quoted 10 x 10; give clock, venue and log again for a restart."""
     clock = clock or ManualClock(NOW_NS)
     if venue is None:
-        venue = FakeVenue(clock, [one.instrument for one in chain()], cash=MoneyE6(100_000_000_000))
+        venue = FakeVenue(
+            clock, [*(one.instrument for one in chain()), SHARES], cash=MoneyE6(100_000_000_000)
+        )
     log = log or MemoryLog()
     events = Events(log)
     board = QuoteBoard()
@@ -133,7 +140,7 @@ def desk_world(
     stops = TrailingStopManager(events, clock=clock, config=stop) if with_stops else None
     settings = {
         "chains": {"SPY": [one.instrument for one in chain()]},
-        "reference": ReferenceInput.by_hand(iv_rank="60", vix="18"),
+        "reference": ReferenceInput(),  # nothing known: the desk enters nothing by itself
         "schedule": Schedule(entry_secs=10**6),
     } | desk
     made = OptionsDesk(

@@ -11,7 +11,9 @@ journal: what was sent is looked at, what was never sent is decided anew, a legg
 What the gate refuses comes back as an outcome, and goes out as a `portfolio_limit_rejection` event. Greeks, worst
 loss and reservation are the gate's: there is no way around it from here.
 
-Limits: it acts when told of time, on the trader's loop. Quotes come from the board; an exit of which no side can be
+Limits: what protects shares that an assignment left, and the shares, are each no reduction by themselves: the gate
+bars both, a person is alarmed, and both go once the price or the expiry allows it. It acts when told of time, on the
+trader's loop. Quotes come from the board; an exit of which no side can be
 executed waits, counted, and is alarmed after a while.
 """
 
@@ -348,20 +350,22 @@ class OrderExecutionEngine:
 
     def _take_over_what_closed(self, now_ns: int) -> None:
         """Legs that expiry, assignment or a person closed; shares that these left are adopted, and are to go."""
-        shares: dict[str, int] = {}
+        gained: dict[tuple[str, bool], int] = {}
         for execution, ticker, qty in self.executions.trim(self.trader.account):
             instrument = self.trader.market.instruments.get(ticker)
             terms = None if instrument is None else instrument.option
             if instrument is None or terms is None or not 0 < terms.expires_ns <= now_ns:
                 self._alarm_once(execution, "closed_elsewhere", ticker)
             if instrument is not None and terms is not None:
+                # Nobody says which of these ended in shares: each may have, so each way is counted apart.
                 moved = qty * instrument.multiplier * (1 if terms.right is Right.CALL else -1)
-                shares[terms.underlying] = shares.get(terms.underlying, 0) + moved
-        for symbol, moved in shares.items():
+                way = (terms.underlying, moved > 0)
+                gained[way] = gained.get(way, 0) + abs(moved)
+        for (symbol, is_long), most in gained.items():
             known = sum(one.held.get(symbol, 0) for one in self.executions.live())
             loose = self.trader.account.portfolio.position(symbol) - known
-            adopted = min(abs(loose), abs(moved)) * (1 if loose > 0 else -1)
-            if adopted and loose * moved > 0:
+            adopted = min(abs(loose), most) * (1 if is_long else -1)
+            if adopted and (loose > 0) is is_long:
                 stock = self.executions.adopt_shares(symbol, adopted, now_ns)
                 self.demand(stock, rule="Assigned", demanded=True)
 
@@ -421,6 +425,8 @@ class OrderExecutionEngine:
         if result.client_order_id not in self.trader.account.orders:
             ladder.on(ExitEvent.BARRED)
             execution.tried_ns = self._clock.now_ns()
+            # What is left of a structure after an assignment may protect the shares: only pieces of it reduce.
+            execution.in_pieces = execution.in_pieces or result.reason == Code.NOT_REDUCING
             self._alarm_once(execution, "exit_barred", result.reason)
         else:
             ladder.order = result.client_order_id
@@ -434,7 +440,7 @@ class OrderExecutionEngine:
         if not going:
             return None
         units, action = units_of(going), Action.SELL
-        if self._legging is not None or len(going) == 1:
+        if self._legging is not None or execution.in_pieces or len(going) == 1:
             ticker, action = next_leg_out(going)
             going = {ticker: going[ticker]}
             units = abs(going[ticker])

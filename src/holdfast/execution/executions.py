@@ -69,6 +69,7 @@ class Execution(msgspec.Struct, kw_only=True):
         leg_since_ns: When the leg that is due was first ordered; 0 before.
         demanded: A stop or a person demands the exit, not a mere rule.
         tried_ns: When an exit was barred last, UTC ns.
+        in_pieces: Leaving all legs at once would not reduce, so they leave one by one.
     """
 
     execution_id: str
@@ -85,6 +86,7 @@ class Execution(msgspec.Struct, kw_only=True):
     leg_since_ns: int = 0
     demanded: bool = False
     tried_ns: int = 0
+    in_pieces: bool = False
 
     @property
     def is_flat(self) -> bool:
