@@ -2,7 +2,8 @@
 
     a time and numbers               one line for each number
     a time, a name and a number      one line for each name (the `MOST_LINES` largest), a legend
-    a name and numbers               bars, longest first, at most `MOST_BARS`
+    a name and numbers               bars, longest first, at most `MOST_BARS`; also where each row has a name of
+                                     its own before its times
     two numbers                      points
 
 Promise: axes carry the columns' names and times are UTC; what was left out for want of room is said in the picture.
@@ -26,6 +27,8 @@ FORMATS = (".png", ".svg")
 MOST_LINES = 8
 MOST_BARS = 30
 MOST_POINTS = 5_000
+FEW_POINTS = 60
+"""Up to so many points of a line are marked."""
 
 _NEVER = frozenset(
     {"seq", "epoch", "ts_ns", "event_id", "writer_id", "schema_version", "limits_version", "n"}
@@ -92,7 +95,8 @@ def chosen(answer: Any) -> Picture:
             f"nothing to plot: no number among {', '.join(columns)}",
             hint="select a time or a name, and numbers: SELECT event_date, count(*) AS events …",
         )
-    if times:
+    named_rows = bool(names) and _is_unique(columns[names[0]]) and list(columns).index(names[0]) == 0
+    if times and not named_rows:
         return _over_time(columns, times[0], names, numbers)
     if names:
         return _bars(columns, names[0], numbers)
@@ -153,8 +157,7 @@ def _over_time(
     columns: Mapping[str, Sequence[Any]], time: str, names: Sequence[str], numbers: Sequence[str]
 ) -> Picture:
     groups = [name for name in names if 1 < len(set(columns[name])) <= len(columns[name]) // 2]
-    repeated = len(set(columns[time])) < len(columns[time])
-    if not groups or not repeated:
+    if not groups:
         series = [_line(number, columns[time], columns[number]) for number in numbers[:MOST_LINES]]
         up = numbers[0] if len(series) == 1 else ""
         return Picture(
@@ -170,6 +173,10 @@ def _over_time(
     largest = sorted(filter(_holds, series), key=lambda one: -max(map(abs, one.up)))[:MOST_LINES]
     kept = tuple(one for one in series if one in largest)
     return Picture("time", time, number, kept, _left_out(list(split), MOST_LINES, group))
+
+
+def _is_unique(values: Sequence[Any]) -> bool:
+    return len(set(values)) == len(values)
 
 
 def _line(label: str, moments: Sequence[Any], values: Sequence[Any]) -> Series:
@@ -220,6 +227,8 @@ def _height(picture: Picture) -> float:
 
 def _draw(axes: Any, picture: Picture, title: str) -> None:
     axes.set_title(title, loc="left", wrap=True)
+    axes.set_axisbelow(True)
+    marker = "o" if max(len(series.up) for series in picture.series) < FEW_POINTS else ""
     for series in picture.series:
         if picture.kind == "bars":
             bars = axes.barh(list(series.across), list(series.up))
@@ -228,7 +237,6 @@ def _draw(axes: Any, picture: Picture, title: str) -> None:
         elif picture.kind == "points":
             axes.plot(series.across, series.up, ".", label=series.label)
         else:
-            marker = "o" if len(series.up) < 40 else ""
             axes.plot(
                 series.across, series.up, marker=marker, markersize=3, linewidth=1.3, label=series.label
             )

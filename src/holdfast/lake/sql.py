@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _READS = frozenset({"SELECT", "EXPLAIN", "MULTI"})  # PIVOT is several statements for DuckDB
 _NO_TABLE = re.compile(r"Table with name \"?([^\s\"]+)\"? does not exist")
-_NO_COLUMN = re.compile(r"Referenced (?:column|table) \"([^\"]+)\" not found")
+_NO_COLUMN = re.compile(r"(?:Referenced (?:column|table)|have a column named) \"([^\"]+)\"")
 _NO_FUNCTION = re.compile(r"(?:Scalar|Aggregate|Table) Function with name \"?([^\s\"]+)\"? does not exist")
 _NAMED = re.compile(r"(?:Candidate bindings|Did you mean)[^\"]*\"([^\"]+)\"")
 

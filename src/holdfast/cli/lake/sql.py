@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -67,7 +68,7 @@ def _sql(args: argparse.Namespace) -> int:
         query = saved_sql(args.saved)
         text, given, title = query.sql, parameters_of(query, given), query.question
     else:
-        text, title = args.sql, " ".join(args.sql.split())[:100]
+        text, title = args.sql, textwrap.shorten(args.sql, 100, placeholder=" …")
     since, until = _moment(args.since, "--from"), _moment(args.until, "--to")
     with Lake(lake_of(args), since=since, until=until) as lake:
         answer = lake.ask(text, given)

@@ -1,0 +1,253 @@
+"""`lake verify`: equal lakes pass, and each kind of damage is named by table, kind and sequence."""
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from support.lake import START_NS, live_files, make_journal, project, rows_of
+
+from holdfast.audit.wal import WriteAheadLog
+from holdfast.cli.main import main
+from holdfast.core.clock import ManualClock
+from holdfast.core.errors import BadInput, LakeDamaged
+from holdfast.lake.commit import app_id
+from holdfast.lake.store import store_of
+from holdfast.lake.verify import Range, verify_lake
+
+pytestmark = [pytest.mark.invariant("I10"), pytest.mark.contract("B8")]
+
+
+@pytest.fixture
+def log(tmp_path):
+    return make_journal(tmp_path / "log", events=60)
+
+
+@pytest.fixture
+def lake(tmp_path, log):
+    return project(tmp_path / "lake", log)
+
+
+def _append(lake, name: str, rows: list[dict]) -> None:
+    """What only somebody else's hand does: a commit without a watermark."""
+    table = lake.open(name)
+    schema = table.to_pyarrow_table().schema
+    write_deltalake(lake.table_uri(name), pa.Table.from_pylist(rows, schema=schema), mode="append")
+
+
+def _rewrite(path: Path, change) -> None:
+    """Change the rows of one data file in place, and its length in the commit that names it."""
+    table, size = pq.ParquetFile(path).read(), path.stat().st_size
+    pq.write_table(pa.Table.from_pylist(change(table.to_pylist()), schema=table.schema), path)
+    for commit in (path.parent.parent / "_delta_log").glob("*.json"):
+        lines = commit.read_text().splitlines()
+        changed = [
+            line.replace(f'"size":{size}', f'"size":{path.stat().st_size}') if path.name in line else line
+            for line in lines
+        ]
+        commit.write_text("\n".join(changed) + "\n")
+
+
+def _only(report):
+    assert len(report.findings) == 1, report.findings
+    return report.findings[0]
+
+
+def test_lake_that_equals_its_journal_passes(lake, log):
+    """Each table is compared in full, with a root over the records that its rows come from."""
+    report = verify_lake(lake, [log])
+    assert report.ok
+    assert report.exit_code == 0
+    assert {one.table: one.rows for one in report.compared} == {
+        "risk_events": 48, "orders": 36, "fills": 12, "api_calls": 12, "decisions": 12,
+    }  # fmt: skip
+    assert all(one.rows == one.expected and one.covered == one.journal for one in report.compared)
+    assert len({one.root for one in report.compared}) == 5
+
+
+def test_missing_rows_are_named_by_sequence(lake, log):
+    """Rows that somebody took out of a file are missing, by sequence."""
+    lost = rows_of(lake, "fills")[3]["seq"]
+    for path in live_files(lake, "fills"):
+        _rewrite(path, lambda rows: [row for row in rows if row["seq"] != lost])
+    finding = _only(verify_lake(lake, [log]))
+    assert (finding.kind, finding.table, finding.count) == ("missing", "fills", 1)
+    assert finding.ranges == (Range(lost, lost),)
+    assert str(lost) in str(finding)
+
+
+def test_duplicate_rows_are_named(lake, log):
+    """A row that was written twice is a duplicate."""
+    twice = rows_of(lake, "risk_events")[5:7]
+    _append(lake, "risk_events", twice)
+    finding = _only(verify_lake(lake, [log]))
+    assert (finding.kind, finding.count) == ("duplicate", 2)
+    assert {one.first for one in finding.ranges} | {one.last for one in finding.ranges} == {
+        row["seq"] for row in twice
+    }
+
+
+@pytest.mark.parametrize("column", ["current_value", "metadata", "timestamp", "event_type"])
+def test_changed_row_is_named_whichever_column_it_is(lake, log, column):
+    """A row that differs from its record in one column is changed."""
+    victim = next(row for row in rows_of(lake, "risk_events") if row["current_value"] is not None)
+
+    def change(rows):
+        for row in rows:
+            if row["seq"] == victim["seq"]:
+                row[column] = {
+                    "current_value": 1.25, "metadata": '{"a":1}', "event_type": "x",
+                    "timestamp": row["timestamp"].replace(microsecond=1),
+                }[column]  # fmt: skip
+        return rows
+
+    for path in live_files(lake, "risk_events"):
+        _rewrite(path, change)
+    finding = _only(verify_lake(lake, [log]))
+    assert (finding.kind, finding.ranges) == ("changed", (Range(victim["seq"], victim["seq"]),))
+
+
+def test_foreign_row_is_named(lake, log):
+    """A row that bears the journal's id and has no record there is foreign."""
+    row = {**rows_of(lake, "orders")[0], "seq": 2, "event_id": "x"}
+    _append(lake, "orders", [row])
+    finding = _only(verify_lake(lake, [log]))
+    assert (finding.kind, finding.ranges) == ("foreign", (Range(2, 2),))
+
+
+def test_rows_of_journals_that_were_not_named_are_counted(lake, log, tmp_path):
+    """A second journal's rows are told, not compared; named, they are compared too."""
+    other = make_journal(tmp_path / "other", events=20, seed=8)
+    project(lake, other)
+    report = verify_lake(lake, [log])
+    assert report.ok
+    assert report.others["risk_events"] == 16
+    both = verify_lake(lake, [log, other])
+    assert both.ok
+    assert both.others == {}
+    assert len(both.compared) == 10
+
+
+def test_unreadable_file_is_named_and_its_rows_are_missing(lake, log):
+    """A torn Parquet file is damage with its name, and does not end the comparison."""
+    path = live_files(lake, "decisions")[0]
+    path.write_bytes(path.read_bytes()[:-20])
+    report = verify_lake(lake, [log])
+    kinds = {finding.kind: finding for finding in report.findings}
+    assert set(kinds) == {"unreadable", "missing"}
+    assert path.name in kinds["unreadable"].what
+    assert report.exit_code == 3
+
+
+def test_missing_file_is_named(lake, log):
+    """A data file that is gone is damage with its name."""
+    path = live_files(lake, "api_calls")[0]
+    path.unlink()
+    report = verify_lake(lake, [log])
+    assert {finding.kind for finding in report.findings} == {"unreadable", "missing"}
+
+
+def test_claim_that_the_journal_does_not_bear_out_is_named(lake, log):
+    """A commit whose own root is not that of its records is named by version."""
+    commit = lake.path / "orders" / "_delta_log" / "00000000000000000001.json"
+    text = commit.read_text()
+    at = text.index('root\\":\\"') + len('root\\":\\"')
+    commit.write_text(text[:at] + ("0" if text[at] != "0" else "1") + text[at + 1 :])
+    finding = _only(verify_lake(lake, [log]))
+    assert (finding.kind, finding.table) == ("claim", "orders")
+    assert "version 1 claims another root" in finding.what
+
+
+def test_lake_ahead_of_its_journal_is_damage(lake, log, tmp_path):
+    """A journal that ends before what the lake covers was cut, or is an older copy."""
+    log_id = verify_lake(lake, [log]).compared[0].log_id
+    shorter = make_journal(tmp_path / "shorter", days=1, events=60, log_id=bytes.fromhex(log_id))
+    report = verify_lake(lake, [shorter])
+    assert "ahead" in {finding.kind for finding in report.findings}
+
+
+def test_projector_that_lags_is_no_damage(tmp_path):
+    """Records behind the watermark are not expected yet; how far it is behind is told."""
+    clock = ManualClock(START_NS)
+    log = WriteAheadLog(tmp_path / "log", clock=clock)
+    log.append(
+        "API_CALL", {"api": "a", "endpoint": "/", "method": "GET", "status_code": 200, "latency_ms": 1.0}
+    )
+    lake = project(tmp_path / "lake", tmp_path / "log")
+    log.append(
+        "API_CALL", {"api": "a", "endpoint": "/", "method": "GET", "status_code": 200, "latency_ms": 2.0}
+    )
+    report = verify_lake(lake, [tmp_path / "log"])
+    log.close()
+    assert report.ok
+    compared = next(one for one in report.compared if one.table == "api_calls")
+    assert (compared.rows, compared.journal - compared.covered) == (1, 1)
+
+
+def test_table_of_another_schema_is_named(lake, log, tmp_path):
+    """A table with another column type is not compared, and named."""
+    other = store_of(str(tmp_path / "other"))
+    write_deltalake(other.table_uri("fills"), pa.table({"event_id": [1], "seq": [2]}))
+    finding = _only(verify_lake(other, [log]))
+    assert finding.kind == "schema"
+    assert "column 'event_id' is int64, expected string" in finding.what
+
+
+def test_place_without_a_lake_is_refused(tmp_path, log):
+    """A directory without a table is no lake."""
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="there is no Delta table"):
+        verify_lake(store_of(str(tmp_path / "empty")), [log])
+
+
+def test_torn_delta_log_is_damage(lake, log):
+    """A table whose log cannot be read ends the comparison with exit code 3."""
+    commit = lake.path / "risk_events" / "_delta_log" / "00000000000000000001.json"
+    commit.write_bytes(commit.read_bytes()[:-30])
+    with pytest.raises(LakeDamaged):
+        verify_lake(lake, [log])
+
+
+def test_verify_changes_nothing(lake, log):
+    """Comparing writes no file and no version."""
+
+    def state():
+        return {path: path.stat().st_mtime_ns for path in lake.path.rglob("*") if path.is_file()}
+
+    before = state()
+    verify_lake(lake, [log])
+    assert state() == before
+    assert DeltaTable(lake.table_uri("fills")).transaction_version(app_id("x")) is None
+
+
+def test_command_says_so_and_ends_with_3(lake, log, capsys):
+    """The command prints each table, then the verdict; damage ends with 3, equality with 0."""
+    words = ["lake", "verify", str(log), "--lake", str(lake)]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "equal to its journals" in said
+    assert said.count("  root ") == 5
+    _append(lake, "fills", rows_of(lake, "fills")[:1])
+    assert main(words) == 3
+    assert "DAMAGED fills: 1 rows stand there more than once" in capsys.readouterr().out
+    assert main([*words, "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["findings"][0]["kind"] == "duplicate"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["lake", "verify", "--lake", "lake"], "no journal is named"),
+        (["lake", "verify", "nowhere", "--lake", "lake"], "no audit log at"),
+        (["lake", "verify", "log", "--lake", "nowhere"], "there is no Delta table"),
+    ],
+)
+def test_command_names_what_is_not_there(words, said, lake, monkeypatch, capsys):
+    """What is not there is named, with exit code 1."""
+    monkeypatch.chdir(lake.path.parent)
+    assert main(words) == 1
+    assert said in capsys.readouterr().err
+    assert not os.path.exists("nowhere")  # noqa: PTH110
