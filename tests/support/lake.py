@@ -42,7 +42,7 @@ def make_journal(
     for day in range(days):
         for n in range(events):
             clock.advance(0.25)
-            type_, details, component = _record(rnd, day, n)
+            type_, details, component = record(rnd, day, n)
             log.append(type_, details, user="desk", component=component, level=Level.WRITTEN)
         clock.advance(DAY_SECS - events * 0.25)
         if day < days - 1:
@@ -51,7 +51,8 @@ def make_journal(
     return directory
 
 
-def _record(rnd: random.Random, day: int, n: int) -> tuple[str, dict[str, Any], str]:
+def record(rnd: random.Random, day: int, n: int) -> tuple[str, dict[str, Any], str]:
+    """Type, details and component of one record of a desk's day; of every projected kind."""
     execution = f"exec-{day}-{n % 5}"
     premium = 200 + rnd.randrange(-40, 40)
     name = f"hf-{day}-{n // 10}"

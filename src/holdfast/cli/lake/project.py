@@ -27,7 +27,7 @@ _EXAMPLES = """examples:
   several journals into one lake on S3 (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …):
     holdfast lake project desk-1/audit desk-2/audit --lake s3://desk/lake --follow
 
-Any number of projectors may run: each row comes once. A disk table that a power cut tore is mended at the start.
+Any number of projectors may run: each row comes once. With --follow --json it prints a line when it is ready. A disk table that a power cut tore is mended at the start.
 
 exit code: 0 all projected, or ended by a signal; 1 bad input, or a lake that is none; 3 the journal is damaged, went
 back, or is not the one that the lake holds; 4 disk full; 5 the store gives no answer
@@ -106,6 +106,9 @@ def _run(args: argparse.Namespace) -> int:
             )
             try:
                 projector.start()
+                if args.follow and args.json:
+                    print_json({"ready": True, "lake": store.uri, "pid": os.getpid()})
+                    sys.stdout.flush()
                 projector.run(follow=args.follow, wait=stop.wait)
             finally:
                 projector.close()
