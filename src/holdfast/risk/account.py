@@ -163,16 +163,12 @@ class Order(msgspec.Struct, kw_only=True, gc=False):
 
     def _take_leg(self, fill: Fill) -> int:
         index = [ticker for ticker, _ in self.legs].index(fill.ticker)
-        wholes = [abs(ratio) * self.quantity for _, ratio in self.legs]
         done = list(self.leg_filled)
-        counted = min(fill.qty, wholes[index] - done[index])
+        counted = min(fill.qty, abs(self.legs[index][1]) * self.quantity - done[index])
         done[index] += counted
         self.leg_filled = tuple(done)
-        if done == wholes:
-            self.filled = self.quantity
-        else:
-            covered = min(one // abs(ratio) for one, (_, ratio) in zip(done, self.legs, strict=True))
-            self.filled = QtyE2(covered - covered % ONE_CONTRACT_E2)
+        covered = min(one // abs(ratio) for one, (_, ratio) in zip(done, self.legs, strict=True))
+        self.filled = QtyE2(covered - covered % ONE_CONTRACT_E2)
         return counted
 
     @property
