@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from holdfast.config import Config, key_home, load_config, people_home
 from holdfast.core.clock import Clock, SystemClock
-from holdfast.core.money import format_money, format_qty
 
 if TYPE_CHECKING:
     from holdfast.audit.logger import AuditLogger
@@ -60,17 +59,8 @@ def default_config() -> Config:
 
 def configured_limits() -> RiskLimits | None:
     """The limits of `holdfast.toml`, or None where it sets none."""
-    from holdfast.risk.limits import RiskLimits  # noqa: PLC0415  reading defaults must not cost the gate
-
     config = default_config()
-    if not config.explicit_limits:
-        return None
-    return RiskLimits.of(
-        max_position_size=format_qty(config.limits.max_position_size),
-        max_order_value=format_money(config.limits.max_order_value),
-        max_daily_loss=format_money(config.limits.max_daily_loss),
-        max_mark_age_secs=config.limits.max_mark_age_secs,
-    )
+    return config.limits.risk_limits() if config.explicit_limits else None
 
 
 def default_audit_logger() -> AuditLogger:

@@ -11,6 +11,41 @@ names the folder of recordings, and $HOLDFAST_HOME the folder of the keys that s
                max_order_value = "500"        dollars, count x price of the side paid
                max_daily_loss = "1000"        dollars below the session's opening value
                max_mark_age_secs = 30         older prices count as unknown
+    [limits.options]                          orders for options, combinations and stocks
+               max_portfolio_delta = 50       share-equivalents (Greek x contracts x multiplier), either sign
+               max_portfolio_gamma = 10       the same
+               max_per_symbol_delta = 20      the same, of one underlying
+               max_single_position_pct = 0.02 what one structure can still lose, a ratio of equity: 0.02 is 2 %
+               max_correlated_pct = 0.05      the same of one group of underlyings
+               total_exposure_cap = "20000"   dollars that the whole book can still lose; without it none
+               max_positions = 5              structures held or working; without it not counted
+               max_greeks_age_secs = 300      older Greeks count as unknown
+               concentration_base = "equity"  or "position_total": the ratios are then of all exposure
+               no_entry_before_close_secs = 300    nothing is opened so shortly before the day's trading ends
+               no_entry_before_expiry_secs = 3600  nor before a contract's own end
+               allow_short_on_expiry_day = false   whether options may be sold short on the day they expire
+    [limits.options.correlated_groups]        SPY = "us-equity", QQQ = "us-equity": judged together
+    [stops]    activation_pct = 2.0           percent of gain on the entry premium at which a stop begins to trail
+               trailing_pct = 1.5             percent behind the best premium
+               min_move_pct = 0.5             smaller moves of the stop are left out
+               hard_floor_pct = 50            percent under the entry premium, from the beginning; without it none
+               confirmations = 2              distinct quotes that must cross a stop
+               max_quote_age_secs = 150       older quotes drive no stop
+    [desk.options]
+               symbols = ["SPY", "QQQ", "IWM"]
+               contracts = 1                  units of a structure per entry
+               max_positions = 5              at once; max_per_symbol = 5 on one underlying
+               entry_secs = 3600              market time between looks for entries; monitor_secs = 30 at open
+               monitor_secs = 30              positions, exit_secs = 60 at exits under way
+               equity = "100000"              dollars that a paper account begins with
+               iv_rank = "60"   vix = "16"    by hand, recorded as assumed; without them nothing is entered
+               reference = "reference.toml"   or a file of both
+               layers = ["breaker", "stops", "limits"]   each needs those before it
+    [lake]     commit_rows = 5000             a table with so many waiting rows is committed
+               commit_secs = 1                a row waits at most so long; on S3 10
+               memory_mb = 600                above it the projector starts itself anew
+               retention_days = 7             files of old versions are kept that long
+               maintain = true                whether the projector compacts, orders and vacuums
     [audit]    personal_fields = ["email"]    recorded under a key per person, which `holdfast audit erase` destroys
     [anchors]  sinks = ["file:/mnt/second/anchors", "witness:https://… <key>"]   who remembers the log elsewhere
                every_secs = 60                how often `holdfast audit anchor --follow` submits
@@ -19,6 +54,15 @@ names the folder of recordings, and $HOLDFAST_HOME the folder of the keys that s
                key_id = "…"   pem = "path"    the API key and its private key file
                base_url, ws_url               another host, for instance `holdfast exchange`
                member_id = "…"                written as the user of every record
+    [venue.ib] host = "127.0.0.1"             of the gateway or workstation
+               port = 7497                    7497 paper, 7496 live (workstation); 4002, 4001 (gateway)
+               client_id = 17                 ours; not 0, which is the person's at the screen
+               account = "…"                  where the login has several
+               readonly = false               true refuses orders before they are sent
+               timeout_secs = 10              for an answer
+               commission_bound = "2.00"      dollars that one contract can cost at most on one side
+
+Of a limit in `[limits.options]` and `[stops]` numbers may stand bare or in quotes; dollars stand in quotes.
 """
 
 from __future__ import annotations
@@ -26,192 +70,51 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import msgspec
-
-from holdfast.anchors.spec import parse_sink
+from holdfast.config.keys import KALSHI_ENVS, KEYS, TABLES, reader_of
+from holdfast.config.sections import (
+    AnchorsConfig,
+    AuditConfig,
+    Config,
+    InteractiveBrokersConfig,
+    KalshiConfig,
+    LakeConfig,
+    LimitsConfig,
+    OptionsDeskConfig,
+    OptionsLimitsConfig,
+    PathsConfig,
+    StopsConfig,
+)
 from holdfast.core.errors import BadInput, ConfigError
 from holdfast.core.files import read_named
-from holdfast.core.money import MoneyE6, QtyE2, parse_money, parse_qty
+from holdfast.risk.limits import RiskLimitsConfig
+from holdfast.risk.stop_rules import TrailingStopConfig
+
+__all__ = [
+    "CONFIG_NAME",
+    "KALSHI_ENVS",
+    "AnchorsConfig",
+    "AuditConfig",
+    "Config",
+    "InteractiveBrokersConfig",
+    "KalshiConfig",
+    "LakeConfig",
+    "LimitsConfig",
+    "OptionsDeskConfig",
+    "OptionsLimitsConfig",
+    "PathsConfig",
+    "StopsConfig",
+    "find_recording",
+    "key_home",
+    "load_config",
+    "people_home",
+]
 
 CONFIG_NAME = "holdfast.toml"
-KALSHI_ENVS = ("demo", "prod")
 _MAX_BYTES = 1 << 20
-
-
-class PathsConfig(msgspec.Struct, frozen=True):
-    """Where things are kept, relative to the working directory.
-
-    Attributes:
-        audit: The log's directory.
-        state: Runs of the paper market and process notes.
-        lake: Where the Delta tables lie: a directory or s3://BUCKET/PREFIX.
-        reserve: Where the log's last words go when its disk fails, best on another volume; "" keeps them in `run/`
-            beside the log, which helps on a full disk and not on a dead one.
-    """
-
-    audit: str = "logs/audit"
-    lake: str = "data/lake"
-    state: str = "run"
-    reserve: str = ""
-
-
-class LimitsConfig(msgspec.Struct, frozen=True):
-    """The bounds of the gate. At the bound passes; beyond it is refused.
-
-    Attributes:
-        max_position_size: Contracts per market, worst case by side, in 1/100.
-        max_order_value: Count x price of the side paid, without fees, in 1e-6 dollar.
-        max_daily_loss: Loss since the session opened, in 1e-6 dollar, positive.
-        max_mark_age_secs: A price whose source was not proven alive for longer is unknown.
-    """
-
-    max_position_size: QtyE2 = QtyE2(100_00)
-    max_order_value: MoneyE6 = MoneyE6(500_000_000)
-    max_daily_loss: MoneyE6 = MoneyE6(1_000_000_000)
-    max_mark_age_secs: int = 30
-
-
-class AuditConfig(msgspec.Struct, frozen=True):
-    """What is special about the log's content.
-
-    Attributes:
-        personal_fields: Names of details, at any depth, that are hidden under a key of the record's user.
-    """
-
-    personal_fields: tuple[str, ...] = ()
-
-
-class AnchorsConfig(msgspec.Struct, frozen=True):
-    """Who remembers the log outside its directory.
-
-    Attributes:
-        sinks: As `anchors.spec` names them. Files are asked whenever the log is opened for writing: one that is not
-            there keeps the writer from starting, because whether the log went back is then unknown.
-        every_secs: How often `audit anchor --follow` gives them a newer checkpoint.
-    """
-
-    sinks: tuple[str, ...] = ()
-    every_secs: int = 60
-
-
-class KalshiConfig(msgspec.Struct, frozen=True):
-    """How to reach Kalshi.
-
-    Attributes:
-        env: "demo" or "prod"; which host, unless `base_url` names one.
-        key_id, pem: The API key and its private key file.
-        base_url, ws_url: "" follows `env`, and `base_url`.
-        member_id: Written as the user of every record; "" is the key id.
-    """
-
-    env: str = "demo"
-    key_id: str = ""
-    pem: str = ""
-    base_url: str = ""
-    ws_url: str = ""
-    member_id: str = ""
-
-
-class Config(msgspec.Struct, frozen=True):
-    """Everything that can be set.
-
-    Attributes:
-        source: The file it was read from, or "" for the defaults.
-        explicit_limits: Whether the file sets any limit; real money asks for that.
-    """
-
-    paths: PathsConfig = PathsConfig()
-    limits: LimitsConfig = LimitsConfig()
-    kalshi: KalshiConfig = KalshiConfig()
-    anchors: AnchorsConfig = AnchorsConfig()
-    audit: AuditConfig = AuditConfig()
-    source: str = ""
-    explicit_limits: bool = False
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise BadInput("expected text in quotes")
-    return value
-
-
-def _env(value: object) -> str:
-    if value not in KALSHI_ENVS:
-        raise BadInput('expected "demo" or "prod"')
-    return str(value)
-
-
-def _names(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value:
-        raise BadInput('expected a list of names, such as ["email"]')
-    return tuple(_text(name) for name in cast("list[object]", value))
-
-
-def _sinks(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value:
-        raise BadInput('expected a list, such as ["file:/mnt/second/anchors"]')
-    names: list[str] = []
-    for name in cast("list[object]", value):
-        try:
-            parse_sink(_text(name))
-        except BadInput as why:
-            raise BadInput(f"{why}; {why.hint}" if why.hint else str(why)) from why
-        if name in names:
-            raise BadInput(f"sink {name!r} is named twice")
-        names.append(str(name))
-    return tuple(names)
-
-
-def _positive_int(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        raise BadInput("expected a whole number above zero")
-    return value
-
-
-def _positive_qty(value: object) -> QtyE2:
-    qty = parse_qty(_amount(value))
-    if qty <= 0:
-        raise BadInput("expected a number of contracts above zero")
-    return qty
-
-
-def _positive_money(value: object) -> MoneyE6:
-    money = parse_money(_amount(value))
-    if money <= 0:
-        raise BadInput("expected an amount above zero")
-    return money
-
-
-def _amount(value: object) -> str | int:
-    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    raise BadInput('expected an amount in quotes, such as "500" or "0.50"')
-
-
-_Reader = Callable[[object], object]
-_KEYS: Mapping[str, _Reader] = {
-    "paths.audit": _text,
-    "paths.lake": _text,
-    "paths.state": _text,
-    "paths.reserve": _text,
-    "limits.max_position_size": _positive_qty,
-    "limits.max_order_value": _positive_money,
-    "limits.max_daily_loss": _positive_money,
-    "limits.max_mark_age_secs": _positive_int,
-    "audit.personal_fields": _names,
-    "anchors.sinks": _sinks,
-    "anchors.every_secs": _positive_int,
-    "venue.kalshi.env": _env,
-    "venue.kalshi.key_id": _text,
-    "venue.kalshi.pem": _text,
-    "venue.kalshi.base_url": _text,
-    "venue.kalshi.ws_url": _text,
-    "venue.kalshi.member_id": _text,
-}
 _ENVIRONMENT = {
     "KALSHI_ENV": "venue.kalshi.env",
     "KALSHI_API_KEY_ID": "venue.kalshi.key_id",
@@ -259,12 +162,13 @@ def load_config(path: Path | None = None, *, environ: Mapping[str, str] | None =
     for variable, key in _ENVIRONMENT.items():
         if environ.get(variable):
             _read(key, environ[variable], f"${variable}", values, problems)
+    config = Config() if problems else _build(values, source, problems)
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ConfigError(
             f"{source or 'the environment'} has {count} (nothing was started)\n\n" + "\n".join(problems)
         )
-    return _build(values, source)
+    return config
 
 
 def key_home(environ: Mapping[str, str] | None = None) -> Path:
@@ -299,10 +203,10 @@ def find_recording(path: Path, *, environ: Mapping[str, str] | None = None) -> P
 
 
 def _read(key: str, value: object, where: str, values: dict[str, Any], problems: list[str]) -> None:
-    reader = _KEYS.get(key)
+    reader = reader_of(key)
     if reader is None:
-        near = difflib.get_close_matches(key, _KEYS, n=1)
-        suggestion = f"Did you mean {near[0]}?" if near else f"known: {', '.join(_KEYS)}"
+        near = difflib.get_close_matches(key, [*KEYS, *TABLES], n=1)
+        suggestion = f"Did you mean {near[0]}?" if near else f"known: {', '.join([*KEYS, *TABLES])}"
         problems.append(f"  {where} {key}\n            unknown key. {suggestion}")
         return
     try:
@@ -311,19 +215,48 @@ def _read(key: str, value: object, where: str, values: dict[str, Any], problems:
         problems.append(f"  {where} {key} = {value!r}\n            {error}")
 
 
-def _build(values: dict[str, Any], source: str) -> Config:
-    def section(prefix: str) -> dict[str, Any]:
-        return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+def _build(values: dict[str, Any], source: str, problems: list[str]) -> Config:
+    """The configuration of values that are each in order; what does not fit together goes to *problems*."""
 
-    limits = section("limits.")
+    def section(prefix: str) -> dict[str, Any]:
+        """The keys of one table, its sub-tables left out."""
+        names = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+        return {name: value for name, value in names.items() if "." not in name}
+
+    options = section("limits.options.")
+    near_the_end = {
+        name: options.pop(name) for name in OptionsLimitsConfig.__struct_fields__ if name in options
+    }
+    stops = section("stops.")
+    desk = section("desk.options.")
+    if ("iv_rank" in desk) is not ("vix" in desk):
+        problems.append("  desk.options: iv_rank and vix are given together, or neither")
+    if "reference" in desk and "vix" in desk:
+        problems.append(
+            "  desk.options: iv_rank and vix are given by hand or read from the reference file, not both"
+        )
+    of_quotes = {name: stops.pop(name) for name in StopsConfig.__struct_fields__ if name in stops}
+    try:
+        groups = section("limits.options.correlated_groups.")
+        portfolio = RiskLimitsConfig(**options, correlated_groups=groups)
+        trailing_stop = TrailingStopConfig(**stops)
+    except ConfigError as error:
+        problems.append(f"  {error}")
+        return Config()
     return Config(
         paths=PathsConfig(**section("paths.")),
-        limits=LimitsConfig(**limits),
+        limits=LimitsConfig(
+            **section("limits."), options=OptionsLimitsConfig(portfolio=portfolio, **near_the_end)
+        ),
         kalshi=KalshiConfig(**section("venue.kalshi.")),
         anchors=AnchorsConfig(**section("anchors.")),
         audit=AuditConfig(**section("audit.")),
+        stops=StopsConfig(trailing_stop=trailing_stop, **of_quotes),
+        options_desk=OptionsDeskConfig(**desk),
+        lake=LakeConfig(**section("lake.")),
+        ib=InteractiveBrokersConfig(**section("venue.ib.")),
         source=source,
-        explicit_limits=bool(limits),
+        explicit_limits=any(key.startswith("limits.") for key in values),
     )
 
 
@@ -339,7 +272,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object
 
 
 def _line(text: str, key: str) -> int:
-    """The line that sets *key*: the last part of its name, after the header of its table."""
+    """The line that sets *key*: the last part of its name, after the header of its table, or its inline table."""
     table, _, name = key.rpartition(".")
     inside = not table
     for number, line in enumerate(text.splitlines(), 1):
@@ -348,4 +281,4 @@ def _line(text: str, key: str) -> int:
             inside = stripped.strip("[] ") == table
         elif (inside and stripped.split("=")[0].strip().strip('"') == name) or stripped.startswith(f"{key} "):
             return number
-    return 0
+    return _line(text, table) if table else 0
