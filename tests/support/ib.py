@@ -14,7 +14,7 @@ from holdfast.core.clock import NANOS, ManualClock
 from holdfast.core.money import PriceE4, QtyE2
 from holdfast.core.options import combo_ticker
 from holdfast.core.signals import Action, Intent, Side, Signal, TimeInForce
-from holdfast.execution.venue import PlaceAnswer
+from holdfast.execution.venue import FillSeen, PlaceAnswer, StreamGap
 from holdfast.risk.gate import Gate
 from holdfast.risk.limits import RiskLimits
 from holdfast.testing.ib import FakeIB
@@ -128,3 +128,32 @@ async def send(w: SimpleNamespace, intent: Intent) -> PlaceAnswer:
     assert decision.admission is not None, decision.reason
     permit = w.venue.placement_permit(intent.ticker, reducing=False)
     return await w.venue.place(intent, decision.admission, permit)
+
+
+class Listener:
+    """Follows the stream beside a scenario."""
+
+    def __init__(self, w, *tickers):
+        self.seen = []
+        self._task = asyncio.create_task(self._listen(w.venue.events(tickers)))
+
+    async def _listen(self, events):
+        async for event in events:
+            self.seen.append(event)
+
+    def fills(self):
+        return [event.fill for event in self.seen if isinstance(event, FillSeen)]
+
+    def gaps(self):
+        return [event for event in self.seen if isinstance(event, StreamGap)]
+
+    async def until(self, met):
+        async with asyncio.timeout(5):
+            while not met():
+                if self._task.done():
+                    self._task.result()
+                await asyncio.sleep(0)
+
+    async def settle(self):
+        for _ in range(60):
+            await asyncio.sleep(0)

@@ -98,7 +98,7 @@ class _FakeClient(_Client):  # type: ignore[misc]
     def _sends(self, name: str) -> Line:
         if not self.isConnected() or self._line is None:
             raise ConnectionError("Not connected")
-        self._gateway.heard.append(name)
+        self._gateway.heard_on(self._line, name)
         return self._line
 
     def _tell(self, line: Line, method: str, *args: Any) -> None:

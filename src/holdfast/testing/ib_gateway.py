@@ -173,6 +173,7 @@ class FakeGateway:
         self._plays: deque[Play] = deque()
         self._waiting: list[tuple[Line, str, tuple[Any, ...]]] = []
         self._permanent = 1_700_000_000
+        self._last_word = ""
         self._numbers: dict[tuple[int, int], int] = {}
         self._at_the_cut: list[Callable[[], None]] = []
 
@@ -365,6 +366,17 @@ class FakeGateway:
         for line, method, args in waiting:
             self.tell(line, method, *args)
 
+    def hang_up_after(self, message: str) -> None:
+        """Once: drop the socket on which the next such message is sent, after it was taken in."""
+        self._last_word = message
+
+    def heard_on(self, line: Line, message: str) -> None:
+        """A client sent *message*."""
+        self.heard.append(message)
+        if message == self._last_word:
+            self._last_word = ""
+            asyncio.get_running_loop().call_soon(self.hang_up, line)
+
     def position(self, ticker: str) -> int:
         """The broker's own count."""
         return self.holdings.get(self.number_of(ticker), 0)
@@ -450,7 +462,14 @@ class FakeGateway:
         if play in refusals:
             self.tell(line, "error", number, *refusals[play], "")
             if play is Play.REFUSED:
-                self._tell_status(line, number, "Inactive", (0, int(order.totalQuantity)), 0, line.number)
+                self._tell_status(
+                    line,
+                    number,
+                    "Inactive",
+                    counts=(0, int(order.totalQuantity)),
+                    permanent=0,
+                    client=line.number,
+                )
             return
         self.next_number = max(self.next_number, number + 1)
         listed = self._accept(line.number, number, contract, order, play=play)
@@ -653,11 +672,17 @@ class FakeGateway:
             self._tell_counts(line, listed)
 
     def _tell_counts(self, line: Line, listed: BrokerOrder) -> None:
-        counts = listed.filled, listed.leaves
-        self._tell_status(line, listed.number, listed.status, counts, listed.permanent, listed.client)
+        self._tell_status(
+            line,
+            listed.number,
+            listed.status,
+            counts=(listed.filled, listed.leaves),
+            permanent=listed.permanent,
+            client=listed.client,
+        )
 
     def _tell_status(
-        self, line: Line, number: int, status: str, counts: tuple[int, int], permanent: int, client: int
+        self, line: Line, number: int, status: str, *, counts: tuple[int, int], permanent: int, client: int
     ) -> None:
         filled, leaves = (float(count) for count in counts)
         words = (number, status, filled, leaves, 0.0, permanent, 0, 0.0, client, "", 0.0)

@@ -1,0 +1,165 @@
+"""Contracts of Interactive Brokers as instruments: names, grids, hours, and how a class is exercised."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from ib_async.objects import PriceIncrement
+from support.ib import CALL, LOWER_PUT, PUT, SPREAD, play
+
+from holdfast.core.clock import NANOS
+from holdfast.core.errors import BadInput, VenueRejected
+from holdfast.core.instruments import InstrumentKind
+from holdfast.core.options import ExerciseStyle, Right, SettlementStyle
+from holdfast.venues.ib.contracts import asked_contract, expires_ns, grid_of, price_e4, qty_e2
+
+
+def utc(*moment: int) -> int:
+    return round(datetime(*moment, tzinfo=UTC).timestamp()) * NANOS
+
+
+@pytest.mark.contract("B15")
+def test_an_option_on_a_fund_is_american_and_delivers():
+    """SPY's options have the multiplier, grid, terms and hours that the gateway tells."""
+
+    async def scenario(w):
+        one = await w.venue.instrument(CALL)
+        assert (one.kind, one.multiplier, one.underlying) == (InstrumentKind.OPTION, 100, "SPY")
+        terms = one.option
+        assert (terms.right, terms.strike, terms.expiry) == (Right.CALL, 6_500_000, 20251219)
+        assert (terms.style, terms.settlement) == (ExerciseStyle.AMERICAN, SettlementStyle.PHYSICAL)
+        assert terms.expires_ns == utc(2025, 12, 19, 21)
+        assert one.is_open
+        assert one.close_ns == utc(2025, 11, 20, 21)
+        assert one.check_price(15_101) is not None
+        assert one.check_price(15_100) is None
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(
+    ("ticker", "root", "day", "hour"),
+    [("SPXW251219C06600000", "SPXW", "20251219", 21), ("SPX251219C06600000", "SPX", "20251218", 14.5)],
+)
+def test_index_options_are_european_and_pay_cash_when_their_class_says(ticker, root, day, hour):
+    """SPXW is fixed at the close and SPX on the opening of the symbol's day, whatever last day the gateway tells."""
+
+    async def scenario(w):
+        w.at.list_option(ticker, underlying="SPX", under_type="IND", last_trading_day=day)
+        one = await w.venue.instrument(ticker)
+        terms = one.option
+        assert (terms.root, terms.underlying) == (root, "SPX")
+        assert (terms.style, terms.settlement) == (ExerciseStyle.EUROPEAN, SettlementStyle.CASH)
+        assert terms.expires_ns == utc(2025, 12, 19, int(hour), round(hour % 1 * 60))
+
+    play(scenario)
+
+
+def test_five_cent_classes_have_their_steps():
+    """A market rule with an edge at three dollars becomes two stretches of the grid."""
+
+    async def scenario(w):
+        w.at.list_option("GOOG251219C00300000", underlying="GOOG")
+        one = await w.venue.instrument("GOOG251219C00300000")
+        assert [one.check_price(price) is None for price in (29_900, 30_000, 30_100, 30_500)] == [
+            *(True, True, False, True)
+        ]
+
+    play(scenario)
+
+
+@pytest.mark.invariant("I4")
+def test_an_index_class_that_nobody_taught_us_is_refused():
+    """How an unknown index option is exercised is not guessed."""
+
+    async def scenario(w):
+        w.at.list_option("ZZZ251219C00100000", underlying="ZZZ", under_type="IND")
+        with pytest.raises(VenueRejected) as caught:
+            await w.venue.instrument("ZZZ251219C00100000")
+        assert caught.value.code == "unknown_class"
+
+    play(scenario)
+
+
+def test_a_combination_has_its_legs_and_prices_of_any_sign():
+    """A combination's instrument is made of its legs' and takes a credit."""
+
+    async def scenario(w):
+        one = await w.venue.instrument(SPREAD)
+        assert one.kind is InstrumentKind.COMBO
+        assert [(leg.instrument.ticker, leg.ratio) for leg in one.legs] == [(LOWER_PUT, 1), (PUT, -1)]
+        assert one.multiplier == 100
+        assert one.check_price(-39_000) is None
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("ticker", ["SPY251219C00999000", "NOSUCH", "KXNOSUCH-1", "+1*SPY", "lower"])
+def test_what_is_not_listed_is_not_found(ticker):
+    """An unlisted contract, a name that cannot be one, and half a combination are not found."""
+
+    async def scenario(w):
+        with pytest.raises(VenueRejected) as caught:
+            await w.venue.instrument(ticker)
+        assert (caught.value.code, caught.value.status) == ("not_found", 404)
+
+    play(scenario)
+
+
+def test_a_chain_is_every_pair_of_day_and_strike():
+    """The chain of SPY names its listed contracts among the pairs that the gateway tells."""
+
+    async def scenario(w):
+        chain = await w.venue.chain("SPY", expiry=20251219)
+        assert {CALL, PUT, LOWER_PUT} <= set(chain)
+        assert await w.venue.chain("SPY", expiry=20260101) == []
+
+    play(scenario)
+
+
+def test_numbers_are_read_by_their_decimal_text():
+    """Binary fractions do not reach a price, and the gateway's words for nothing are none."""
+    assert price_e4(15.1) == 151_000
+    assert price_e4(0.1 + 0.2) is None
+    assert [price_e4(nothing) for nothing in (None, float("nan"), float("inf"), 1.7976931348623157e308)] == [
+        None
+    ] * 4
+    assert qty_e2(3.0) == 300
+    with pytest.raises(BadInput):
+        qty_e2(0.001)
+
+
+def test_the_day_ends_early_where_the_gateway_says_so():
+    """A contract that expires on a half holiday is fixed at that session's end."""
+    half = [(utc(2025, 11, 28, 14, 30), utc(2025, 11, 28, 18))]
+    assert expires_ns(20251128, half, at_open=False) == utc(2025, 11, 28, 18)
+    assert expires_ns(20251219, half, at_open=False) == utc(2025, 12, 19, 21)
+
+
+def test_steps_that_are_no_steps_are_refused():
+    """A price step of zero or below is no grid."""
+    with pytest.raises(BadInput):
+        grid_of([PriceIncrement(0.0, 0.0)], 0.01)
+
+
+def test_the_symbol_asked_for_is_padded_as_the_gateway_writes_it():
+    """The root of an OCC symbol is padded to six places."""
+    assert asked_contract(CALL).localSymbol == "SPY   251219C00650000"
+
+
+def test_the_account_is_read():
+    """Cash, buying power, positions of stock, and the margin an order would bind."""
+
+    async def scenario(w):
+        from support.ib import intent_of
+
+        assert await w.venue.balance() == 100_000_000_000
+        assert await w.venue.buying_power() == 100_000_000_000
+        w.at.holdings[w.at.number_of("SPY")] = -37
+        assert await w.venue.positions() == {"SPY": -3_700}
+        margin = await w.venue.what_if(await intent_of(w))
+        assert margin.initial_margin == 500_000_000
+        assert not w.at.arrived
+
+    play(scenario)
