@@ -180,7 +180,7 @@ def due(facts: Facts, policy: MaintenancePolicy, now_ns: int) -> tuple[Step, ...
     for day, files in sorted(facts.days.items()):
         if _wants_order(day, files, policy, now_ns):
             steps.append(Step(Action.ORDER, day))
-        elif _wants_compaction(files, policy, now_ns):
+        elif _wants_compaction(day, files, policy, now_ns):
             steps.append(Step(Action.COMPACT, day))
     if facts.version - facts.checkpoint >= policy.checkpoint_commits:
         steps.append(Step(Action.CHECKPOINT))
@@ -198,7 +198,10 @@ def end_ns(day: date) -> int:
 
 
 def _wants_order(day: date, files: tuple[LiveFile, ...], policy: MaintenancePolicy, now_ns: int) -> bool:
-    """Whether a closed, settled day holds files that no ordering wrote, or that came after the last one."""
+    """Whether a closed, settled day holds files that no ordering wrote, or that came after the last one.
+
+    One file that was written after the day closed is taken as ordered: it is, or it is small.
+    """
     closed_ns = end_ns(day) + policy.settle_secs * NANOS
     newest, oldest = max(one.written_ns for one in files), min(one.written_ns for one in files)
     if now_ns < closed_ns or not _older(newest, policy.settle_secs, now_ns):
@@ -209,10 +212,16 @@ def _wants_order(day: date, files: tuple[LiveFile, ...], policy: MaintenancePoli
     return len(files) > 1 and mean < policy.closed_file_bytes / 4
 
 
-def _wants_compaction(files: tuple[LiveFile, ...], policy: MaintenancePolicy, now_ns: int) -> bool:
+def _wants_compaction(day: date, files: tuple[LiveFile, ...], policy: MaintenancePolicy, now_ns: int) -> bool:
+    """Whether a day holds too many small files, or an open one small files that are old.
+
+    A closed day is soon ordered; compacting it would let it look as if something had just come.
+    """
     small = [one for one in files if one.size < policy.open_file_bytes * 3 // 4]
     if len(small) > policy.compact_files:
         return True
+    if now_ns >= end_ns(day) + policy.settle_secs * NANOS:
+        return False
     behind_largest = sorted(small)[:-1]
     return any(_older(one.written_ns, policy.compact_secs, now_ns) for one in behind_largest)
 
