@@ -82,7 +82,7 @@ class Model:
         self._ql = quantlib
         self._carry = carry
         self._carries = dict(carries or {})
-        self._guesses: dict[str, float] = {}
+        self._guesses: dict[tuple[str, int, Right, PriceE4], float] = {}
         self._american = _American(quantlib)
 
     def greeks(
@@ -139,7 +139,8 @@ class Model:
         floor = max(sign * (forward - strike) * discount, sign * (spot - strike) if is_early else 0.0, 0.0)
         if price <= floor + 1e-9:
             return Unsolved.BELOW_INTRINSIC
-        guess = self._guesses.get(terms.ticker, _FIRST_GUESS)
+        name = (terms.root, terms.expiry, terms.right, terms.strike)
+        guess = self._guesses.get(name, _FIRST_GUESS)
         if is_early:
             found = self._american.implied(
                 price / strike, spot / strike, years, carry, guess, is_call=is_call
@@ -155,7 +156,7 @@ class Model:
             found = deviation / sqrt(years)
         if found is None or not 0 < found <= MOST_VOLATILITY:
             return Unsolved.TOO_DEAR
-        self._guesses[terms.ticker] = found
+        self._guesses[name] = found
         return found
 
     def value(self, terms: OptionTerms, spot: float, years: float, volatility: float) -> Sensitivity:

@@ -239,8 +239,10 @@ class Engine:
         wrong = self._wrong(request, legs)
         if wrong is not None:
             return wrong
-        number = len(self.orders) + 1
-        order = OrderRow(number, self._id(f"order {number}"), request, legs, self.now_ns)
+        number, multiplier = len(self.orders) + 1, self.listings[legs[0][0]].multiplier
+        order = OrderRow(
+            number, self._id(f"order {number}"), request, legs, multiplier=multiplier, now_ns=self.now_ns
+        )
         refused = self._carry(order, request.price, request.qty)
         if refused is not None:
             return refused
@@ -346,8 +348,9 @@ class Engine:
         if found is None:
             return
         units = QtyE2(min(found.units, order.leaves))
-        if not is_taker and self._carry(order, found.price, units) is not None:
-            self._end(order, OrderState.CANCELED, "buying_power")
+        refused = None if is_taker else self._carry(order, found.price, units)
+        if refused is not None:
+            self._end(order, OrderState.CANCELED, refused.code)
             return
         take(order.legs, self.shown, units, buys=order.buys)
         order.fill(units)
@@ -419,9 +422,8 @@ class Engine:
 
     def _cost(self, order: OrderRow, price: PriceE4, units: QtyE2) -> int:
         """Premium paid (negative where received) and fees."""
-        multiplier = self.listings[order.legs[0][0]].multiplier
         fees = sum(self.listings[ticker].fee * abs(ratio) for ticker, ratio in order.legs) * units // 100
-        return order.request.side.sign * price * units * multiplier + fees
+        return order.request.side.sign * price * units * order.multiplier + fees
 
     def _requirement(self, positions: dict[str, QtyE2]) -> Requirement:
         prices = {symbol: spot.price for symbol, (spot, _) in self.spots.items()}

@@ -62,6 +62,7 @@ class OrderRow:
     Attributes:
         number: 1, 2, 3 ... in order of arrival.
         legs: Ticker and signed ratio of each contract.
+        multiplier: Units of the underlying per contract.
         reserved: Buying power set aside for what is left of it, 1e-6 dollar.
         reason: Why it ended without being filled, or "".
     """
@@ -72,6 +73,7 @@ class OrderRow:
         "filled",
         "leaves",
         "legs",
+        "multiplier",
         "number",
         "order_id",
         "reason",
@@ -80,8 +82,18 @@ class OrderRow:
         "state",
     )
 
-    def __init__(self, number: int, order_id: str, request: OrderRequest, legs: Legs, now_ns: int) -> None:
+    def __init__(
+        self,
+        number: int,
+        order_id: str,
+        request: OrderRequest,
+        legs: Legs,
+        *,
+        multiplier: int,
+        now_ns: int,
+    ) -> None:
         self.number = number
+        self.multiplier = multiplier
         self.order_id = order_id
         self.request = request
         self.legs = legs
@@ -130,6 +142,7 @@ class OrderRow:
             leaves=self.leaves,
             state=self.state,
             reason=self.reason,
+            multiplier=self.multiplier,
             created_ns=self.created_ns,
         )
 
@@ -147,6 +160,7 @@ class OrderShown(msgspec.Struct, frozen=True, kw_only=True):
     leaves: QtyE2
     state: OrderState
     reason: str
+    multiplier: int
     created_ns: int
 
 

@@ -186,6 +186,7 @@ def order(shown: OrderShown) -> dict[str, Any]:
         "leaves_e2": shown.leaves,
         "state": shown.state,
         "reason": shown.reason,
+        "multiplier": shown.multiplier,
         "created_ns": shown.created_ns,
     }
 

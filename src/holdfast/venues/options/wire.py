@@ -68,6 +68,7 @@ class _Order(msgspec.Struct):
     filled_e2: int
     leaves_e2: int
     state: str
+    multiplier: int
     created_ns: int
 
 
@@ -256,7 +257,12 @@ def combination(ticker: str, legs: Sequence[tuple[Instrument, int]]) -> Instrume
 def _shown(order: _Order) -> VenueOrder:
     status = _STATES.get(order.state)
     counts = (order.qty_e2, order.filled_e2, order.leaves_e2)
-    if status is None or min(counts) < 0 or order.filled_e2 + order.leaves_e2 > order.qty_e2:
+    if (
+        status is None
+        or order.multiplier < 1
+        or min(counts) < 0
+        or order.filled_e2 + order.leaves_e2 > order.qty_e2
+    ):
         raise VenueAnswerUnknown(
             f"order {order.order_id[:40]!r} cannot stand so: {order.state[:20]!r} {counts}"
         )
@@ -271,6 +277,7 @@ def _shown(order: _Order) -> VenueOrder:
         initial=QtyE2(order.qty_e2),
         status=status,
         created_ns=order.created_ns,
+        multiplier=order.multiplier,
     )
 
 
