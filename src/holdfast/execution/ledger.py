@@ -314,6 +314,8 @@ class Ledger:
                 self._overfilled(order, fill.ticker)
             if self.claims.get(order.client_order_id, 0) <= order.filled:
                 self.claims.pop(order.client_order_id, None)
+            if not order.is_open and not order.is_even and not order.external:
+                self._ended_uneven(order)
             self._close_if_done(order, OrderEvent.CANCELED)
         result = self.account.results.get(fill.ticker)
         if result:

@@ -534,6 +534,8 @@ class Trader:
 
     async def _take(self, order: Order, answer: PlaceAnswer) -> None:
         """Write what the venue answered, and look at once for what the answer leaves open."""
+        if order.legs and isinstance(answer, Ack) and answer.filled + answer.remaining < order.quantity:
+            await self.books.read_fills_quietly()  # it ended short of its quantity: some legs may have filled
         self.ledger.answered(order, answer)
         is_conflict = isinstance(answer, Unknown) and answer.status == _CONFLICT
         if is_conflict or (isinstance(answer, Ack) and order.status is OrderStatus.UNKNOWN):
