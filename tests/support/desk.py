@@ -23,7 +23,7 @@ from holdfast.execution.reference import ReferenceInput
 from holdfast.execution.structures import Quoted, Structure, StructurePlan, pick
 from holdfast.execution.trader import Trader
 from holdfast.execution.venue import GreeksSeen
-from holdfast.risk.events import RiskEvent, event_details
+from holdfast.risk.events import RiskEvent, details_of
 from holdfast.risk.limits import RiskLimits
 from holdfast.risk.stop_manager import TrailingStopManager
 from holdfast.risk.stop_rules import TrailingStopConfig
@@ -162,7 +162,7 @@ class Events:
     def emit(self, event: Any) -> None:
         self.told.append(event)
         if isinstance(event, RiskEvent):
-            self._log.record("RISK_EVENT", event_details(event), component=event.component)
+            self._log.record("RISK_EVENT", msgspec.to_builtins(details_of(event)), component=event.component)
 
     def kinds(self, prefix: str = "") -> list[str]:
         return [event.event_type.value for event in self.told if event.event_type.value.startswith(prefix)]

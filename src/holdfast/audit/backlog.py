@@ -108,6 +108,24 @@ class Backlog:
         self.bytes += bound
         return seq
 
+    def pass_by(self, ts: int, bound: int) -> int:
+        """The sequence of a record that is written at once, past the empty queue; 0 where it has to queue.
+
+        Whoever writes it adds its length to `plan_bytes`.
+        """
+        if (
+            self.items
+            or self.has_dropped
+            or self.plan_bytes + bound > self._rotate_bytes
+            or not self._has_segment
+            or not self._midnight_ns - 2 * DAY_NS <= ts < self._midnight_ns
+        ):
+            return 0
+        seq = self.base
+        self.base = seq + 1
+        self._plan_used = True
+        return seq
+
     def add_many(
         self, ts: int, ready: Iterable[tuple[bytes, bytes, int]], leaves: list[bytes] | None
     ) -> list[int]:

@@ -5,8 +5,8 @@ write or sync poisons: nothing more is acknowledged, and a failed sync is never 
 the kernel drops the data and reports success.
 
 How a commit goes. A record waits in a queue under the `_mutex`. Whoever holds `_io` takes the whole queue and
-writes it; whoever holds `_sync` serves one batch of waiters: it writes the queue, syncs, moves the head and
-wakes. The segment's `filling` guards the growth of the file. A synchronous caller that finds its batch without a
+writes it; a WRITTEN record that finds the queue empty is written at once, and its leaf is left to whoever needs the tree
+next. Whoever holds `_sync` serves one batch of waiters: it writes the queue, syncs, moves the head and wakes. The segment's `filling` guards the growth of the file. A synchronous caller that finds its batch without a
 leader leads it; the next batch gathers meanwhile. Asynchronous callers are served by one flusher thread, which
 also writes and syncs what nobody waits for, and takes over a batch whose leader was interrupted before it began.
 
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     import asyncio
 
 IDLE_SECS = 1.0
+AT_ONCE_BYTES = 4096
+_MOST_UNHASHED = 256
+"""What is written at once is short, and of leaves left for later there are at most a megabyte."""
 _stamp = itemgetter(0)
 
 
@@ -95,6 +98,44 @@ class Committer(LogState):
                     break
         if batch.error is not None or not batch.finished:
             raise self._refusal()
+
+    def _write_at_once(self, middle: bytes, body: bytes, bound: int) -> int:
+        """Hand one record to the kernel without queueing it; its sequence, or 0 where it has to queue.
+
+        It keeps the order of the queue, because it passes an empty one with both locks held, and the order of the
+        file, because nobody else writes meanwhile. The tree has its leaf before the next sync is aimed.
+        """
+        try:
+            with self._io:
+                with self._mutex:
+                    ts, queue = self._clock.now_ns(), self._queue
+                    seq = queue.pass_by(ts, bound) if self._state == "open" else 0
+                    if not seq:
+                        return 0
+                    covered = b'"seq":%d,"synced":%d,"ts":%d%b%b}' % (seq, self._durable, ts, middle, body)
+                    line = b'{"crc":"%08x",%b\n' % (crc32(covered), covered)
+                    queue.plan_bytes += len(line)
+                    if self._flusher_idle:
+                        self._kick()
+                self._segment.put(line)
+                self._written = seq
+                self._written_ts = ts
+                lines = self._unhashed
+                if not lines or ts < self._unhashed_ts:
+                    self._unhashed_ts = ts
+                lines.append(line)
+                if len(lines) >= _MOST_UNHASHED:
+                    self._hash_written()
+                return seq
+        except Exception as why:
+            self._poison(why)
+            raise self._refusal() from why
+        except BaseException as why:
+            self._poison(why)
+            raise
+        finally:
+            if self._state == "poisoned":
+                self._tell_poisoned()
 
     def _wait_written(self, level: Level, seq: int) -> None:
         if level == _WRITTEN or (self._overflow == "wait" and self._queue.bytes > self._buffer_bytes):
@@ -190,6 +231,7 @@ class Committer(LogState):
 
     def _take_aim(self) -> None:
         """Remember how far the log is written, for the checkpoint behind the next sync; call with `_io` held."""
+        self._hash_written()
         if self._signer is not None:
             self._aim = Reach(self._written, self._written_ts, self._segment.end, self._frontier.copy())
 
@@ -277,6 +319,7 @@ class Committer(LogState):
             return 0
         if first != self._written + 1:
             raise AuditWriteError(f"sequence {first} would follow {self._written}")
+        self._hash_written()
         if len(items) == 1:
             return self._write_line(items[0], first)
         crc = crc32

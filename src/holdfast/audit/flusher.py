@@ -63,6 +63,8 @@ class Flusher(Keeper):
         elif self._queue.items:
             self._write_out(self._queue.last_seq)
         else:
+            with self._io:
+                self._hash_written()
             self.tick()
         if self._rotated and self._sealer is not None:
             self._tell_sealer(self._sealer)

@@ -11,7 +11,7 @@ Three rules, applied to every string at any depth, to keys as well as values:
 
 Limits: a secret that was never registered, under an innocent name and without a known shape, is not seen; a
 secret shorter than `MIN_SECRET_LENGTH` is not registered, since it would blot out ordinary text. A record
-without any suspicious letters costs one search over its encoded bytes.
+without any suspicious letters costs one search over its encoded bytes, or a look into what was searched before.
 """
 
 from __future__ import annotations
@@ -94,6 +94,8 @@ _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
         rf"\1\2{REDACTED}",
     ),
 )
+_DIGITS = b"0123456789"
+_MOST_REMEMBERED = 4096
 _MARKERS = (
     *(b"-----begin", b"bearer", b"basic ", b"eyj", b"://", b"pass", b"pwd", b"secret", b"token", b"auth"),
     *(b"cookie", b"credential", b"signature", b"key", b"akia", b"asia"),
@@ -111,6 +113,9 @@ class Redactor:
         self._needles: frozenset[str] = frozenset()
         self._known: re.Pattern[str] | None = None
         self._known_bytes: tuple[bytes, ...] = ()
+        self._harmless: set[bytes] = set()
+        self._names: dict[str, str] = {}
+        self._of_digits: tuple[bytes, ...] = ()  # known forms with hardly a letter
         for secret in secrets:
             self.register(secret)
 
@@ -131,13 +136,28 @@ class Redactor:
             self._needles |= forms
             longest_first = sorted(self._needles, key=len, reverse=True)
             self._known_bytes = tuple({_escaped(form).encode().lower() for form in longest_first})
+            self._of_digits = tuple(
+                form for form in self._known_bytes if len(form.translate(None, _DIGITS)) < 4
+            )
             self._known = re.compile("|".join(map(re.escape, longest_first)))
+            self._harmless, self._names = set(), {}
 
     def text(self, value: str) -> str:
         """*value* with every secret in it replaced by `REDACTED`."""
         if not self._suspicious(value.encode("utf-8", "surrogatepass")) and not self._holds_known(value):
             return value
         return self._clean_text(value)
+
+    def name(self, value: str) -> str:
+        """`text` for what comes again and again, a component say."""
+        names = self._names
+        plain = names.get(value)
+        if plain is None:
+            plain = self.text(value)
+            if len(names) >= _MOST_REMEMBERED:
+                names.clear()
+            names[value] = plain
+        return plain
 
     def details(self, details: Mapping[str, Any], encoded: bytes) -> Mapping[str, Any]:
         """*details* without secrets; the same object where there is nothing to hide.
@@ -149,6 +169,29 @@ class Redactor:
         if not self._suspicious(encoded):
             return details
         return cast("dict[str, Any]", self._clean(details))
+
+    def is_harmless(self, encoded: bytes) -> bool:
+        """Whether `details` would leave a record alone that is *encoded* so; quick for records like one before.
+
+        Records that repeat differ in their digits. What stands between the digits decides once for all of them: no
+        marker holds a digit, and a known secret without its digits is looked for there too, unless it then says
+        too little, in which case it is looked for every time.
+        """
+        harmless = self._harmless
+        letters = encoded.translate(None, _DIGITS)
+        if letters not in harmless:
+            if self._suspicious(encoded):
+                return False
+            if self._suspicious(letters) or any(
+                form.translate(None, _DIGITS) in letters.lower()
+                for form in self._known_bytes
+                if form not in self._of_digits
+            ):
+                return True
+            if len(harmless) >= _MOST_REMEMBERED:
+                harmless.clear()
+            harmless.add(letters)
+        return not self._of_digits or not any(form in encoded.lower() for form in self._of_digits)
 
     def _holds_known(self, value: str) -> bool:
         return self._known is not None and self._known.search(value) is not None

@@ -439,7 +439,7 @@ class RiskViolationDetails(msgspec.Struct, kw_only=True):
     details: dict[str, Any] = {}
 
 
-class RiskEventDetails(msgspec.Struct, kw_only=True):
+class RiskEventDetails(msgspec.Struct, omit_defaults=True):
     """RISK_EVENT: what a breaker, a trailing stop or a portfolio limit did; the record's `component` says which.
 
     Only `event_type` stands in every record; what does not apply is left out.

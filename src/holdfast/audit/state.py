@@ -11,6 +11,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -72,7 +73,9 @@ class LogState:
         self._segment = SegmentFile(self._wake.set)
         self._written = 0
         self._written_ts = 0  # when the last written record was stamped
-        self._frontier = Frontier()
+        self._frontier = Frontier()  # over the written lines, but for those that wait in _unhashed
+        self._unhashed: list[bytes] = []  # lines that were written at once, in order
+        self._unhashed_ts = 0  # the lowest time among them
         self._leaves = bytearray()  # of the signed segment's records written by this object, 32 bytes each
         self._leaves_from = 0  # how many records came before those
         self._signer: LogSigner | None = None
@@ -140,7 +143,20 @@ class LogState:
     def root(self) -> tuple[int, bytes]:
         """Size and RFC 9162 root over every record written so far; (0, ...) before the first append."""
         with self._io:
+            self._hash_written()
             return self._frontier.size, self._frontier.root()
+
+    def _hash_written(self) -> None:
+        """Put the leaves of `_unhashed` into the tree; call with `_io` held."""
+        lines = self._unhashed
+        if not lines:
+            return
+        self._unhashed = []
+        leaves = [sha256(b"\0" + line[:-1]).digest() for line in lines]
+        self._frontier.extend(leaves)
+        if self._signer is not None:
+            self._leaves.extend(b"".join(leaves))
+            self._signer.wrote(self._written, self._unhashed_ts)
 
     def on_poison(self, callback: Callable[[str], None]) -> None:
         """Call *callback* with the reason once the log is poisoned, on a thread that holds none of the log's locks.

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from holdfast.audit.anchor import MarkSource
 from holdfast.audit.clockwatch import step_at_start
-from holdfast.audit.commit import Level
+from holdfast.audit.commit import AT_ONCE_BYTES, Level
 from holdfast.audit.format import LINE_OVERHEAD, MAX_RECORD_BYTES, Record, encode_details
 from holdfast.audit.keys import KeyHome, check_origin
 from holdfast.audit.last_words import LastWords
@@ -46,7 +46,7 @@ __all__ = ["ROTATE_BYTES", "Entry", "Level", "WriteAheadLog"]
 ROTATE_BYTES = 100_000_000
 
 _OBJECT = ord("{")
-_BUFFERED, _DURABLE, _ANCHORED = Level.BUFFERED, Level.DURABLE, Level.ANCHORED
+_BUFFERED, _WRITTEN, _DURABLE, _ANCHORED = Level.BUFFERED, Level.WRITTEN, Level.DURABLE, Level.ANCHORED
 
 
 class Entry(NamedTuple):
@@ -163,8 +163,22 @@ class WriteAheadLog(Lifecycle):
             AuditCorruption: The log on disk is damaged; nothing was changed.
             LogHeld: Another process writes it.
         """
+        return self.append_encoded(
+            type, encode_details(details), user=user, component=component, level=level, leaves=leaves
+        )
+
+    def append_encoded(
+        self,
+        type: str,  # noqa: A002  the name of the field in the record
+        body: bytes,
+        *,
+        user: str = "",
+        component: str = "",
+        level: Level = Level.DURABLE,
+        leaves: list[bytes] | None = None,
+    ) -> int:
+        """`append` for details that are JSON already: one object, as `format.encode_details` writes it."""
         middle = self._middles.get((type, user, component)) or self._middle(type, user, component)
-        body = encode_details(details)
         bound = len(middle) + len(body) + LINE_OVERHEAD
         if bound > MAX_RECORD_BYTES or body[0] != _OBJECT:
             raise _unfit(type, body, bound)
@@ -172,6 +186,10 @@ class WriteAheadLog(Lifecycle):
             self._refuse_unanchored()
         if self._state != "open":
             self.open()
+        if level == _WRITTEN and bound <= AT_ONCE_BYTES and leaves is None:
+            seq = self._write_at_once(middle, body, bound)
+            if seq:
+                return seq
         with self._mutex:
             if level == _BUFFERED and self._drops((middle,)):
                 return 0

@@ -1,6 +1,6 @@
 """Risk events: the facts about stops, limits and breakers that people and the lake want to read.
 
-Promise: an event is a value. It becomes one RISK_EVENT record (`event_details`) and is the same event when it is
+Promise: an event is a value. It becomes one RISK_EVENT record (`details_of`) and is the same event when it is
 read back (`event_of_record`); a breaker's own events are taken as they are (`of_breaker`). Premiums are integers of
 1/10,000 dollar here and decimal text in the record, measured values and bounds are decimal text in a named unit.
 
@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Protocol
 
 import msgspec
 
+from holdfast.audit.schemas import RiskEventDetails
 from holdfast.breaker.events import BreakerEvent
 from holdfast.core.errors import BadInput
 from holdfast.core.money import PriceE4, format_price, parse_price
@@ -121,11 +123,6 @@ class RiskRecord(Protocol):
 
 
 _PREMIUMS = ("entry_premium", "current_premium", "highest_premium", "stop_premium")
-_FIELDS = tuple(
-    field.name
-    for field in msgspec.structs.fields(RiskEvent)
-    if field.name not in {"event_type", "component", *_PREMIUMS}
-)
 
 
 def of_breaker(event: BreakerEvent) -> RiskEvent:
@@ -148,18 +145,49 @@ def of_breaker(event: BreakerEvent) -> RiskEvent:
     )
 
 
-def event_details(event: RiskEvent) -> dict[str, Any]:
-    """The details of *event*'s RISK_EVENT record; its component goes into the record's own field."""
-    details: dict[str, Any] = {"event_type": event.event_type.value}
-    for name in _PREMIUMS:
-        premium = getattr(event, name)
-        if premium is not None:
-            details[name] = format_price(premium)
-    for name in _FIELDS:
-        value = getattr(event, name)
-        if value or value is False or (value == 0 and name == "failure_count"):
-            details[name] = value
-    return details
+def details_of(event: RiskEvent) -> RiskEventDetails:
+    """The details of *event*'s RISK_EVENT record; its component goes into the record's own field.
+
+    Raises:
+        ValueError: A premium is no integer.
+    """
+    return RiskEventDetails(
+        event.event_type,
+        event.execution_id,
+        event.old_state,
+        event.new_state,
+        event.failure_count,
+        _text(event.entry_premium),
+        _text(event.current_premium),
+        _text(event.highest_premium),
+        _text(event.stop_premium),
+        event.action,
+        event.limit_type,
+        event.current_value,
+        event.limit_value,
+        event.allowed,
+        event.rejection_reason,
+        event.metadata,
+        event.symbol,
+        event.scope,
+        event.unit,
+        event.limits_version,
+        event.decision_id,
+        event.intent_id,
+    )
+
+
+@lru_cache(
+    maxsize=4096
+)  # an entry premium comes with every event of its stop, the best one is often the current one
+def _text(premium: PriceE4 | None) -> str:
+    """`format_price`, quick for the usual ones; "" for None."""
+    if premium is None:
+        return ""
+    if premium < 0:
+        return format_price(premium)
+    dollars, rest = divmod(premium, 10_000)
+    return f"{dollars:d}.{rest:04d}"
 
 
 def event_of_record(record: RiskRecord) -> RiskEvent:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from holdfast.audit.redact import REDACTED, Redactor, names_a_secret
 from holdfast.core.errors import BadInput
@@ -121,3 +123,59 @@ def test_a_long_innocent_text_comes_back_whole():
     """64 KiB that only look suspicious are searched to the end and left alone."""
     text = "secret_" * 9_000
     assert Redactor().text(text) == text
+
+
+SECRETS = ("hunter2hunter2", "31415926", "0f" * 12, "A1b2C3d4E5", "pa ss/word+1")
+
+
+@pytest.mark.invariant("I14")
+@given(
+    parts=st.lists(
+        st.sampled_from(
+            [
+                *SECRETS,
+                *(one.encode().hex() for one in SECRETS),
+                "token",
+                "to9ken",
+                "3141",
+                "5926",
+                "0",
+                "1.0000",
+                "abc",
+                "A9b9C9d9E9",
+                *("api_secret", "0f0f", "premium", "://", ":1//", " "),
+            ]
+        ),
+        max_size=6,
+    ),
+    registered=st.sets(st.sampled_from(SECRETS)),
+)
+def test_the_quick_look_agrees_with_the_search(parts, registered):
+    """What the quick look calls harmless, once or again, is what the search over all letters leaves alone."""
+    redactor = Redactor(registered)
+    texts = [*parts, *("".join(parts[:n]) for n in range(len(parts) + 1))] * 2
+    for text in texts:
+        encoded = msgspec.json.encode({"text": text})
+        assert redactor.is_harmless(encoded) == (not redactor._suspicious(encoded))
+
+
+@pytest.mark.invariant("I14")
+@pytest.mark.parametrize("secret", ["A1b2C3d4E5", "31415926", "0f" * 12])
+def test_a_secret_is_seen_although_all_but_its_digits_passed_before(secret):
+    """A text that differs from a known secret in its digits alone is harmless; the secret behind it is not."""
+    redactor = Redactor([secret])
+    other = secret.translate(str.maketrans("12345", "99999"))
+    if other != secret:
+        assert redactor.is_harmless(msgspec.json.encode({"text": other}))
+    assert not redactor.is_harmless(msgspec.json.encode({"text": secret}))
+
+
+def test_a_secret_that_is_registered_later_is_hidden_from_then_on():
+    """What was harmless before is searched again once another secret is known, names too."""
+    redactor = Redactor()
+    encoded = b'{"text":"maker-7 alpha"}'
+    assert redactor.is_harmless(encoded)
+    assert redactor.name("maker-7 alpha") == "maker-7 alpha"
+    redactor.register("maker-7 alpha")
+    assert not redactor.is_harmless(encoded)
+    assert redactor.name("maker-7 alpha") == "[redacted]"

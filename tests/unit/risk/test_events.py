@@ -8,7 +8,7 @@ from holdfast.breaker.events import BreakerEvent, BreakerEventKind
 from holdfast.breaker.machine import BreakerState
 from holdfast.core.clock import ManualClock
 from holdfast.core.errors import BadInput
-from holdfast.risk.events import RiskEvent, RiskEventType, event_details, event_of_record, of_breaker
+from holdfast.risk.events import RiskEvent, RiskEventType, details_of, event_of_record, of_breaker
 
 EVENTS = [
     RiskEvent(
@@ -63,7 +63,9 @@ def test_the_event_types_are_the_contracts():
 def test_an_event_comes_back_from_the_journal_as_it_was(event, tmp_path):
     """Every field of an event, zero and False too, is in its record and comes back; premiums stand there as text."""
     with WriteAheadLog(tmp_path / "log", clock=ManualClock()) as wal:
-        AuditLogger(wal).record("RISK_EVENT", event_details(event), component=event.component)
+        AuditLogger(wal).record(
+            "RISK_EVENT", msgspec.to_builtins(details_of(event)), component=event.component
+        )
         (record,) = [one for one in wal.records() if one.type == "RISK_EVENT"]
         (entry,) = wal.query(event_type="RISK_EVENT")
     assert event_of_record(record) == event == event_of_record(entry)

@@ -3,6 +3,7 @@ import inspect
 import logging
 import random
 
+import msgspec
 import pytest
 
 from holdfast.audit.format import Record
@@ -10,7 +11,7 @@ from holdfast.audit.logger import AuditLogger
 from holdfast.audit.wal import WriteAheadLog
 from holdfast.core.clock import ManualClock
 from holdfast.core.errors import BadInput, DuplicateStop
-from holdfast.risk.events import RiskEventType, event_details
+from holdfast.risk.events import RiskEventType, details_of
 from holdfast.risk.stop_manager import TrailingStopManager
 from holdfast.risk.stop_rules import BreakEven, GiveBack, PercentTrail, TimeTightening, TrailingStopConfig
 from holdfast.risk.trailing_stop import TrailingStopAction
@@ -220,7 +221,9 @@ def test_killed_anywhere_the_restored_stops_go_on_as_the_lost_ones(tmp_path):
 
         class ToLog:
             def emit(self, event):
-                log.record("RISK_EVENT", event_details(event), component=event.component, level=0)
+                log.record(
+                    "RISK_EVENT", msgspec.to_builtins(details_of(event)), component=event.component, level=0
+                )
 
         manager = TrailingStopManager(ToLog(), clock=clock)
         written = []
@@ -263,7 +266,7 @@ def test_a_best_premium_that_moved_nothing_is_no_secret_of_the_lost_stop():
                 records = [
                     Record(
                         seq=n, synced=0, ts=0, type="RISK_EVENT", user="", component=one.component,
-                        details=event_details(one),
+                        details=msgspec.to_builtins(details_of(one)),
                     )
                     for n, one in enumerate(heard.events, start=1)
                 ]  # fmt: skip
