@@ -14,6 +14,7 @@ from holdfast.core.clock import NANOS, ManualClock
 from holdfast.core.money import PriceE4, QtyE2
 from holdfast.core.options import combo_ticker
 from holdfast.core.signals import Action, Intent, Side, Signal, TimeInForce
+from holdfast.execution.trader import Trader
 from holdfast.execution.venue import FillSeen, PlaceAnswer, StreamGap
 from holdfast.risk.gate import Gate
 from holdfast.risk.limits import RiskLimits
@@ -76,10 +77,13 @@ def play(scenario: Callable[[SimpleNamespace], Coroutine[Any, Any, None]], **opt
 
     async def run() -> SimpleNamespace:
         w = world(**options)
+        failures: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(repr(context)))
         try:
             await scenario(w)
         finally:
             await w.venue.close()
+        assert not failures, failures
         return w
 
     return asyncio.run(run())
@@ -157,3 +161,9 @@ class Listener:
     async def settle(self):
         for _ in range(60):
             await asyncio.sleep(0)
+
+
+def trader(w: SimpleNamespace, **options: Any) -> Trader:
+    """A trader over the adapter, with limits that refuse nothing."""
+    settings: dict[str, Any] = {"limits": WIDE, "sleep": no_sleep, "tick_secs": 0.001, "retries": 0} | options
+    return Trader(w.venue, log=w.log, clock=w.clock, **settings)

@@ -483,7 +483,14 @@ class FakeGateway:
         if play in last_words:
             self.tell(line, "error", number, *last_words[play], "")
         if play is Play.STUCK:
-            self._tell_status(line, number, "PendingSubmit", (0, listed.total), listed.permanent, line.number)
+            self._tell_status(
+                line,
+                number,
+                "PendingSubmit",
+                counts=(0, listed.total),
+                permanent=listed.permanent,
+                client=line.number,
+            )
 
     def _accept(
         self, client: int, number: int, contract: Contract, order: Order, *, play: Play = Play.NORMAL

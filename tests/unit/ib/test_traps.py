@@ -30,11 +30,10 @@ def test_a_gateway_that_hands_numbers_out_again_meets_none_of_ours():
         w = world(at=at, clock=clock, log=log)
         try:
             for _ in range(restarts + 1):
-                answer, _ = await place(w, price=1.0, tif=GTC, name=f"hf-{len(at.arrived)}")
-                assert isinstance(answer, Ack)
+                for _ in range(12):  # ended at once: the gateway lists none of them afterwards
+                    answer, _ = await place(w, price=1.0, name=f"hf-{len(at.arrived)}")
+                    assert isinstance(answer, Ack)
                 at.restart(next_number=1)
-                for _ in range(20):
-                    await asyncio.sleep(0)
                 clock.advance(40)
                 await w.venue.positions()
         finally:
@@ -43,10 +42,10 @@ def test_a_gateway_that_hands_numbers_out_again_meets_none_of_ours():
     asyncio.run(run(1))
     asyncio.run(run(0))
     numbers = [order.orderId for order in at.arrived]
-    assert len(set(numbers)) == len(numbers) == 3
+    assert len(set(numbers)) == len(numbers) == 36
     assert numbers == sorted(numbers)
-    assert numbers[2] >= NUMBERS_AHEAD
-    assert numbers_reserved(log.records()) > numbers[2]
+    assert numbers[-1] >= NUMBERS_AHEAD
+    assert numbers_reserved(log.records()) > numbers[-1]
 
 
 def test_numbers_are_reserved_in_the_journal_before_the_first_of_them_is_used():
