@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -22,6 +23,7 @@ import msgspec
 from holdfast.lake.store import LOG_FOLDER
 
 LAST_CHECKPOINT = "_last_checkpoint"
+SYNCED = "_synced_checkpoints"
 
 
 def sync_file(path: Path) -> None:
@@ -142,15 +144,40 @@ def sync_versions(table: Path, first: int, last: int, *, own_data: Iterable[int]
     sync_folder(table / LOG_FOLDER)
 
 
+class Synced(msgspec.Struct, frozen=True):
+    """Which checkpoints are known to be on the disk: file names with their SHA-256.
+
+    Nothing in a checkpoint would show that a page in its middle was never written.
+    """
+
+    checkpoints: dict[str, str] = {}
+
+
+def read_synced(table: Path) -> Synced:
+    """What is known of the checkpoints of *table*."""
+    try:
+        return msgspec.json.decode((table / SYNCED).read_bytes(), type=Synced)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return Synced()
+
+
 def sync_checkpoint(table: Path) -> None:
-    """Make the newest checkpoint of *table* outlive a power cut, the checkpoint before the pointer to it."""
+    """Make the newest checkpoint of *table* outlive a power cut, then the pointer to it, then say so in `SYNCED`."""
     log = table / LOG_FOLDER
     newest = max((path.name.partition(".")[0] for path in log.glob("*.checkpoint*.parquet")), default="")
     if not newest:
         return
+    known = read_synced(table).checkpoints
+    hashes = {name: digest for name, digest in known.items() if (log / name).exists()}
     for path in log.glob(f"{newest}.checkpoint*.parquet"):
         sync_file(path)
+        hashes[path.name] = sha256(path.read_bytes()).hexdigest()
     sync_folder(log)
     with contextlib.suppress(FileNotFoundError):
         sync_file(log / LAST_CHECKPOINT)
-    sync_folder(log)
+    if hashes != known:
+        temporary = table / f"{SYNCED}.{os.getpid()}"
+        temporary.unlink(missing_ok=True)
+        write_new(temporary, msgspec.json.encode(Synced(hashes)))
+        temporary.rename(table / SYNCED)
+        sync_folder(table)

@@ -308,6 +308,8 @@ class Projector:
         furthest = max(self._sinks.values(), key=lambda sink: sink.watermarks[source.log_id])
         last = furthest.watermarks[source.log_id]
         if last > source.reader.durable:
+            source.reader.look()  # a rival may have read further since
+        if last > source.reader.durable:
             raise went_back(source.reader.durable, last, str(source.reader.path))
         noted = furthest.writer.last_leaf(source.log_id, last) if last else ""
         line = source.reader.last_line(last) if noted else None

@@ -7,8 +7,8 @@ delta-rs syncs nothing, and even a commit that we sync may be cut off just befor
     empty, zeroed, cut off, or lacking an action       moved aside, with every version behind it
     whole, but a data file is missing, short, torn     moved aside, with every version behind it
     there, but one in between is not                   those behind the gap are moved aside
-    in a checkpoint that is torn or covers one of      the checkpoint is moved aside, then its pointer;
-      the above                                          the commits before it take its place
+    in a checkpoint that is torn, was never synced     the checkpoint is moved aside, its pointer before it;
+      as far as `SYNCED` says, or covers a torn one      the commits before it take its place
 
 Promise: nothing is deleted: what is moved aside lies in `_quarantine/` inside the table, and is told. The watermarks
 go back together with the rows, so that projecting again adds exactly what was taken. A repair that is interrupted is
@@ -30,6 +30,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ import msgspec
 
 from holdfast.core.errors import LakeDamaged
 from holdfast.lake.commit import METADATA_KEY, Noted
-from holdfast.lake.durable import LAST_CHECKPOINT, Action, actions_of, sync_folder
+from holdfast.lake.durable import LAST_CHECKPOINT, Action, actions_of, read_synced, sync_folder
 from holdfast.lake.extras import load
 from holdfast.lake.store import LOG_FOLDER
 
@@ -60,7 +61,7 @@ class Verdict(StrEnum):
     DATA_MISSING = "a data file is missing"
     DATA_SHORT = "a data file has another length"
     DATA_TORN = "a data file is torn"
-    GAP = "a version before it is missing"
+    GAP = "it is missing"
 
 
 class Moved(NamedTuple):
@@ -121,87 +122,122 @@ def repair(table: Path, stamp: str) -> list[Moved]:
     Raises:
         LakeDamaged: The beginning of the table's log is gone: it cannot be read without what is missing.
     """
-    log = table / LOG_FOLDER
-    try:
-        names = os.listdir(log)  # noqa: PTH208  names are wanted
-    except FileNotFoundError:
+    log = _Log.of(table)
+    if log is None:
         return []
-    commits = {int(found[1]) for found in map(_COMMIT.fullmatch, names) if found is not None}
-    checkpoints = _checkpoints(names)
-    moved: dict[str, str] = {}  # in the order in which it is moved
-    pointer = _pointer(log)
-    torn = {version: why for version, files in checkpoints.items() if (why := _checkpoint_fault(log, files))}
-    cut, why = _first_bad(table, commits, checkpoints.keys() - torn.keys())
-    kept = {version for version in checkpoints if version not in torn and (cut is None or version < cut)}
-    _refuse_without_beginning(table, commits, kept, cut)
+    kept = log.trusted
+    if not log.begins(kept):
+        kept |= log.readable  # nobody vouches for these, and nothing else is left to begin with
+    cut, why = _first_bad(log, kept)
+    kept = {version for version in kept if cut is None or version < cut}
+    _refuse_without_beginning(log, kept, cut)
 
-    if LAST_CHECKPOINT in names and pointer not in kept:
-        moved[LAST_CHECKPOINT] = "it points to no whole checkpoint"
-    for version in sorted(checkpoints.keys() - kept, reverse=True):
-        for name in checkpoints[version]:
-            moved[name] = torn.get(version, f"it covers version {cut}: {why}")
+    moved: dict[str, str] = {}  # in the order in which it is moved
+    if LAST_CHECKPOINT in log.names and _pointer(table) not in kept:
+        moved[LAST_CHECKPOINT] = "it points to no checkpoint that is whole"
+    for version in sorted(log.checkpoints.keys() - kept, reverse=True):
+        fault = "it is torn" if version not in log.readable else "it was never synced"
+        for name in log.checkpoints[version]:
+            moved[name] = fault if version not in log.trusted else f"it covers version {cut}: {why}"
     if cut is not None:
-        for name in names:
+        for name in log.names:
             found = _COMPACTED.fullmatch(name)
             if found is not None and int(found[1]) >= cut:
                 moved[name] = f"it covers version {cut}: {why}"
-        for version in sorted((one for one in commits if one >= cut), reverse=True):
+        for version in sorted((one for one in log.commits if one >= cut), reverse=True):
             moved[f"{version:020d}.json"] = why if version == cut else f"version {cut} before it: {why}"
     _move(table, moved, stamp)
     return [Moved(name, reason) for name, reason in moved.items()]
 
 
-def _checkpoints(names: list[str]) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = {}
-    for name in sorted(names):
-        match = _CHECKPOINT.fullmatch(name)
-        if match is not None:
-            found.setdefault(int(match[1]), []).append(name)
-    return found
+class _Log:
+    """What lies in a table's log.
+
+    Attributes:
+        table: The table's directory.
+        names: Of all files.
+        commits: The versions that have a commit file.
+        checkpoints: The files of each checkpoint, by version.
+        trusted: The checkpoints that are known to be on the disk as they were written.
+        readable: Those whose every page can be read.
+    """
+
+    def __init__(self, table: Path, names: list[str]) -> None:
+        self.table = table
+        self.names = names
+        self.commits = {int(found[1]) for found in map(_COMMIT.fullmatch, names) if found is not None}
+        self.checkpoints: dict[int, list[str]] = {}
+        for name in sorted(names):
+            match = _CHECKPOINT.fullmatch(name)
+            if match is not None:
+                self.checkpoints.setdefault(int(match[1]), []).append(name)
+        synced = read_synced(table).checkpoints
+        self.trusted = {
+            version
+            for version, files in self.checkpoints.items()
+            if all(synced.get(name) == _sha256(self._path(name)) for name in files)
+        }
+        self.readable = {
+            version
+            for version, files in self.checkpoints.items()
+            if all(_reads(self._path(name)) for name in files if name.endswith(".parquet"))
+        }
+
+    @classmethod
+    def of(cls, table: Path) -> _Log | None:
+        """The log of *table*; None where there is none."""
+        try:
+            return cls(table, os.listdir(table / LOG_FOLDER))  # noqa: PTH208  names are wanted
+        except FileNotFoundError:
+            return None
+
+    def _path(self, name: str) -> Path:
+        return self.table / LOG_FOLDER / name
+
+    def begins(self, checkpoints: Collection[int]) -> bool:
+        """Whether there is something to begin with: version 0, or one of *checkpoints* and the commit behind it."""
+        if 0 in self.commits or not self.commits:
+            return True
+        newest = max(self.commits)
+        return any(version + 1 in self.commits or version >= newest for version in checkpoints)
 
 
-def _pointer(log: Path) -> int | None:
+def _pointer(table: Path) -> int | None:
     """The version that `_last_checkpoint` points to; None where it is missing or says nothing."""
     try:
-        return msgspec.json.decode((log / LAST_CHECKPOINT).read_bytes(), type=_Pointer).version
+        said = (table / LOG_FOLDER / LAST_CHECKPOINT).read_bytes()
+        return msgspec.json.decode(said, type=_Pointer).version
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
-def _checkpoint_fault(log: Path, files: list[str]) -> str:
-    for name in files:
-        if name.endswith(".parquet") and not _reads(log / name):
-            return "it is torn"
-    return ""
+def _sha256(path: Path) -> str:
+    try:
+        return sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return "unreadable"
 
 
-def _first_bad(table: Path, commits: set[int], usable: set[int]) -> tuple[int | None, str]:
+def _first_bad(log: _Log, usable: Collection[int]) -> tuple[int | None, str]:
     """The lowest version that is not whole, and why; judged from the newest usable checkpoint, or `JUDGED` before."""
-    if not commits:
+    if not log.commits:
         return None, ""
-    newest = max(commits)
-    base = max((version for version in usable if version <= newest), default=-1)
-    # What stands behind a gap is no part of the table, whatever it says.
-    start = base + 1
-    for version in range(start, newest + 1):
-        if version not in commits:
-            newest = version - 1
-            gap: int | None = version
-            break
-    else:
-        gap = None
-    first = min(start, max(newest - JUDGED + 1, 0))
+    newest = max(log.commits)
+    start = max((version for version in usable if version <= newest), default=-1) + 1
+    gap = next((version for version in range(start, newest + 1) if version not in log.commits), None)
+    bad: tuple[int | None, str] = (None, "")
+    if gap is not None:
+        bad, newest = (gap, str(Verdict.GAP)), gap - 1  # what stands behind it is no part of the table
     removed: set[str] = set()
-    bad: tuple[int | None, str] = (None, "") if gap is None else (gap, str(Verdict.GAP))
-    for version in range(newest, first - 1, -1):
-        if version not in commits:
+    for version in range(newest, min(start, max(newest - JUDGED + 1, 0)) - 1, -1):
+        if version not in log.commits:
             break  # cleaned up: a checkpoint stands for it
-        verdict, removes = judge(table, version, removed)
-        if verdict is not Verdict.WHOLE:
-            bad = (version, str(verdict))
-            removed = set()  # what it says it removed is there again
-        else:
+        verdict, removes = judge(log.table, version, removed)
+        if verdict is Verdict.WHOLE:
             removed |= removes
+        else:
+            bad = (version, str(verdict))
+            removed = set()  # what versions behind it let go is there again
     return bad
 
 
@@ -251,7 +287,9 @@ def _complete(version: int, actions: list[Action]) -> bool:
         msgspec.DecodeError: What it announces cannot be read.
     """
     if version == 0:
-        return any(one.meta_data is not None for one in actions) and any(one.protocol is not None for one in actions)
+        return any(one.meta_data is not None for one in actions) and any(
+            one.protocol is not None for one in actions
+        )
     info = next((one.commit_info for one in actions if one.commit_info), None)
     if info is None:
         return False
@@ -279,18 +317,21 @@ def _reads(path: Path) -> bool:
     return True
 
 
-def _refuse_without_beginning(table: Path, commits: set[int], kept: set[int], cut: int | None) -> None:
-    """Raise where what would be left begins nowhere: no checkpoint, no version 0, or a gap between them."""
-    left = {version for version in commits if cut is None or version < cut}
-    if not commits or (not left and not kept and cut == 0):
-        return  # nothing was ever whole: the table is made anew
+def _refuse_without_beginning(log: _Log, kept: Collection[int], cut: int | None) -> None:
+    """Raise where what would be left begins nowhere.
+
+    A table of which only a torn version 0 is there was never whole, and is made anew.
+    """
+    left = {version for version in log.commits if cut is None or version < cut}
+    if not log.commits or log.commits == {cut} == {0}:
+        return
     base = max(kept, default=-1)
     behind = [version for version in left if version > base]
     if (kept or left) and sorted(behind) == list(range(base + 1, base + 1 + len(behind))):
         return
     raise LakeDamaged(
-        f"lake damaged: the log of {table.name!r} lacks its beginning: no whole checkpoint, "
-        f"and its lowest version is {min(commits)}",
+        f"lake damaged: the log of {log.table.name!r} lacks its beginning: no whole checkpoint, "
+        f"and its lowest whole version is {min(left, default='none')}",
         hint="the journal is the truth: `holdfast lake rebuild` makes the table anew",
     )
 
