@@ -416,7 +416,7 @@ class OptionsVenue:
 
     async def _keep_up(self, following: _Following) -> None:
         """Have a connection, again and again; each one begins with what is followed."""
-        failures = 0
+        failures, following.is_begun = 0, True
         if self._link.is_up:
             await self._begin()
         while True:
@@ -444,7 +444,7 @@ class OptionsVenue:
     def _greeting(self) -> list[tuple[str, dict[str, Any]]]:
         """What every connection begins with while somebody follows."""
         following = self._following
-        if following is None:
+        if following is None or not following.is_begun:
             return []
         following.queue.put_nowait(following.machine.up())
         return [("follow", {"tickers": following.machine.singles, "clock": self._venue_clock})]
@@ -526,10 +526,11 @@ class OptionsVenue:
 
 
 class _Following:
-    """One call of `events`."""
+    """One call of `events`; begun once somebody iterates it and connections are its own."""
 
     def __init__(self, machine: StreamMachine) -> None:
         self.machine = machine
+        self.is_begun = False
         self.queue: asyncio.Queue[list[VenueEvent] | Exception | None] = asyncio.Queue()
         self.is_down = asyncio.Event()
 
