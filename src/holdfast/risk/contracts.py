@@ -215,10 +215,14 @@ def fees_of(order: Terms) -> int:
     return -(-order.qty * per_unit // 100)
 
 
+def at_risk_of(order: Terms, facts: ContractFacts, *, reducing: bool) -> int | None:
+    """What the order can lose, or what an exit pays; None where that has no end."""
+    return max(0, -work_of(order).cash) if reducing else loss_of(order, facts)
+
+
 def reserve_of(order: Terms, facts: ContractFacts, *, reducing: bool) -> MoneyE6:
-    """What is set aside for the order: what it can lose, or what an exit pays, and the fees."""
-    at_risk = max(0, -work_of(order).cash) if reducing else loss_of(order, facts) or 0
-    return MoneyE6(at_risk + fees_of(order))
+    """What is set aside for the order: what is at risk, and the fees."""
+    return MoneyE6((at_risk_of(order, facts, reducing=reducing) or 0) + fees_of(order))
 
 
 # The rows -------------------------------------------------------------------------------------------------
@@ -246,13 +250,14 @@ def passes_contract(order: Terms, facts: ContractFacts, limits: RiskLimits, *, r
 
 
 def _own_rows(order: Terms, facts: ContractFacts, limits: RiskLimits, *, reducing: bool) -> tuple[Row, ...]:
+    at_risk = at_risk_of(order, facts, reducing=reducing)
     return (
         Row(Code.INSTRUMENT_UNREAD, facts.missing or order.ticker, 0, 0, "", not facts.missing),
         check_expired(order, facts),
         check_near_expiry(order, facts, limits, reducing=reducing),
         check_short_on_expiry_day(order, facts, limits, reducing=reducing),
-        check_loss(order, facts, reducing=reducing),
-        check_buying_power(order, facts, reducing=reducing),
+        check_loss(order, at_risk),
+        check_buying_power(order, facts, at_risk, reducing=reducing),
     )
 
 
@@ -292,15 +297,14 @@ def check_short_on_expiry_day(
     return Row(Code.SHORT_ON_EXPIRY_DAY, order.ticker, 0, 0, "", ok)
 
 
-def check_loss(order: Terms, facts: ContractFacts, *, reducing: bool) -> Row:
+def check_loss(order: Terms, at_risk: int | None) -> Row:
     """Refuse an order whose loss has no end."""
-    ok = reducing or loss_of(order, facts) is not None
-    return Row(Code.UNBOUNDED_LOSS, order.instrument.underlying, 0, 0, "", ok)
+    return Row(Code.UNBOUNDED_LOSS, order.instrument.underlying, 0, 0, "", at_risk is not None)
 
 
-def check_buying_power(order: Terms, facts: ContractFacts, *, reducing: bool) -> Row:
+def check_buying_power(order: Terms, facts: ContractFacts, at_risk: int | None, *, reducing: bool) -> Row:
     """Refuse what the broker would not carry, everything set aside since it was asked counted; unasked passes."""
-    value = facts.spoken_for + reserve_of(order, facts, reducing=reducing)
+    value = facts.spoken_for + (at_risk or 0) + fees_of(order)
     bound = facts.buying_power
     ok = reducing or bound is None or value <= bound
     return Row(Code.BUYING_POWER, "account", value, value if bound is None else bound, USD, ok)

@@ -493,6 +493,10 @@ class Gate:
             and not market.is_resolved(ticker)
             and (not close_ns or self._clock.now_ns() < close_ns)
         )
+        contract: ContractFacts | None = None
+        if instrument.kind is not _BINARY:
+            contract = self._contract(intent, now_ns)
+            is_open = is_open and all(leg.instrument.is_open for leg in instrument.parts)
         return Facts(
             state,
             portfolio.positions.get(ticker, _FLAT),
@@ -507,7 +511,7 @@ class Gate:
             since_ns,
             self._legs(instrument) if instrument.event_exclusive else (),
             "",
-            None if instrument.kind is _BINARY else self._contract(intent, now_ns),
+            contract,
         )
 
     def _contract(self, intent: Intent, monotonic_ns: int) -> ContractFacts:

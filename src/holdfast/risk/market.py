@@ -125,6 +125,7 @@ class Market:
         self._streamed: set[str] = set()
         self._results: dict[str, str] = {}
         self._valued: set[str] = set()
+        self._combinations: dict[str, set[str]] = {}
         self._greeks: dict[str, Greeks] = {}
         self._underlyings: dict[str, tuple[PriceE4, int]] = {}
 
@@ -163,13 +164,22 @@ class Market:
         return Held(ticker, qty, self.mark(ticker), is_streamed, multiplier)
 
     def saw_rules(self, instrument: Instrument) -> None:
-        """The rules of one instrument, and of every leg of a combination, as they stand now."""
-        for one in (instrument, *(leg.instrument for leg in instrument.legs)):
-            self.instruments[one.ticker] = one
-            if one.kind is not _BINARY:
-                self.changes += not self.lists_contracts
-                self.lists_contracts = True
-                self._changed(one.ticker)
+        """The rules of one instrument, and of every leg of a combination, as they stand now.
+
+        A combination that was read with other rules of a leg is forgotten: it is read again when it is needed.
+        """
+        for leg in instrument.legs:
+            self.saw_rules(leg.instrument)
+            self._combinations.setdefault(leg.instrument.ticker, set()).add(instrument.ticker)
+        ticker = instrument.ticker
+        if instrument != self.instruments.get(ticker):
+            for combination in self._combinations.get(ticker, ()):
+                self.instruments.pop(combination, None)
+        self.instruments[ticker] = instrument
+        if instrument.kind is not _BINARY:
+            self.changes += not self.lists_contracts
+            self.lists_contracts = True
+            self._changed(ticker)
 
     def lacks_rules(self, tickers: Collection[str]) -> bool:
         """Whether the worth of something among *tickers* cannot be known, its rules being unread."""

@@ -161,6 +161,7 @@ def test_a_combination_whose_answer_is_lost_is_found_with_all_its_legs(play: Pla
         again.trader.venue = again.trader.books._venue = w.venue
         again.venue = w.venue
         w = again
+    watcher = w.trader.observer = Watcher(w)
 
     async def settle() -> None:
         await w.trader.start()
@@ -171,6 +172,7 @@ def test_a_combination_whose_answer_is_lost_is_found_with_all_its_legs(play: Pla
     asyncio.run(settle())
     (order,) = w.account.orders.values()
     assert (order.status, order.filled) == (OrderStatus.FILLED, 200)
+    assert [name for what, name in watcher.told if what == "end"] == [order.client_order_id]
     assert held(w) == WHOLE
     assert len(w.venue.arrived) == 1
     assert len(w.log.of("TRADE")) == 4

@@ -417,3 +417,18 @@ def test_daily_loss_counts_multipliers() -> None:
     assert opened is not None
     assert after is not None
     assert after - opened == -100_000_000
+
+
+def test_a_combination_trades_only_while_all_its_legs_do() -> None:
+    """A leg that is closed closes every combination of it, and its new rules replace what was read before."""
+    spread = combo((put(470), 1), (put(480), -1))
+    gate = option_gate(spread)
+    closed = combo((put(470, is_open=False), 1), (put(480), -1))
+    assert code_of(ask(gate, closed, "buy", 1, -2)) == "market_closed"
+    gate.market.saw_rules(put(470))
+    assert spread.ticker in gate.market.instruments
+    gate.market.saw_rules(put(470, is_open=False))
+    assert spread.ticker not in gate.market.instruments
+    assert put(480).ticker in gate.market.instruments
+    gate.market.saw_rules(spread)
+    assert gate.market.instruments[put(470).ticker].is_open
