@@ -30,9 +30,7 @@ MOST_POINTS = 5_000
 FEW_POINTS = 60
 """Up to so many points of a line are marked."""
 
-_NEVER = frozenset(
-    {"seq", "epoch", "ts_ns", "event_id", "writer_id", "schema_version", "limits_version", "n"}
-)
+_NEVER = frozenset({"seq", "epoch", "ts_ns", "event_id", "writer_id", "schema_version", "limits_version"})
 _STYLE: Mapping[str, Any] = {
     "axes.grid": True,
     "axes.spines.right": False,

@@ -19,6 +19,7 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
 
@@ -129,6 +130,9 @@ class Lake:
         columns = self._columns[name] = [field.name for field in table.schema().fields]
         chosen = ", ".join(f'"{column}"' for column in columns)
         if files:
+            gone = next((file for file in files if not Path(file).is_file()), None)
+            if gone is not None:
+                raise self._unreadable(f"{gone}: no such file")
             hive = ", ".join(
                 f"'{one}': {_HIVE.get(one, 'VARCHAR')}" for one in table.metadata().partition_columns
             )
