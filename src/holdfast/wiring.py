@@ -7,10 +7,12 @@ only in values: whose address, whose key, whose clock.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from holdfast.anchors.marks import anchor_marks
 from holdfast.anchors.opening import anchor_by
@@ -19,19 +21,33 @@ from holdfast.audit.logger import AuditLogger
 from holdfast.audit.people import PersonalData
 from holdfast.audit.reserve import RESERVE_BYTES
 from holdfast.audit.wal import WriteAheadLog
+from holdfast.breaker.config import CircuitBreakerConfig
 from holdfast.breaker.registry import BreakerRegistry, standard_registry
 from holdfast.config import Config, key_home, people_home
 from holdfast.core.clock import Clock, ManualClock, SystemClock
-from holdfast.core.money import MoneyE6
+from holdfast.core.errors import VenueRejected
+from holdfast.core.instruments import Instrument
+from holdfast.core.money import MoneyE6, QtyE2
+from holdfast.execution.desk import DeskRisk, Layer, OptionsDesk, Schedule
+from holdfast.execution.entry import EntryRules
+from holdfast.execution.monitoring import ExitRules
+from holdfast.execution.quotes import QuoteBoard
+from holdfast.execution.reference import ReferenceInput
 from holdfast.execution.strategy import Strategy
 from holdfast.execution.trader import Trader
-from holdfast.risk.limits import RiskLimits
+from holdfast.risk.event_logger import RiskEventLogger
+from holdfast.risk.manager import RiskManager
+from holdfast.risk.stop_manager import TrailingStopManager
+from holdfast.risk.stop_rules import TrailingStopConfig
 from holdfast.venues.kalshi.adapter import KalshiVenue
 from holdfast.venues.kalshi.client import HOSTS, AsyncKalshiClient
 from holdfast.venues.kalshi.transport import PARENT_BREAKER
+from holdfast.venues.options.adapter import OptionsVenue
 
 CREDENTIAL = "venue.kalshi.signer"
 """The CONFIG record's name for the fingerprint of the credential in use."""
+MAX_EXIT_VALUE = MoneyE6(1_000_000 * 1_000_000)
+"""Of one exit of the options desk: shares that an assignment left must be able to go."""
 
 
 @dataclass(frozen=True)
@@ -85,18 +101,7 @@ def open_desk(
     clock: Clock = market_clock if venue_clock else SystemClock()
     kalshi = config.kalshi
     user = kalshi.member_id or kalshi.key_id or "unknown"
-    reserve = Path(config.paths.reserve) if config.paths.reserve else None
-    keys = KeyHome(key_home(), tell=tell)
-    log = WriteAheadLog(
-        audit_dir,
-        clock=clock,
-        reserve_bytes=RESERVE_BYTES,
-        reserve=reserve,
-        keys=keys,
-        marks=anchor_marks(keys, config.anchors.sinks),
-        anchor=anchor_by(audit_dir, keys, config.anchors.sinks, SystemClock()),
-    )
-    audit = AuditLogger(log, user=user, personal=PersonalData(people_home(), config.audit.personal_fields))
+    audit = _journal(config, audit_dir, clock, user=user, tell=tell)
     breakers = standard_registry(clock=clock, audit=audit)
     client = AsyncKalshiClient(
         kalshi.key_id or None,
@@ -113,23 +118,217 @@ def open_desk(
     audit.wal.open()
     _restore_breakers(audit, breakers, client)
     venue = KalshiVenue(client, venue_clock=venue_clock)
-    limits = RiskLimits(
-        max_position=config.limits.max_position_size,
-        max_order_value=config.limits.max_order_value,
-        max_exit_value=MoneyE6(10 * config.limits.max_order_value),
-        max_daily_loss=config.limits.max_daily_loss,
-        max_mark_age_secs=config.limits.max_mark_age_secs,
-    )
     trader = Trader(
         venue,
         log=audit,
-        limits=limits,
+        limits=config.limits.risk_limits(),
         clock=clock,
         strategies=strategies,
         user=user,
         on_time=market_clock.set_now_ns if venue_clock else None,
     )
     return Desk(clock=clock, audit=audit, breakers=breakers, client=client, venue=venue, trader=trader)
+
+
+BROKER_BREAKER = "options_api"
+"""The breaker of the option broker."""
+
+
+@dataclass(frozen=True)
+class WiredOptionsDesk:
+    """One account at an option broker, wired.
+
+    Attributes:
+        clock: The broker's market time where it owns it, else the machine's.
+        audit: The journal.
+        events: What hands risk events on; the one logger of all three layers.
+        breakers: The registry, the broker's breaker in it.
+        venue: The port the trader trades through.
+        trader: The running order path.
+        risk: The three layers in one hand.
+        desk: The orchestrator.
+        tickers: What its stream follows: every contract of its chains, and the underlyings that can be owned.
+    """
+
+    clock: Clock
+    audit: AuditLogger
+    events: RiskEventLogger
+    breakers: BreakerRegistry
+    venue: OptionsVenue
+    trader: Trader
+    risk: RiskManager
+    desk: OptionsDesk
+    tickers: Sequence[str]
+
+    async def close(self) -> None:
+        """Hand the last events on, let go of the connection and close the journal; resting orders stay."""
+        await self.venue.close()
+        await self.events.close()
+        self.audit.wal.close()
+
+
+async def open_options_desk(
+    config: Config,
+    *,
+    audit_dir: Path,
+    url: str,
+    token: str,
+    symbols: Sequence[str],
+    reference: ReferenceInput,
+    market_ns: int | None = None,
+    layers: Collection[Layer] = tuple(Layer),
+    lake: str | None = None,
+    entry_rules: EntryRules | None = None,
+    exit_rules: ExitRules | None = None,
+    stops: TrailingStopConfig | None = None,
+    credit_stops: TrailingStopConfig | None = None,
+    seed: int | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> WiredOptionsDesk:
+    """Wire a desk for the account at the option broker that listens at *url*, and read its chains.
+
+    Args:
+        config: Where things are kept, and the limits of an order.
+        audit_dir: The journal's directory; made when it is not there.
+        url: Of the broker's WebSocket.
+        token: Its word for who may trade.
+        symbols: Underlyings that are traded.
+        reference: IV rank and VIX.
+        market_ns: What time it is at a broker that owns the market's time, UTC ns; None for the machine's clock.
+        layers: Which are on: the breaker always, then stops, then portfolio limits.
+        lake: Where a projector puts the risk events; None for nowhere.
+        entry_rules: When to enter what; how much and how many is the configuration's.
+        exit_rules: Exits beside the stops.
+        stops: Of new positions; None is the configuration's.
+        credit_stops: Of new net-credit structures; None is as of the others.
+        seed: Of the spread of reconnections; None takes the machine's.
+        tell: Is given a sentence when the journal's first key was made.
+
+    Raises:
+        VenueError: The broker cannot be reached, or knows no such underlying.
+    """
+    market_clock = ManualClock(market_ns or 0, source="venue:options")
+    clock: Clock = SystemClock() if market_ns is None else market_clock
+    user = "options-desk"
+    audit = _journal(config, audit_dir, clock, user=user, tell=tell)
+    audit.wal.open()
+    events = RiskEventLogger(audit, lake=lake, project=lake is not None)
+    breakers = standard_registry(clock=clock, audit=audit, event_logger=events)
+    breakers.restore([record.details for record in audit.wal.records() if record.type == "BREAKER"])
+    venue = OptionsVenue(
+        url,
+        token,
+        clock=clock,
+        breaker=breakers.get_or_create(BROKER_BREAKER, CircuitBreakerConfig()),
+        audit=audit,
+        user=user,
+        venue_clock=market_ns is not None,
+        rng=random.Random(seed),  # noqa: S311  spreads retries
+    )
+    chains = {symbol: await venue.chain(symbol) for symbol in symbols}
+    own = config.options_desk
+    limits = config.limits.risk_limits(portfolio=Layer.LIMITS in layers)
+    age_secs = config.stops.max_quote_age_secs
+    limits = replace(
+        limits, max_exit_value=MAX_EXIT_VALUE, max_mark_age_secs=max(limits.max_mark_age_secs, age_secs)
+    )
+    board = QuoteBoard(confirmations=config.stops.confirmations)
+    trader = Trader(
+        venue,
+        log=audit,
+        limits=limits,
+        clock=clock,
+        strategies=[board],
+        user=user,
+        on_time=None if market_ns is None else market_clock.set_now_ns,
+    )
+    stop_manager = TrailingStopManager(events, config=stops or config.stops.trailing_stop, clock=clock)
+    risk = RiskManager(
+        user_id=user,
+        event_logger=events,
+        audit_logger=audit,
+        limits=limits,
+        circuit_breaker=venue.breaker,
+        trailing_stops=stop_manager,
+        clock=clock,
+    )
+    risk.bind(trader.gate, _known_in(trader))
+    desk = OptionsDesk(
+        trader,
+        board,
+        clock=clock,
+        chains=chains,
+        reference=reference,
+        risk=DeskRisk(
+            trailing_stops=risk.trailing_stops if Layer.STOPS in layers else None,
+            portfolio_limits=risk.portfolio_limits if Layer.LIMITS in layers else None,
+        ),
+        event_logger=events,
+        entry_rules=msgspec.structs.replace(
+            entry_rules or EntryRules(),
+            units=QtyE2(own.contracts * 100),
+            positions=own.max_positions,
+            per_symbol=own.max_per_symbol,
+        ),
+        exit_rules=exit_rules,
+        credit_stop_config=credit_stops,
+        schedule=Schedule(entry_secs=own.entry_secs, monitor_secs=own.monitor_secs, exit_secs=own.exit_secs),
+        buying_power=venue.buying_power,
+        max_quote_age_secs=age_secs,
+    )
+    owned = await _ownable(venue, symbols)
+    for instrument in owned:
+        trader.market.instruments[instrument.ticker] = instrument
+    tickers = [one.ticker for chain in chains.values() for one in chain]
+    return WiredOptionsDesk(
+        clock=clock,
+        audit=audit,
+        events=events,
+        breakers=breakers,
+        venue=venue,
+        trader=trader,
+        risk=risk,
+        desk=desk,
+        tickers=[*tickers, *(one.ticker for one in owned)],
+    )
+
+
+async def _ownable(venue: OptionsVenue, symbols: Sequence[str]) -> list[Instrument]:
+    """The underlyings that the broker lets one own; an index is none."""
+    found: list[Instrument] = []
+    for symbol in symbols:
+        try:
+            found.append(await venue.instrument(symbol))
+        except VenueRejected:
+            continue
+    return found
+
+
+def _known_in(trader: Trader) -> Callable[[str], Instrument]:
+    def lookup(ticker: str) -> Instrument:
+        known = trader.market.instruments.get(ticker)
+        if known is None:
+            raise VenueRejected(f"contract {ticker!r} was not read yet", code="not_read")
+        return known
+
+    return lookup
+
+
+def _journal(
+    config: Config, audit_dir: Path, clock: Clock, *, user: str, tell: Callable[[str], None] | None
+) -> AuditLogger:
+    """The journal in *audit_dir*, not opened yet, with its keys, its reserve and who remembers it."""
+    keys = KeyHome(key_home(), tell=tell)
+    log = WriteAheadLog(
+        audit_dir,
+        clock=clock,
+        reserve_bytes=RESERVE_BYTES,
+        reserve=Path(config.paths.reserve) if config.paths.reserve else None,
+        keys=keys,
+        marks=anchor_marks(keys, config.anchors.sinks),
+        anchor=anchor_by(audit_dir, keys, config.anchors.sinks, SystemClock()),
+    )
+    return AuditLogger(log, user=user, personal=PersonalData(people_home(), config.audit.personal_fields))
 
 
 def _restore_breakers(audit: AuditLogger, breakers: BreakerRegistry, client: AsyncKalshiClient) -> None:

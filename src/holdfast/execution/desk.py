@@ -115,7 +115,7 @@ class OptionsDesk:
         reference: IV rank and VIX.
         risk: The layers that are on.
         event_logger: Made once by whoever wires the desk; None is fine.
-        entry_rules, exit_rules, stop_config, schedule, legging: As the workflows take them.
+        entry_rules, exit_rules, stop_config, credit_stop_config, schedule, legging: As the workflows take them.
         buying_power: Reads what the broker would still carry, for the gate; None where a venue has none.
         max_quote_age_secs: Of quotes that drive stops.
 
@@ -137,6 +137,7 @@ class OptionsDesk:
         entry_rules: EntryRules | None = None,
         exit_rules: ExitRules | None = None,
         stop_config: TrailingStopConfig | None = None,
+        credit_stop_config: TrailingStopConfig | None = None,
         schedule: Schedule | None = None,
         legging: LeggingPolicy | None = None,
         buying_power: Callable[[], Awaitable[MoneyE6]] | None = None,
@@ -154,6 +155,7 @@ class OptionsDesk:
             clock=clock,
             risk_manager=risk,
             stop_config=stop_config,
+            credit_stop_config=credit_stop_config,
             exit_rules=exit_rules,
             max_quote_age_secs=max_quote_age_secs,
             event_logger=event_logger,

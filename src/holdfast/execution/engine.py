@@ -414,7 +414,13 @@ class OrderExecutionEngine:
         ladder = execution.ladder
         if ladder.state is not ExitState.DUE or has_open(execution.entries, self.trader.account):
             return None
-        found = await self._next_exit(execution)
+        going = self._leavable(execution)
+        if not going:
+            # Nobody bids for what is left, and it obliges to nothing: it stays until it expires or somebody bids.
+            return EngineResult(
+                outcome=Outcome.WAITING, execution_id=execution.execution_id, reason="worthless"
+            )
+        found = await self._next_exit(execution, going)
         if found is None:
             return self._waits(execution, Code.QUOTE_ONE_SIDED)
         self._held_since_ns.pop(execution.execution_id, None)
@@ -434,11 +440,10 @@ class OrderExecutionEngine:
             await self._look_at_exit(execution)
         return self._result(execution, result)
 
-    async def _next_exit(self, execution: Execution) -> tuple[str, Action, QtyE2, PriceE4] | None:
-        """What goes out next and at which limit; None while no side of it can be executed."""
-        going = self._leavable(execution)
-        if not going:
-            return None
+    async def _next_exit(
+        self, execution: Execution, going: dict[str, int]
+    ) -> tuple[str, Action, QtyE2, PriceE4] | None:
+        """What of *going* goes out next and at which limit; None while no side of it can be executed."""
         units, action = units_of(going), Action.SELL
         if self._legging is not None or execution.in_pieces or len(going) == 1:
             ticker, action = next_leg_out(going)

@@ -223,7 +223,7 @@ class EntryWorkflow:
         if answer:
             # The checker has written its own records of the six checks.
             return EntryOutcome(symbol=structure.symbol, entered=False, reason=answer)
-        execution_id = f"{structure.kind.value}-{structure.symbol}-{len(self._engine.executions.known) + 1}"
+        execution_id = self._engine.executions.name(structure.kind.value, structure.symbol)
         result = await self._engine.open(
             structure, execution_id=execution_id, limit=price, units=self.rules.units
         )

@@ -201,12 +201,19 @@ class Executions:
         known: By name, oldest first; flat ones too.
         by_order: Which execution an order is of.
         strategy: The name under which the desk's orders are written.
+        numbered: How many names were given to entries, those that were refused included.
     """
 
     def __init__(self, strategy: str) -> None:
         self.strategy = strategy
         self.known: dict[str, Execution] = {}
         self.by_order: dict[str, Execution] = {}
+        self.numbered = 0
+
+    def name(self, kind: str, symbol: str) -> str:
+        """A name for a new entry that none had before, in any run on this journal."""
+        self.numbered += 1
+        return f"{kind}-{symbol}-{self.numbered}"
 
     def add(self, execution: Execution) -> None:
         """Take a new execution in."""
@@ -319,8 +326,11 @@ class Executions:
         self.own(one, name, is_entry=True)
 
     def _restore_attempt(self, details: Mapping[str, Any]) -> None:
-        """A refused exit has used its name too."""
+        """A refused order has used its name too."""
         execution_id, step = split_key(details["intent"])
+        number = execution_id.rpartition("-")[2]
+        if number.isdecimal() and not execution_id.startswith(f"{STOCK}-"):
+            self.numbered = max(self.numbered, int(number))
         exit_step, one = _EXIT_STEP.fullmatch(step), self.known.get(execution_id)
         if exit_step is not None and one is not None:
             one.ladder.attempts = max(one.ladder.attempts, int(exit_step[1]))

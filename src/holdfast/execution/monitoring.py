@@ -89,6 +89,7 @@ class PositionMonitoringWorkflow:
         clock: Ages.
         risk_manager: Its trailing stops are driven; None where that layer is off.
         stop_config: Of new stops; None is the manager's own.
+        credit_stop_config: Of new stops of net-credit structures; None is *stop_config*.
         exit_rules: Exits beside the stops.
         max_quote_age_secs: An older quote is unknown.
         hold_alarm_secs: A premium unknown for longer is alarmed, once per execution and spell.
@@ -106,6 +107,7 @@ class PositionMonitoringWorkflow:
         clock: Clock,
         risk_manager: HoldsStops | None = None,
         stop_config: TrailingStopConfig | None = None,
+        credit_stop_config: TrailingStopConfig | None = None,
         exit_rules: ExitRules | None = None,
         max_quote_age_secs: int = 150,
         hold_alarm_secs: int = 300,
@@ -116,7 +118,7 @@ class PositionMonitoringWorkflow:
         self._engine = engine
         self._clock = clock
         self._stops = None if risk_manager is None else risk_manager.trailing_stops
-        self._stop_config = stop_config
+        self._stop_configs = {1: stop_config, -1: credit_stop_config or stop_config}
         self._rules = exit_rules or ExitRules()
         self._max_age_ns = max_quote_age_secs * NANOS
         self._hold_alarm_ns = hold_alarm_secs * NANOS
@@ -136,7 +138,7 @@ class PositionMonitoringWorkflow:
         self._stops.add_trailing_stop(
             execution.execution_id,
             format_price(premium),
-            self._stop_config,
+            self._stop_configs[execution.sign],
             sign=execution.sign,
             symbol=execution.symbol,
             spread=self._spread(execution),

@@ -1,5 +1,7 @@
 """`holdfast paper`: a minute of trading without keys or money, and what it proves.
 
+With `--desk options` it is an options desk on a paper broker instead, see `desk_session.py`.
+
 The verb starts `holdfast exchange` as a child process, trades on it over real sockets with the same gate,
 journal, breaker and client that trade for real, tells the story from the journal, compares its books with
 the exchange's own, verifies the journal, and shows that a changed byte is found. It decides nothing: a run
@@ -28,10 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  holdfast paper --tape DIR              a recording instead of the seeded market\n"
         "  holdfast paper --dir run/paper-1-1     take an earlier run up again\n"
         "  holdfast paper --strategy my_bot:Bot   your own strategy, class Bot of ./my_bot.py (docs/strategy.md)\n"
+        "  holdfast paper --desk options          a day of an options desk on a seeded chain\n"
+        "  holdfast paper --desk options --tape options --day 20230803\n"
         "  holdfast paper --exchange URL --key-id ID --pem FILE    on an exchange that runs already\n\n"
         "Ctrl-C leaves resting orders and lists them; --cancel-on-exit cancels them.\n"
         "exit codes: 0 the run kept its promise · 1 it did not, or bad input · 3 the journal is damaged ·\n"
         "4 an order is still unknown · 5 the exchange cannot be reached"
+    )
+    parser.add_argument(
+        "--desk",
+        choices=("kalshi", "options"),
+        default="kalshi",
+        help="what is traded: event contracts (default), or option structures",
     )
     market = parser.add_argument_group("the market")
     market.add_argument("--seed", type=int, default=1, help="of the seeded market and its faults (default 1)")
@@ -63,11 +73,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     run_group.add_argument("--config", metavar="FILE", help="limits from this holdfast.toml")
     run_group.add_argument("--cancel-on-exit", action="store_true", help="cancel resting orders at the end")
+    desk = parser.add_argument_group("--desk options")
+    desk.add_argument(
+        "--symbols", metavar="A,B", help="underlyings (default SPY,QQQ,IWM,SPX; of a tape SPY,GOOG,SPX)"
+    )
+    desk.add_argument("--day", type=int, metavar="YYYYMMDD", help="play this day of the tape alone")
+    desk.add_argument(
+        "--market-seconds", type=read_secs, metavar="S", help="stop after this much market time"
+    )
+    desk.add_argument(
+        "--layers",
+        metavar="A,B",
+        help="roll out step by step: breaker, then stops, then limits (default: all three)",
+    )
+    desk.add_argument(
+        "--reference", metavar="FILE", help="IV rank and VIX from this file; none refuses every entry"
+    )
+    desk.add_argument("--iv-rank", metavar="N", help="the same IV rank for every symbol, recorded as assumed")
+    desk.add_argument("--vix", metavar="N", help="the VIX, recorded as assumed")
+    desk.add_argument(
+        "--lake", metavar="URI", help="where risk events go (default: DIR/lake); none for nowhere"
+    )
     add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run it; the exit code."""
+    if args.desk == "options":
+        from holdfast.cli.paper.desk_session import run_desk_session
+
+        return run_desk_session(args)
     from holdfast.cli.paper.session import run_session
 
     return run_session(args)

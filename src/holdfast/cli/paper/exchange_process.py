@@ -1,4 +1,4 @@
-"""The exchange as a child process: started with its own clock and keys, ended with us for certain.
+"""The exchange, or the broker, as a child process: started with its own clock and keys, ended with us for certain.
 
 The child learns that we are gone by its standard input: when this process ends, however it ends, the pipe
 closes and the exchange stops.
@@ -10,12 +10,15 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
 from holdfast.core.errors import VenueUnreachable
+
+T = TypeVar("T")
 
 _READY_SECS = 30.0
 _STOP_SECS = 10.0
@@ -33,9 +36,22 @@ class Endpoints(msgspec.Struct, frozen=True):
     pem: str
 
 
+class BrokerEndpoints(msgspec.Struct, frozen=True):
+    """Where the option broker listens, which token it accepts, what time it is there, and what its market is."""
+
+    ws: str
+    token: str
+    clock: int
+    market: str = ""
+
+
 @asynccontextmanager
-async def running_exchange(arguments: Sequence[str]) -> AsyncGenerator[Endpoints, None]:
+async def running_exchange(arguments: Sequence[str], says: type[T]) -> AsyncGenerator[T, None]:
     """`holdfast exchange` with *arguments*, ready; stopped when the block ends.
+
+    Args:
+        arguments: Beside those that every child gets.
+        says: What it prints when it is ready.
 
     Raises:
         VenueUnreachable: It did not start; the message is the child's own.
@@ -73,7 +89,7 @@ async def running_exchange(arguments: Sequence[str]) -> AsyncGenerator[Endpoints
                 await process.wait()
             said = (await errors).decode(errors="replace").strip()
             raise ExchangeFailed(said or "the exchange did not become ready", process.returncode or 0)
-        yield msgspec.json.decode(line, type=Endpoints)
+        yield msgspec.json.decode(line, type=says)
     finally:
         if not errors.done() or process.returncode is None:
             process.stdin.close()

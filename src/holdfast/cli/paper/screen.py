@@ -6,7 +6,7 @@ import textwrap
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from holdfast.cli.paper.story import CHAPTERS, Line, Story
+from holdfast.cli.paper.story import Line, Story
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -121,7 +121,7 @@ class LiveScreen:
         rows = [figures]
         if self._chapters:
             rows.append(Text("shown so far: "))
-            for chapter in CHAPTERS:
+            for chapter in story.chapters:
                 done = chapter in story.proven
                 rows[-1].append(f" {'●' if done else '○'} {chapter} ", style="green" if done else "dim")
         title = f"holdfast paper, market time {time} UTC"

@@ -12,10 +12,10 @@ import argparse
 import asyncio
 import itertools
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -37,7 +37,9 @@ from holdfast.core.money import QtyE2, format_price, format_qty
 from holdfast.core.orders import OrderStatus
 from holdfast.execution.examples import paper_strategies
 from holdfast.execution.strategy import Strategy
+from holdfast.execution.trader import Trader
 from holdfast.execution.venue import VenueEvent, VenueOrder, VenueTime
+from holdfast.risk.account import Account
 from holdfast.wiring import Desk, open_desk
 
 DEFAULT_SPEED = "20"
@@ -59,13 +61,13 @@ def run_session(args: argparse.Namespace) -> int:
     ):
         raise BadInput("--exchange, --key-id and --pem go together", hint="the exchange prints all three")
     strategies = load_strategies(args.strategy) or list(paper_strategies())
-    directory = _run_directory(args, Path(config.paths.state))
+    directory = run_directory(args, Path(config.paths.state))
     facts = _recall(args, directory)
     screen = choose_screen(json=args.json, terminal=on_terminal(), chapters=facts.full_story)
     try:
         outcome = asyncio.run(_session(Plan(args, facts, config, directory, strategies), screen))
     except VenueUnreachable:
-        _forget_unbegun(directory)
+        forget_unbegun(directory)
         raise
     if args.json:
         print_json(outcome)
@@ -133,7 +135,7 @@ async def _session(plan: Plan, screen: Screen) -> Outcome:
                 if await _trade(desk, endpoints.rest, story, screen):
                     full_story = False
                     screen.heading("interrupted; the story ends here")
-            resting, differences = await _leave(desk, cancel=args.cancel_on_exit)
+            resting, differences = await compare_books(desk.trader, cancel=args.cancel_on_exit)
             today = desk.trader.gate.daily_pnl()
         finally:
             await desk.close()
@@ -183,7 +185,7 @@ async def _exchange(
         arguments += ["--tape", facts.tape]
     if facts.full_story:
         arguments += ["--faults-at", STORY_FAULTS]
-    async with running_exchange(arguments) as endpoints:
+    async with running_exchange(arguments, Endpoints) as endpoints:
         yield endpoints
 
 
@@ -193,42 +195,55 @@ async def _trade(desk: Desk, rest: str, story: Story, screen: Screen) -> bool:
     Raises:
         VenueUnreachable: The exchange is gone.
     """
+    return await until_told(
+        lambda stop: _follow(desk, stop), tell_from(desk.audit.wal.directory, story, screen), until_gone(rest)
+    )
+
+
+async def until_told(
+    trade: Callable[[asyncio.Event], Coroutine[Any, Any, None]], *beside: Coroutine[Any, Any, None]
+) -> bool:
+    """Run *trade* until it ends, anything of *beside* does, or a signal comes; True for a signal.
+
+    Raises:
+        Exception: Whatever one of them raised.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    trading = asyncio.create_task(_follow(desk, stop))
-    beside = {
-        asyncio.create_task(_tell(desk, story, screen)),
-        asyncio.create_task(until_gone(rest)),
-        asyncio.create_task(stop.wait()),
-    }
+    trading = asyncio.create_task(trade(stop))
+    others = {asyncio.create_task(one) for one in (*beside, _waited(stop))}
     try:
-        await asyncio.wait({trading, *beside}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({trading, *others}, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
             # The event in hand is dealt with to its end; a silent stream is not waited for.
             await asyncio.wait({trading}, timeout=_LEAVE_SECS)
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
-        for task in (trading, *beside):
+        for task in (trading, *others):
             task.cancel()
-        ends = await asyncio.gather(trading, *beside, return_exceptions=True)
+        ends = await asyncio.gather(trading, *others, return_exceptions=True)
     for end in ends:
         if isinstance(end, Exception):
             raise end
     return stop.is_set()
 
 
+async def _waited(stop: asyncio.Event) -> None:
+    await stop.wait()
+
+
 async def _follow(desk: Desk, stop: asyncio.Event) -> None:
     """Reconcile, then deal with the venue's events in order."""
     markets = [market.ticker for market in await desk.client.list_markets()]
-    stream = _until(stop, desk.venue.events(markets))
+    stream = until_final(stop, desk.venue.events(markets))
     await desk.trader.start()
     await desk.trader.run(stream)
 
 
-async def _until(stop: asyncio.Event, events: AsyncIterator[VenueEvent]) -> AsyncIterator[VenueEvent]:
+async def until_final(stop: asyncio.Event, events: AsyncIterator[VenueEvent]) -> AsyncIterator[VenueEvent]:
     """*events*, ending after the venue's final tick or soon after *stop*."""
     async for event in events:
         yield event
@@ -236,27 +251,26 @@ async def _until(stop: asyncio.Event, events: AsyncIterator[VenueEvent]) -> Asyn
             return
 
 
-async def _tell(desk: Desk, story: Story, screen: Screen) -> None:
+async def tell_from(audit: Path, story: Story, screen: Screen) -> None:
     """Render what the journal gained, twice a second, read back from the disk."""
-    directory = desk.audit.wal.directory
     while True:
         await asyncio.sleep(_TELL_EVERY_SECS)
-        fresh = await asyncio.to_thread(lambda: list(read_records(directory, start_seq=story.last_seq + 1)))
+        fresh = await asyncio.to_thread(lambda: list(read_records(audit, start_seq=story.last_seq + 1)))
         for record in fresh:
             for line in story.tell(record):
                 screen.show(line, story)
 
 
-async def _leave(desk: Desk, *, cancel: bool) -> tuple[list[str], list[str]]:
-    """Cancel our resting orders if asked; what still rests, and where our books and the exchange's disagree."""
+async def compare_books(trader: Trader, *, cancel: bool) -> tuple[list[str], list[str]]:
+    """Cancel our resting orders if asked; what still rests, and where our books and the venue's disagree."""
     if cancel:
-        await desk.trader.cancel_all_own()
+        await trader.cancel_all_own()
     # What the last event led to was executed after the stream was read for the last time.
-    await desk.trader.books.read_fills_quietly()
-    await desk.trader.books.read_orders_quietly()
+    await trader.books.read_fills_quietly()
+    await trader.books.read_orders_quietly()
     for attempt in range(_READ_ATTEMPTS):
         try:
-            theirs, resting = await desk.venue.positions(), await desk.venue.open_orders()
+            theirs, resting = await trader.venue.positions(), await trader.venue.open_orders()
         except (VenueError, CircuitBreakerOpenError) as error:
             unread = [f"the exchange could not be read: {error}"]
             if attempt + 1 == _READ_ATTEMPTS:
@@ -267,13 +281,13 @@ async def _leave(desk: Desk, *, cancel: bool) -> tuple[list[str], list[str]]:
                 f"leaves {format_qty(order.leaves)} at {format_price(order.yes_price)}"
                 for order in resting
             ]
-            return listed, _differences(desk, theirs, resting)
+            return listed, differences_of(trader.account, theirs, resting)
     raise AssertionError("the loop returns")
 
 
-def _differences(desk: Desk, theirs: Mapping[str, QtyE2], resting: Sequence[VenueOrder]) -> list[str]:
+def differences_of(account: Account, theirs: Mapping[str, QtyE2], resting: Sequence[VenueOrder]) -> list[str]:
     """Where our books and the exchange's own disagree; empty is agreement."""
-    ours = desk.trader.account.portfolio.positions
+    ours = account.portfolio.positions
     differences = [
         f"position {ticker}: ours {format_qty(ours.get(ticker, _NONE))}, "
         f"the exchange's {format_qty(theirs.get(ticker, _NONE))}"
@@ -284,7 +298,7 @@ def _differences(desk: Desk, theirs: Mapping[str, QtyE2], resting: Sequence[Venu
     # An UNKNOWN order is no disagreement: we do not claim to know; it is counted apart and ends with exit code 4.
     works = {
         order.client_order_id: order.leaves
-        for order in desk.trader.account.open_orders()
+        for order in account.open_orders()
         if order.status is not OrderStatus.UNKNOWN
     }
     return differences + [
@@ -295,7 +309,7 @@ def _differences(desk: Desk, theirs: Mapping[str, QtyE2], resting: Sequence[Venu
     ]
 
 
-def _forget_unbegun(directory: Path) -> None:
+def forget_unbegun(directory: Path) -> None:
     """Leave no directory behind for a run that never began."""
     if (directory / "audit").exists():
         return
@@ -307,7 +321,8 @@ def _forget_unbegun(directory: Path) -> None:
             continue
 
 
-def _run_directory(args: argparse.Namespace, state: Path) -> Path:
+def run_directory(args: argparse.Namespace, state: Path, kind: str = "paper") -> Path:
+    """Where the run keeps everything: `--dir`, else the first free `<kind>-<seed>-<n>` below *state*."""
     if args.dir:
         chosen = Path(args.dir)
         if chosen.exists() and not chosen.is_dir():
@@ -317,7 +332,7 @@ def _run_directory(args: argparse.Namespace, state: Path) -> Path:
         chosen.mkdir(mode=0o700, parents=True, exist_ok=True)
         return chosen
     for number in itertools.count(1):
-        chosen = state / f"paper-{args.seed}-{number}"
+        chosen = state / f"{kind}-{args.seed}-{number}"
         try:
             chosen.mkdir(mode=0o700, parents=True)
         except FileExistsError:

@@ -23,7 +23,7 @@ from holdfast.audit.format import Record
 from holdfast.core.clock import utc
 from holdfast.core.money import MoneyE6, parse_money
 
-CHAPTERS = {
+CHAPTERS: Mapping[str, str] = {
     "trading": "two strategies traded through the gate",
     "refused": "an order over the position limit was refused before any call",
     "outage": "an outage opened the breaker, calls failed fast, the probe closed it",
@@ -55,14 +55,17 @@ class Story:
         breaker: Every state change, in order.
         decisions: How many decisions were taken.
         last_seq: The last record told.
+        chapters: What a full run must have shown, and how it is said where it was not.
     """
+
+    chapters: Mapping[str, str] = CHAPTERS
 
     def __init__(self) -> None:
         self.proven: dict[str, int] = {}
         self.orders: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self.breaker: list[dict[str, Any]] = []
-        self.decisions = 0
+        self.decisions: int = 0
         self.last_seq = 0
         self._ts = 0
         self._first_value: MoneyE6 | None = None
@@ -248,7 +251,7 @@ class Story:
     @property
     def missing(self) -> list[str]:
         """Chapters not proven yet, in order."""
-        return [chapter for chapter in CHAPTERS if chapter not in self.proven]
+        return [chapter for chapter in self.chapters if chapter not in self.proven]
 
 
 def _wish(details: Mapping[str, Any]) -> str:

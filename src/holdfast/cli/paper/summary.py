@@ -17,7 +17,7 @@ from holdfast.audit.query import read_records
 from holdfast.audit.verify import verify
 from holdfast.cli.output import on_terminal
 from holdfast.cli.paper.screen import hanging
-from holdfast.cli.paper.story import CHAPTERS, Story
+from holdfast.cli.paper.story import Story
 from holdfast.core.errors import EXIT_CANNOT_ACT, EXIT_INTEGRITY, EXIT_OK, EXIT_USER_ERROR
 from holdfast.core.money import MoneyE6, format_money
 
@@ -74,16 +74,16 @@ def sum_up(
             "verify_ok": report.ok,
         },
         decisions=story.decisions,
-        decisions_sha256=_decisions_digest(audit),
+        decisions_sha256=decisions_digest(audit),
         exchange_matches=not differences,
         differences=differences,
-        chapters_missing=[CHAPTERS[chapter] for chapter in story.missing] if full_story else [],
-        tampered=_tamper(audit, directory / "tampered"),
+        chapters_missing=[story.chapters[chapter] for chapter in story.missing] if full_story else [],
+        tampered=tamper(audit, directory / "tampered"),
         resting=resting,
     )
 
 
-def _decisions_digest(audit: Path) -> str:
+def decisions_digest(audit: Path) -> str:
     """SHA-256 over the canonical JSON of every decision: number, intent, rows, verdict, market time."""
     digest = hashlib.sha256()
     for record in read_records(audit):
@@ -95,7 +95,7 @@ def _decisions_digest(audit: Path) -> str:
     return digest.hexdigest()
 
 
-def _tamper(audit: Path, copy: Path) -> dict[str, Any]:
+def tamper(audit: Path, copy: Path) -> dict[str, Any]:
     """Change one digit of one fill in a copy of the log; what verify says of the copy."""
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(audit, copy, ignore=shutil.ignore_patterns("run"))
@@ -184,4 +184,5 @@ def print_summary(outcome: Outcome) -> None:
     print(f"  holdfast audit query {where}/audit --type ORDER    # every order")
     if tampered["changed"] is not None:
         print(f"  holdfast audit verify {where}/tampered")
+    print("  make paper-options   # an options desk: stops, portfolio limits, the lake (docs/options.md)")
     print("  holdfast exchange    # a bot of your own: README, 'Your bot in ten minutes'")

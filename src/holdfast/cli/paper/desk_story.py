@@ -1,0 +1,245 @@
+"""The story of an options run, told from its journal alone, as `story.py` tells that of an event-contract run.
+
+| chapter  | proven by                                                                                       |
+| -------- | ----------------------------------------------------------------------------------------------- |
+| entered  | a combination's ORDER, and fills of every leg of it                                             |
+| stop     | a stop that activated, ratcheted and triggered, and was removed after its exit left nothing     |
+| limits   | a refusal by a portfolio limit, by name, whose intent has no ORDER record                       |
+| outage   | broker errors, the breaker open, an order refused unsent, half open, closed                     |
+| expiry   | a contract that expired, was exercised or assigned, booked from the broker's word               |
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from holdfast.cli.paper.story import Line, Story
+from holdfast.core.options import is_combo, parse_combo_ticker
+
+DESK_CHAPTERS: Mapping[str, str] = {
+    "entered": "a combination was entered through the gate, every leg filled",
+    "stop": "a trailing stop activated, ratcheted and triggered, and its exit left the position flat",
+    "limits": "a portfolio limit refused an entry by name, and nothing was sent for it",
+    "outage": "broker errors opened the breaker, an order failed fast, the probe closed it",
+    "expiry": "a contract ended at the broker, and the books followed",
+}
+_STOP = "trailing_stop_"
+_REJECTION = "portfolio_limit_rejection"
+_STOCK_TAKING = "stock_taking"
+
+
+class Stock(NamedTuple):
+    """The book at one moment, as the journal holds it; "" is unknown.
+
+    Attributes:
+        ts_ns: Market time, UTC ns.
+        delta, gamma, vega, theta: Share-equivalents and dollars, decimal text.
+        equity: Dollars.
+        positions: Executions that were not over.
+    """
+
+    ts_ns: int
+    delta: str
+    gamma: str
+    vega: str
+    theta: str
+    equity: str
+    positions: int
+
+
+class DeskStory(Story):
+    """A fold over the records of an options run.
+
+    Attributes:
+        stops: Stop events by what they did.
+        rejections: Refusals told as events, by component and limit.
+        stocks: The book over time.
+        contracts_ended: Exercises, assignments and expiries.
+        alarms: What a person should look at, by name.
+    """
+
+    chapters = DESK_CHAPTERS
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stops: Counter[str] = Counter()
+        self.rejections: Counter[str] = Counter()
+        self.stocks: list[Stock] = []
+        self.contracts_ended: Counter[str] = Counter()
+        self.alarms: Counter[str] = Counter()
+        self._legs: dict[str, set[str]] = {}
+        self._steps: dict[str, set[str]] = {}
+        self._refused_intents: set[str] = set()
+
+    def _tell_order(self, seq: int, details: Mapping[str, Any]) -> Iterator[Line]:
+        order, intent, ticker = details["client_order_id"], str(details["intent"]), str(details["ticker"])
+        self.orders["submitted"] += 1
+        self._sent[order] += 1
+        self._strategies[order] = intent
+        if is_combo(ticker) and intent.endswith("/open"):
+            self._legs[order] = {leg for leg, _ in parse_combo_ticker(ticker)}
+        if intent in self._refused_intents:
+            self.proven.pop("limits", None)
+        yield Line(
+            "",
+            "order",
+            f"{intent}: {details['action']} {_plain(details['quantity'])} {shape(ticker)} at {_cents(details['price'])}, "
+            f"written at {seq}, then sent",
+        )
+
+    def _tell_trade(self, seq: int, details: Mapping[str, Any]) -> Iterator[Line]:
+        order, ticker = str(details["client_order_id"]), str(details["ticker"])
+        cause = str(details.get("cause", "trade"))
+        if cause != "trade":
+            self.contracts_ended[cause] += 1
+            self.proven.setdefault("expiry", seq)
+            verb = "bought" if details["side"] == "bid" else "sold"
+            yield Line(
+                "",
+                _ENDED.get(cause, cause),
+                f"{ticker}: {verb} {_plain(details['quantity'])} at {_cents(details['price'])}, "
+                "as the broker's books say",
+                "state",
+            )
+            return
+        waiting = self._legs.get(order)
+        if waiting is not None:
+            waiting.discard(ticker)
+            if not waiting:
+                self.proven.setdefault("entered", seq)
+        if self._seldom("fill"):
+            verb = "bought" if details["side"] == "bid" else "sold"
+            yield Line(
+                "",
+                "fill",
+                f"{self._strategies.get(order, 'external')} {verb} {_plain(details['quantity'])} {ticker} "
+                f"at {_cents(details['price'])}, fee {details['fee']}",
+                "good",
+            )
+
+    def _tell_decision(self, _seq: int, details: Mapping[str, Any]) -> Iterator[Line]:
+        if not details.get("question"):
+            self.decisions += 1
+            if details["verdict"] == "deny":
+                self.orders["denied"] += 1
+                self.refusals[details["reason"]] += 1
+                self._refused_intents.add(details["intent"])
+        return iter(())
+
+    def _tell_risk_violation(self, seq: int, details: Mapping[str, Any]) -> Iterator[Line]:
+        kind = details["violation_type"]
+        if kind == "circuit_breaker_open":
+            yield Line(
+                "", "breaker", "an order failed fast: refused while the breaker is open, unsent", "bad"
+            )
+            self._outage_step("refused", seq)
+        elif kind in _ALARMS:
+            self.alarms[kind] += 1
+            facts = details["details"]
+            yield Line(
+                "",
+                "ALARM",
+                f"{facts.get('execution_id', '')}: {_ALARMS[kind]} ({details['current_value']})",
+                "bad",
+            )
+
+    def _tell_api_call(self, seq: int, details: Mapping[str, Any]) -> Iterator[Line]:
+        status = details["status_code"]
+        if status >= 500:
+            self._outage_step("failed", seq)
+            yield Line("", "broker", f"{details['method']} {details['endpoint']} answered {status}", "bad")
+
+    def _tell_config(self, _seq: int, details: Mapping[str, Any]) -> Iterator[Line]:
+        name = "options.reference."
+        if f"{name}source" in details:
+            assumed = "assumed, " if details[f"{name}assumed"] else ""
+            ranks = (
+                ", ".join(f"{symbol} {rank}" for symbol, rank in details[f"{name}iv_rank"].items()) or "none"
+            )
+            yield Line(
+                "",
+                "reference",
+                f"IV rank {ranks}; VIX {details[f'{name}vix'] or 'none'} ({assumed}{details[f'{name}source']})",
+                "state",
+            )
+
+    def _tell_risk_event(self, seq: int, details: Mapping[str, Any]) -> Iterator[Line]:
+        kind = str(details["event_type"])
+        if kind.startswith(_STOP):
+            yield from self._tell_stop(seq, kind.removeprefix(_STOP), details)
+        elif details.get("limit_type") == _STOCK_TAKING:
+            self._take_stock(details)
+        elif kind == _REJECTION:
+            limit = str(details.get("limit_type", "refused"))
+            self.rejections[limit] += 1
+            if limit in PORTFOLIO_LIMITS_SHOWN:
+                self.proven.setdefault("limits", seq)
+            if self._seldom(f"rejected {limit}"):
+                value, bound = details.get("current_value", ""), details.get("limit_value", "")
+                relation = "within" if " to " in bound else ">"
+                measured = f" {value} {relation} {bound} {details.get('unit', '')}".rstrip() if value else ""
+                yield Line(
+                    "", "refused", f"{details.get('symbol', '')}: {limit}{measured}; nothing was sent", "bad"
+                )
+
+    def _tell_stop(self, seq: int, did: str, details: Mapping[str, Any]) -> Iterator[Line]:
+        execution_id = str(details.get("execution_id", ""))
+        self.stops[did] += 1
+        steps = self._steps.setdefault(execution_id, set())
+        steps.add(did)
+        if did == "remove" and {"activate", "update", "trigger"} <= steps:
+            self.proven.setdefault("stop", seq)
+        if did == "update" and not self._seldom(f"update {execution_id}"):
+            return
+        premium, stop = details.get("current_premium"), details.get("stop_premium")
+        said = {
+            "add": f"entry premium {_cents(details.get('entry_premium'))}",
+            "activate": f"active at {_cents(premium)}, stop {_cents(stop)}",
+            "update": f"follows {_cents(premium)}, stop {_cents(stop)}",
+            "trigger": f"TRIGGERED at {_cents(premium)}, stop {_cents(stop)}: leave now",
+            "remove": "removed, the position is flat",
+        }.get(did, did)
+        yield Line("", "stop", f"{execution_id}: {said}", "bad" if did == "trigger" else "state")
+
+    def _take_stock(self, details: Mapping[str, Any]) -> None:
+        known: Mapping[str, Any] = details.get("metadata", {})
+        words = {name: str(known.get(name, "")) for name in ("delta", "gamma", "vega", "theta", "equity")}
+        self.stocks.append(Stock(ts_ns=self._ts, positions=int(known.get("positions", 0)), **words))
+
+
+PORTFOLIO_LIMITS_SHOWN = frozenset(
+    {
+        "portfolio_delta",
+        "portfolio_gamma",
+        "symbol_delta",
+        "concentration",
+        "correlated_exposure",
+        "total_exposure_cap",
+    }
+)
+"""The six checks of a portfolio."""
+
+_ENDED = {"expiration": "expired", "assignment": "assigned", "exercise": "exercised"}
+_ALARMS = {
+    "exit_barred": "its exit is barred, and stays demanded",
+    "exit_unknown": "nobody knows whether its exit is live; no other one goes out",
+    "exit_waits": "nothing of it can be executed",
+    "closed_elsewhere": "a leg was closed by something else than its own orders",
+    "premium_unknown": "its premium has been unknown for long",
+}
+
+
+def shape(ticker: str) -> str:
+    """A ticker for eyes: how many legs a combination has, or the contract."""
+    return f"combination of {len(parse_combo_ticker(ticker))} legs" if is_combo(ticker) else ticker
+
+
+def _plain(text: object) -> str:
+    return str(text).removesuffix(".00")
+
+
+def _cents(text: object) -> str:
+    """A price with two places, more where it has them."""
+    return "?" if text is None else str(text).removesuffix("00")

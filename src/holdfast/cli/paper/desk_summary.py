@@ -1,0 +1,215 @@
+"""What an options run amounts to: figures from the journal, the Greeks as a small picture, the exit code."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from holdfast.audit.verify import verify
+from holdfast.cli.output import on_terminal
+from holdfast.cli.paper.desk_story import DeskStory
+from holdfast.cli.paper.screen import hanging
+from holdfast.cli.paper.summary import decisions_digest, tamper
+from holdfast.core.clock import utc
+from holdfast.core.errors import EXIT_CANNOT_ACT, EXIT_INTEGRITY, EXIT_OK, EXIT_USER_ERROR
+from holdfast.core.money import MoneyE6, format_money
+
+_FACT_AT = 15
+_BARS = "▁▂▃▄▅▆▇█"
+_WIDEST = 48
+
+
+class LakeFacts(msgspec.Struct, kw_only=True):
+    """What became of the risk events beside the journal.
+
+    Attributes:
+        uri: Where the lake is, "" for none.
+        rows: By table; None where it was not asked for or could not be counted.
+        said: Why there is no lake, or what went wrong; "" otherwise.
+        expected: RISK_EVENT records in the journal.
+    """
+
+    uri: str = ""
+    rows: dict[str, int] | None = None
+    said: str = ""
+    expected: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every risk event is there exactly once, as far as a lake was wanted."""
+        return self.rows is None or self.rows.get("risk_events") == self.expected
+
+
+class DeskOutcome(msgspec.Struct, kw_only=True):
+    """What an options run ended with."""
+
+    seed: int
+    directory: str
+    layers: list[str]
+    orders: dict[str, int]
+    refusals: dict[str, int]
+    rejections: dict[str, int]
+    stops: dict[str, int]
+    breaker: list[dict[str, Any]]
+    contracts_ended: dict[str, int]
+    alarms: dict[str, int]
+    greeks: list[dict[str, Any]]
+    pnl_e6: MoneyE6 | None
+    lake: LakeFacts
+    journal: dict[str, Any]
+    decisions: int
+    decisions_sha256: str
+    exchange_matches: bool
+    differences: list[str]
+    chapters_missing: list[str]
+    tampered: dict[str, Any]
+    resting: list[str]
+
+
+def sum_up(
+    seed: int,
+    directory: Path,
+    story: DeskStory,
+    *,
+    layers: list[str],
+    lake: LakeFacts,
+    differences: list[str],
+    resting: list[str],
+    today: MoneyE6 | None,
+    full_story: bool,
+) -> DeskOutcome:
+    """Everything the journal, its verification and the comparison of books say about one run."""
+    audit = directory / "audit"
+    report = verify(audit)
+    names = ("submitted", "filled", "rejected", "denied", "canceled", "expired", "not_sent")
+    return DeskOutcome(
+        seed=seed,
+        directory=str(directory),
+        layers=layers,
+        orders={name: story.orders[name] for name in names} | {"unknown": story.unknown_now},
+        refusals=dict(story.refusals),
+        rejections=dict(story.rejections),
+        stops=dict(story.stops),
+        breaker=story.breaker,
+        contracts_ended=dict(story.contracts_ended),
+        alarms=dict(story.alarms),
+        greeks=[stock._asdict() for stock in story.stocks],
+        pnl_e6=story.gain(today),
+        lake=lake,
+        journal={
+            "records": report.total_entries,
+            "bytes": sum(path.stat().st_size for path in audit.glob("audit_*")),
+            "verify_ok": report.ok,
+        },
+        decisions=story.decisions,
+        decisions_sha256=decisions_digest(audit),
+        exchange_matches=not differences,
+        differences=differences,
+        chapters_missing=[story.chapters[chapter] for chapter in story.missing] if full_story else [],
+        tampered=tamper(audit, directory / "tampered"),
+        resting=resting,
+    )
+
+
+def verdict(outcome: DeskOutcome) -> int:
+    """The exit code: 3 damaged journal, 4 an order still unknown, 1 a promise not kept, else 0."""
+    if not outcome.journal["verify_ok"]:
+        return EXIT_INTEGRITY
+    if outcome.orders["unknown"]:
+        return EXIT_CANNOT_ACT
+    found = outcome.tampered["changed"] is None or outcome.tampered["found"]
+    if outcome.differences or outcome.chapters_missing or not found or not outcome.lake.is_whole:
+        return EXIT_USER_ERROR
+    return EXIT_OK
+
+
+def print_summary(outcome: DeskOutcome) -> None:
+    """The page at the end of a run."""
+    journal, where = outcome.journal, shlex.quote(outcome.directory)
+    steps = outcome.breaker
+    breaker = " -> ".join([steps[0]["from"], *(step["to"] for step in steps)]) if steps else "stayed closed"
+    books = (
+        "equal the broker's own" if outcome.exchange_matches else "DIFFER: " + "; ".join(outcome.differences)
+    )
+    health = "verified" if journal["verify_ok"] else "DAMAGED"
+    lines = [
+        "",
+        "SUMMARY",
+        f"  layers       {', '.join(outcome.layers)}",
+        f"  orders       {_counted(outcome.orders)}",
+        f"  refusals     {_counted(outcome.rejections | outcome.refusals)}",
+        f"  stops        {_counted(outcome.stops)}",
+        f"  contracts    {_counted(outcome.contracts_ended)}",
+        f"  breaker      {breaker}",
+        f"  P&L          {_money(outcome.pnl_e6)}",
+        *_greeks(outcome.greeks),
+        f"  books        {books}",
+        f"  lake         {_lake(outcome.lake)}",
+        f"  journal      {journal['records']} records, {journal['bytes']:,} bytes, {health}",
+        f"  decisions    {outcome.decisions}, sha256 {outcome.decisions_sha256[:16]}…",
+    ]
+    if outcome.tampered["changed"] is not None:
+        lines.append(
+            f"  tampering    one digit of record {outcome.tampered['changed']} changed in a copy; verify names "
+            f"record {outcome.tampered['named']}: {outcome.tampered['reason']}"
+        )
+    lines += [f"  alarm        {name} {count}" for name, count in outcome.alarms.items()]
+    lines += [f"  resting      {order}" for order in outcome.resting]
+    lines += [f"  NOT SHOWN    {chapter}" for chapter in outcome.chapters_missing]
+    width = shutil.get_terminal_size().columns if on_terminal() else sys.maxsize
+    print("\n".join(hanging(line, _FACT_AT, width) for line in lines))
+    print("\nnext:")
+    print(f"  holdfast audit query {where}/audit --type RISK_EVENT")
+    if outcome.lake.rows is not None:
+        lake = shlex.quote(outcome.lake.uri)
+        print(f"  holdfast lake sql --lake {lake} --saved stops")
+    print("  docs/options.md    # the structures, the stops, the layers, a strategy of your own")
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
+
+
+def _money(amount: MoneyE6 | None) -> str:
+    if amount is None:
+        return "unknown (something held has no price)"
+    return f"{'-' * (amount < 0)}${format_money(MoneyE6(abs(amount)))}, fees included"
+
+
+def _lake(lake: LakeFacts) -> str:
+    if lake.rows is None:
+        return lake.said or "none"
+    rows = ", ".join(f"{count} {name}" for name, count in lake.rows.items())
+    exact = "every event once" if lake.is_whole else f"BUT {lake.expected} events are in the journal"
+    return f"{rows} in {lake.uri}, {exact}"
+
+
+def _greeks(stocks: list[dict[str, Any]]) -> list[str]:
+    """Delta, gamma, vega, theta and equity over the run: a picture, and from where to where."""
+    if not stocks:
+        return ["  Greeks       never taken: too short a run"]
+    first, last = (utc(stock["ts_ns"]).strftime("%H:%M") for stock in (stocks[0], stocks[-1]))
+    lines = [f"  Greeks       {first} to {last} UTC, every 15 minutes of market time"]
+    for name in ("delta", "gamma", "vega", "theta", "equity"):
+        values = [float(stock[name]) for stock in stocks if stock[name]]
+        if values:
+            lines.append(
+                f"    {name:<10} {sparkline(values)}  {values[0]:,.2f} to {values[-1]:,.2f}, "
+                f"between {min(values):,.2f} and {max(values):,.2f}"
+            )
+    return lines
+
+
+def sparkline(values: list[float]) -> str:
+    """*values* as one line of bars, at most 48 wide; equal values are a flat line in the middle."""
+    if len(values) > _WIDEST:
+        values = [values[at * len(values) // _WIDEST] for at in range(_WIDEST)]
+    low, high = min(values), max(values)
+    if low == high:
+        return _BARS[3] * len(values)
+    return "".join(_BARS[min(7, int((value - low) / (high - low) * 8))] for value in values)
