@@ -43,7 +43,7 @@ def test_positions_are_the_brokers_and_no_order_leaves_twice(steps, reports):
 async def run(steps, reports) -> None:
     at = gateway()
     at.commissions = reports
-    w = world(at=at, clock=at._clock, timeout_secs=0.01, commission_wait_secs=0.0)
+    w = world(at=at, clock=at.clock, timeout_secs=0.01, commission_wait_secs=0.0)
     made = trader(w, resting_secs=3_000)
     await made.start()
     running = asyncio.create_task(made.run(w.venue.events((CALL, PUT))))
@@ -101,7 +101,7 @@ async def act(w, made, step, routing) -> None:
             live = [order for order in w.at.orders.values() if order.leaves]
             if live:
                 order = live[nth % len(live)]
-                w.at._execute(order, min(count, order.leaves), float(order.order.lmtPrice))
+                w.at.execute(order, min(count, order.leaves), float(order.order.lmtPrice))
         case ("cancel", nth):
             mine = [order for order in made.account.open_orders() if not order.external]
             if mine:

@@ -20,7 +20,8 @@ from holdfast.risk.gate import Gate
 from holdfast.risk.limits import RiskLimits
 from holdfast.testing.ib import FakeIB
 from holdfast.testing.ib_gateway import FakeGateway
-from holdfast.venues.ib.adapter import IB_API, IBVenue, numbers_reserved
+from holdfast.venues.ib.adapter import IB_API, IBVenue
+from holdfast.venues.ib.placing import numbers_reserved
 
 OPENED_NS = 1_763_650_800 * NANOS
 """Thursday 2025-11-20, 15:00 UTC: ten in the morning in New York."""

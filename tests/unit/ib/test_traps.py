@@ -15,7 +15,7 @@ from holdfast.core.orders import OrderStatus
 from holdfast.core.signals import TimeInForce
 from holdfast.execution.venue import Ack, AlreadyClosed, Canceled, NotSent, Unknown
 from holdfast.testing.ib_gateway import Play
-from holdfast.venues.ib.adapter import NUMBERS_AHEAD, numbers_reserved
+from holdfast.venues.ib.placing import NUMBERS_AHEAD, numbers_reserved
 
 GTC = TimeInForce.GTC
 
@@ -156,7 +156,7 @@ def test_a_fill_of_an_order_that_nobody_lists_still_carries_its_name():
             await asyncio.sleep(0)
         working = await w.venue.open_orders()
         assert first.order_id not in {one.order_id for one in working}
-        w.at._execute(hidden, 2, 1.0)
+        w.at.execute(hidden, 2, 1.0)
         (fill,) = await w.venue.fills(since_ns=0)
         assert (fill.order_id, fill.client_order_id, fill.qty) == (
             first.order_id,

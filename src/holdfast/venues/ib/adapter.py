@@ -21,24 +21,15 @@ An order of another program is listed but can be canceled by that program alone.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
-from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from typing import Any
 
-from holdfast.audit.format import Record
 from holdfast.audit.logger import AuditLogger
-from holdfast.audit.wal import Level
 from holdfast.breaker.breaker import TradingCircuitBreaker
 from holdfast.breaker.config import CircuitBreakerConfig
-from holdfast.breaker.machine import Verdict
 from holdfast.core.clock import NANOS, Clock, SystemClock
 from holdfast.core.errors import (
-    AuditError,
-    BadInput,
     CircuitBreakerOpenError,
-    OrderDenied,
-    VenueAnswerUnknown,
     VenueError,
     VenueRejected,
     VenueUnreachable,
@@ -48,71 +39,32 @@ from holdfast.core.money import MoneyE6, QtyE2
 from holdfast.core.orders import Fill
 from holdfast.core.signals import Intent
 from holdfast.execution.venue import (
-    Ack,
-    AlreadyClosed,
     Book,
     CancelAnswer,
-    Canceled,
     DedupProfile,
-    NotSent,
     PlaceAnswer,
     PlacementPermit,
-    Reject,
-    Unknown,
     VenueEvent,
     VenueOrder,
 )
 from holdfast.risk.gate import Admission
-from holdfast.venues.ib.calls import API, Calls, Outcome
-from holdfast.venues.ib.contracts import Listed, qty_e2, ticker_of
+from holdfast.venues.ib.calls import Calls, Outcome
+from holdfast.venues.ib.canceling import Canceler
 from holdfast.venues.ib.directory import Directory
-from holdfast.venues.ib.errors import RULES, Heard, Kind
+from holdfast.venues.ib.errors import RULES, Kind
 from holdfast.venues.ib.feed import Feed
-from holdfast.venues.ib.library import load, new_ib
-from holdfast.venues.ib.orders import (
-    ENDED,
-    Next,
-    fee_of,
-    fill_of,
-    is_leg,
-    judge,
-    listed_ack,
-    order_of,
-    standing,
-    trade_id,
-    venue_order,
-)
+from holdfast.venues.ib.library import new_ib
+from holdfast.venues.ib.lists import Lists
 from holdfast.venues.ib.pacing import Pace
+from holdfast.venues.ib.placing import Placer, WhatIf
 from holdfast.venues.ib.session import Session
 from holdfast.venues.permits import Counted, Observer, PlacePermit
-
-if TYPE_CHECKING:
-    from ib_async.contract import Contract
-    from ib_async.objects import AccountValue, Position
-    from ib_async.objects import Fill as Execution
-    from ib_async.order import Order, OrderState, Trade
 
 IB_API = CircuitBreakerConfig(5, 60, 2, 60, 35)
 BREAKER = "ib_api"
 COMMISSION_BOUND = MoneyE6(2_000_000)
 """Two dollars a contract and side: the smallest order's minimum and the exchanges' fees lie below."""
-NUMBERS_AHEAD = 10_000
 BEAT_SECS = 5
-CANCEL_ROUNDS = 3
-
-
-class WhatIf(NamedTuple):
-    """What the broker says that an order would do, had it been sent."""
-
-    initial_margin: MoneyE6
-    maintenance_margin: MoneyE6
-
-
-class _Listed(NamedTuple):
-    """One order in the gateway's lists."""
-
-    order: VenueOrder
-    trade: Trade
 
 
 class IBVenue:
@@ -176,10 +128,6 @@ class IBVenue:
             clock=self._clock,
             timeout_secs=timeout_secs,
         )
-        self._client_id = client_id
-        self._audit = audit
-        self._timeout_secs = timeout_secs
-        self._cost_wait_secs = commission_wait_secs
         self._pace = Pace(wall)
         self._calls = Calls(
             self.session,
@@ -199,8 +147,24 @@ class IBVenue:
             cost_wait_secs=commission_wait_secs,
             sleep=sleep,
         )
-        self.session.numbers_from = numbers_from
-        self._numbers_below = 0
+        self._lists = Lists(
+            self._calls,
+            self._directory,
+            permit=self._leave,
+            at_bound=self._feed.at_bound,
+            cost_wait_secs=commission_wait_secs,
+        )
+        self._canceler = Canceler(self._calls, self._lists, self._pace, guessing=self._feed.guessing)
+        self._placer = Placer(
+            self._calls,
+            self._directory,
+            self._lists,
+            self._pace,
+            audit=audit,
+            clock=self._clock,
+            permit=self._leave,
+            numbers_from=numbers_from,
+        )
 
     # Placing ------------------------------------------------------------------------------------------
 
@@ -215,138 +179,10 @@ class IBVenue:
             raise
 
     async def place(self, intent: Intent, admission: Admission, permit: PlacementPermit) -> PlaceAnswer:
-        """Send once; see the head of this file."""
+        """Send once; see placing.py."""
         if not isinstance(permit, PlacePermit):
             raise TypeError("a placement needs the permit that this venue's placement_permit gave")
-        if type(admission) is not Admission:
-            permit.ignored()
-            raise TypeError(
-                f"an order leaves only with an admission of the gate, not {type(admission).__name__}"
-            )
-        try:
-            prepared = await self._prepare(intent)
-            why = prepared if isinstance(prepared, str) else self._why_not_now()
-            if not why:
-                admission.consume(intent)
-        except OrderDenied as denied:
-            why, prepared = str(denied.reason), ""
-        except BaseException:
-            permit.ignored()
-            raise
-        if why or isinstance(prepared, str):
-            permit.ignored()
-            return NotSent(reason=why)
-        # The admission is spent: nothing is awaited from here to the first byte.
-        return await self._send(intent, *prepared, permit)
-
-    async def _prepare(self, intent: Intent) -> tuple[Contract, Order] | str:
-        """The contract and the order to send, or why there is none."""
-        try:
-            listed = await self._directory.describe(intent.ticker, regardless=True)
-            contract = listed.contract
-            if contract is None:
-                return f"{intent.ticker!r} has no contract"
-            if not (why := self._cannot_send()):
-                return contract, order_of(intent, account=self.session.account, number=await self._number())
-        except (VenueError, BadInput) as error:
-            return str(error)
-        return why
-
-    def _cannot_send(self) -> str:
-        return "this client only reads" if self.session.readonly else self.session.why_not
-
-    def _why_not_now(self) -> str:
-        """Why nothing can be written in this moment; takes one message of the pace where it can."""
-        return self._cannot_send() or (
-            "" if self._pace.take() else "message pace: too many messages in a second"
-        )
-
-    async def _number(self) -> int:
-        """A number for an order that no order of this journal ever had.
-
-        Numbers are reserved in the journal in blocks, before the first of a block is used. Where the journal
-        takes nothing any more an exit goes all the same: what identifies an order is its reference.
-        """
-        client = self._ib.client
-        client.updateReqId(self.session.numbers_from)
-        number: int = client.getReqId()
-        self.session.numbers_from = number + 1
-        if number >= self._numbers_below:
-            self._numbers_below = number + NUMBERS_AHEAD
-            facts = {"numbers_below": self._numbers_below}
-            details = {
-                "api": API,
-                "endpoint": "numbers",
-                "method": "RESERVE",
-                "status_code": None,
-                "latency_ms": None,
-                **facts,
-            }
-            try:
-                await self._audit.record_async("API_CALL", details, component=API, level=Level.DURABLE)
-            except AuditError:
-                self._calls.unrecorded += 1
-        return number
-
-    async def _send(
-        self, intent: Intent, contract: Contract, order: Order, permit: PlacePermit
-    ) -> PlaceAnswer:
-        """Write *order* to the socket and hear what becomes of it."""
-        facts = {"client_order_id": intent.client_order_id, "number": order.orderId}
-        outcome = Outcome(facts=facts)
-        begun_ns = self._calls.begun_ns()
-        heard = self.session.listen(order.orderId)
-        connection = self.session.connections
-        try:
-            trade: Trade = self._ib.placeOrder(contract, order)
-            answer = await self._hear(intent, trade, heard, connection)
-            self._note(answer, heard, outcome)
-        except Exception as error:  # noqa: BLE001  the order may have left: the task of placing ends here, latched
-            outcome.lost(f"{type(error).__name__} while placing")
-            self.breaker.latch(outcome.error, API)
-            answer = Unknown(reason=outcome.error)
-        finally:
-            self.session.unlisten(order.orderId)
-            self._calls.settle(permit, outcome)
-            await self._calls.record("placeOrder", "PLACE", outcome, begun_ns)
-        return answer
-
-    async def _hear(
-        self, intent: Intent, trade: Trade, heard: Sequence[Heard], connection: int
-    ) -> PlaceAnswer:
-        tif = intent.signal.tif
-        try:
-            async with asyncio.timeout(self._timeout_secs):
-                while True:
-                    known = judge(standing(trade), heard, tif, self._clock.now_ns())
-                    if not isinstance(known, Next):
-                        return known
-                    if not self.session.is_same(connection):
-                        return Unknown(reason=f"sent, then {self.session.why_not or 'connected anew'}")
-                    if known is Next.ASK:
-                        break
-                    await self.session.moved()
-        except TimeoutError:
-            return Unknown(reason=f"no answer within {self._timeout_secs:g} s")
-        why = "; ".join(str(said) for said in heard) or f"status {trade.orderStatus.status}"
-        try:
-            listed = await self.find_order(client_order_id=intent.client_order_id, ticker="", since_ns=0)
-        except VenueError as error:
-            return Unknown(reason=f"{why}; {error}")
-        ack = listed_ack(listed, tif, self._clock.now_ns()) if listed is not None else None
-        return ack or Unknown(reason=f"{why}; {'still working' if listed else 'not in the lists'}")
-
-    @staticmethod
-    def _note(answer: PlaceAnswer, heard: Sequence[Heard], outcome: Outcome) -> None:
-        if isinstance(answer, Ack):
-            outcome.answered()
-            outcome.facts["order_id"] = answer.order_id
-        elif isinstance(answer, Reject):
-            verdict = heard[-1].rule.verdict if heard else Verdict.IGNORED
-            outcome.refused(f"{answer.code} {answer.message}", verdict, code=int(answer.code))
-        elif isinstance(answer, Unknown):
-            outcome.lost(answer.reason)
-            outcome.code = heard[-1].code if heard else 0
+        return await self._placer.place(intent, admission, permit)
 
     async def what_if(self, intent: Intent) -> WhatIf:
         """The margin that *intent* would bind; nothing is placed.
@@ -355,257 +191,43 @@ class IBVenue:
             VenueError: It could not be asked, or the broker refuses such an order.
             BadInput: Something that Interactive Brokers cannot be asked for.
         """
-        listed = await self._directory.describe(intent.ticker)
-        order = order_of(intent, account=self.session.account, number=0)
-        state: OrderState = await self._calls.read(
-            "whatIfOrder", lambda: self._ib.whatIfOrderAsync(listed.contract, order), self._leave(False)
-        )
-        return WhatIf(_dollars(state.initMarginChange), _dollars(state.maintMarginChange))
-
-    # Cancelling ---------------------------------------------------------------------------------------
+        return await self._placer.what_if(intent)
 
     async def cancel(self, *, order_id: str, ticker: str) -> CancelAnswer:
         """Cancel one order and whatever else lives under its reference; always tried."""
         del ticker
-        outcome = Outcome(facts={"order_id": order_id})
-        begun_ns = self._calls.begun_ns()
-        try:
-            answer = await self._cancel(order_id, outcome)
-        finally:
-            self._calls.settle(Observer(self.breaker), outcome)
-            await self._calls.record("cancelOrder", "CANCEL", outcome, begun_ns)
-        return answer
-
-    async def _cancel(self, order_id: str, outcome: Outcome) -> CancelAnswer:
-        if self.session.readonly:
-            outcome.refused("this client only reads")
-            return NotSent(reason=outcome.error)
-        wanted: _Listed | None = None
-        sent = False
-        for _ in range(CANCEL_ROUNDS):
-            try:
-                working = await self._working()
-            except VenueError as error:
-                outcome.lost(str(error))
-                return Unknown(reason=outcome.error) if sent else NotSent(reason=outcome.error)
-            if wanted is None:
-                wanted = next((one for one in working if one.order.order_id == order_id), None)
-                if wanted is None:
-                    outcome.answered()
-                    return AlreadyClosed()
-            targets = [one for one in working if _is_same_order(one.order, wanted.order)]
-            if not targets:
-                break
-            for target in _once_each(targets):
-                refusal = await self._cancel_one(target.trade, outcome)
-                if refusal is not None:
-                    return refusal
-                sent = True
-        else:
-            outcome.lost("still working after every cancel")
-            return Unknown(reason=outcome.error)
-        return await self._ended(wanted, outcome)
-
-    async def _cancel_one(self, trade: Trade, outcome: Outcome) -> CancelAnswer | None:
-        """Send one cancel and wait for its end; an answer only where there is nothing more to try."""
-        order = trade.order
-        if order.clientId != self._client_id or order.orderId <= 0:
-            who = f"API client {order.clientId}" if order.orderId > 0 else "a person at the gateway"
-            outcome.refused(f"order {order.permId} belongs to {who}, who alone can cancel it")
-            return NotSent(reason=outcome.error)
-        if not self.session.is_up or not self._pace.take(cancel=True):
-            outcome.lost(self.session.why_not or "message pace: too many cancels in a second")
-            return NotSent(reason=outcome.error)
-        heard = self.session.listen(order.orderId)
-        connection = self.session.connections
-        self._feed.is_guessing = True
-        try:
-            self._ib.cancelOrder(order)
-        finally:
-            self._feed.is_guessing = False
-        try:
-            async with asyncio.timeout(self._timeout_secs):
-                while not _is_cancel_answered(trade, heard):
-                    if not self.session.is_same(connection):
-                        outcome.lost(f"sent, then {self.session.why_not or 'connected anew'}")
-                        return Unknown(reason=outcome.error)
-                    await self.session.moved()
-        except TimeoutError:
-            outcome.lost(f"no answer within {self._timeout_secs:g} s")
-            return Unknown(reason=outcome.error)
-        finally:
-            self.session.unlisten(order.orderId)
-        return None
-
-    async def _ended(self, wanted: _Listed | None, outcome: Outcome) -> CancelAnswer:
-        """How the order ended that is in no list of working ones any more."""
-        if wanted is None:
-            return AlreadyClosed()
-        try:
-            listed = await self._completed(lambda one: one.order_id == wanted.order.order_id)
-        except VenueError as error:
-            outcome.lost(str(error))
-            return Unknown(reason=outcome.error)
-        outcome.answered()
-        ended = listed or wanted.order
-        released = QtyE2(ended.initial - ended.filled)
-        return Canceled(released=released) if listed is not None and released else AlreadyClosed()
+        return await self._canceler.cancel(order_id)
 
     # The books ----------------------------------------------------------------------------------------
 
     async def open_orders(self) -> Sequence[VenueOrder]:
         """Every working order of the account: ours, other programs', and people's."""
-        return [one.order for one in await self._working()]
+        return [one.order for one in await self._lists.working()]
 
     async def find_order(self, *, client_order_id: str, ticker: str, since_ns: int) -> VenueOrder | None:
         """Working orders first, then the day's completed ones, by our reference; the list knows no other search."""
         del ticker, since_ns
-        return await self._find(lambda one: one.client_order_id == client_order_id)
+        return await self._lists.find(lambda one: one.client_order_id == client_order_id)
 
     async def order(self, order_id: str) -> VenueOrder | None:
         """One order by the broker's permanent number; None if neither list has it."""
-        return await self._find(lambda one: one.order_id == order_id)
-
-    async def _find(self, fits: Callable[[VenueOrder], bool]) -> VenueOrder | None:
-        for one in await self._working():
-            if fits(one.order):
-                return one.order
-        return await self._completed(fits)
-
-    async def _working(self) -> list[_Listed]:
-        """Every live order in the gateway's list.
-
-        Orders with one number fall together in the library: the list then holds the same trade several times, and
-        only the library's map of permanent numbers still tells them apart.
-        """
-        trades: list[Trade] = await self._read_orders(
-            "reqAllOpenOrders", self._ib.reqAllOpenOrdersAsync, "openOrders"
-        )
-        times = Counter(id(trade) for trade in trades)
-        found: dict[str, _Listed] = {}
-        for trade in trades:
-            name = await self._directory.name(trade.contract)
-            numbers = [trade.order.permId]
-            if times[id(trade)] > 1:
-                known = self._ib.wrapper.permId2Trade.items()
-                numbers = sorted({number for number, one in known if one is trade})[-times[id(trade)] :]
-            for number in numbers:
-                listed = venue_order(trade, name, permanent=number)
-                if listed.leaves and self._is_ours(trade.order.account):
-                    found[listed.order_id] = _Listed(listed, trade)
-        return list(found.values())
-
-    async def _completed(self, fits: Callable[[VenueOrder], bool]) -> VenueOrder | None:
-        """One of the day's ended orders; of several the one that executed most."""
-        trades: list[Trade] = await self._read_orders(
-            "reqCompletedOrders", lambda: self._ib.reqCompletedOrdersAsync(False), "completedOrders"
-        )
-        best: VenueOrder | None = None
-        for trade in trades:
-            if not self._is_ours(trade.order.account) or trade.orderStatus.status not in {*ENDED, "Inactive"}:
-                continue
-            shown = venue_order(trade, "")
-            if not fits(shown):
-                continue
-            shown = venue_order(_as_ended(trade), await self._directory.name(trade.contract))
-            if best is None or shown.filled > best.filled:
-                best = shown
-        return best
-
-    async def _read_orders(
-        self, endpoint: str, request: Callable[[], Awaitable[list[Trade]]], name: str
-    ) -> list[Trade]:
-        if self.session.readonly:
-            raise VenueRejected(f"{endpoint}: this client only reads prices and positions", code="read_only")
-        return await self._calls.read(endpoint, request, self._leave(True), name=name)
-
-    def _is_ours(self, account: str) -> bool:
-        return account in {"", self.session.account}
+        return await self._lists.find(lambda one: one.order_id == order_id)
 
     async def fills(self, *, since_ns: int) -> Sequence[Fill]:
         """Today's executions of the account, with what they cost or the bound on it, oldest first."""
-        executions = await self._calls.read("reqExecutions", self._executions, self._leave(True))
-        newest: dict[str, Execution] = {}
-        for execution in sorted(executions, key=lambda one: one.execution.execId):
-            if is_leg(execution) and self._is_ours(execution.execution.acctNumber):
-                newest[trade_id(execution.execution.execId)] = execution
-        await self._costs(newest.values())
-        found = [self._filled(execution) for execution in newest.values()]
-        return sorted((fill for fill in found if fill.ts_ns >= since_ns), key=lambda fill: fill.ts_ns)
-
-    def _executions(self) -> Awaitable[list[Execution]]:
-        wanted = load().ExecutionFilter(acctCode=self.session.account)
-        asked: Awaitable[list[Execution]] = self._ib.reqExecutionsAsync(wanted)
-        return asked
-
-    async def _costs(self, executions: Iterable[Execution]) -> None:
-        """Wait a little for commission reports: they follow the executions, also those of a replay."""
-        waiting = [one for one in executions if self._cost(one) is None]
-        try:
-            async with asyncio.timeout(self._cost_wait_secs):
-                while any(self._cost(one) is None for one in waiting) and self.session.is_up:
-                    await self.session.moved()
-        except TimeoutError:
-            return
-
-    def _cost(self, execution: Execution) -> MoneyE6 | None:
-        """What is known of its cost: a report reaches only the library's first copy of an execution."""
-        known = fee_of(execution)
-        if known is None:
-            first = self._ib.wrapper.fills.get(execution.execution.execId)
-            known = fee_of(first) if first is not None else None
-        return known
-
-    def _filled(self, execution: Execution) -> Fill:
-        cost = self._cost(execution)
-        try:
-            if cost is None:
-                bounded: Fill = self._feed.at_bound(execution)
-                return bounded
-            return fill_of(execution, ticker_of(execution.contract), cost)
-        except BadInput as error:
-            raise VenueAnswerUnknown(f"reqExecutions: {error}") from error
+        return await self._lists.fills(since_ns)
 
     async def positions(self) -> dict[str, QtyE2]:
         """Signed contracts or shares by ticker, without flat ones."""
-        held: list[Position] = await self._calls.read(
-            "reqPositions", self._ib.reqPositionsAsync, self._leave(True), name="positions"
-        )
-        totals: dict[str, QtyE2] = {}
-        for one in held:
-            if one.account == self.session.account:
-                name = ticker_of(one.contract)
-                try:
-                    totals[name] = QtyE2(totals.get(name, 0) + qty_e2(one.position))
-                except BadInput as error:
-                    raise VenueAnswerUnknown(f"reqPositions: {error} (ticker={name})") from error
-        return {name: qty for name, qty in totals.items() if qty}
+        return await self._lists.positions()
 
     async def balance(self) -> MoneyE6:
         """Cash in the account, as of the gateway's last word on it: it speaks after trades and every three minutes."""
-        return await self._value("TotalCashValue")
+        return await self._lists.value("TotalCashValue")
 
     async def buying_power(self) -> MoneyE6:
         """What new positions may still bind of the account's equity."""
-        return await self._value("AvailableFunds")
-
-    async def _value(self, tag: str) -> MoneyE6:
-        async def read() -> list[AccountValue]:
-            values: list[AccountValue] = self._ib.accountValues(self.session.account)
-            return values
-
-        values = await self._calls.read("accountValues", read, self._leave(True), tag=tag)
-        by_currency = {one.currency: one.value for one in values if one.tag == tag}
-        if "USD" in by_currency:
-            return _dollars(by_currency["USD"])
-        if not by_currency:
-            raise VenueAnswerUnknown(f"accountValues: the gateway has not told {tag} yet")
-        told = ", ".join(sorted(by_currency))
-        raise VenueRejected(
-            f"accountValues: {tag} is told in {told}",
-            code="currency",
-            hint="only accounts kept in US dollars are supported",
-        )
+        return await self._lists.value("AvailableFunds")
 
     # Contracts and prices -----------------------------------------------------------------------------
 
@@ -614,40 +236,14 @@ class IBVenue:
         return (await self._directory.describe(ticker, regardless=regardless)).instrument
 
     async def chain(self, underlying: str, *, expiry: int = 0) -> list[str]:
-        """Tickers of the option contracts on a stock that SMART lists; with *expiry* (yyyymmdd) of that day alone.
+        """Tickers of the option contracts on a stock; with *expiry* (yyyymmdd) of that day alone.
 
         The gateway tells days and strikes apart: not every pair of them is listed.
 
         Raises:
             VenueError: They could not be read.
         """
-        described = await self._directory.describe(underlying)
-        return await self._chain(described, expiry)
-
-    async def _chain(self, described: Listed, expiry: int) -> list[str]:
-        from holdfast.core.options import Right, option_ticker  # noqa: PLC0415  its only use here
-        from holdfast.venues.ib.contracts import price_e4  # noqa: PLC0415
-
-        contract = described.contract
-        if contract is None:
-            raise VenueRejected("a combination has no chain", code="not_found", status=404)
-        chains = await self._calls.read(
-            "reqSecDefOptParams",
-            lambda: self._ib.reqSecDefOptParamsAsync(contract.symbol, "", contract.secType, contract.conId),
-            self._leave(False),
-        )
-        names: set[str] = set()
-        for one in chains:
-            days = [int(day) for day in one.expirations if not expiry or int(day) == expiry]
-            strikes = [price for strike in one.strikes if (price := price_e4(strike)) is not None]
-            if one.exchange == "SMART":
-                names |= {
-                    option_ticker(one.tradingClass, day, right, strike)
-                    for day in days
-                    for strike in strikes
-                    for right in Right
-                }
-        return sorted(names)
+        return await self._directory.chain(underlying, expiry)
 
     async def book(self, ticker: str) -> Book:
         """The best prices of one contract, from its subscription or a short one of its own."""
@@ -744,49 +340,3 @@ class IBVenue:
             if not regardless:
                 raise
             return Observer(self.breaker)
-
-
-def numbers_reserved(records: Iterable[Record]) -> int:
-    """The number from which a new run's orders may be numbered: above everything this journal reserved."""
-    below = 1
-    for record in records:
-        if record.type == "API_CALL" and record.details.get("api") == API:
-            below = max(below, record.details.get("numbers_below", 1))
-    return below
-
-
-def _is_same_order(one: VenueOrder, wanted: VenueOrder) -> bool:
-    """The same order, or another one under its reference."""
-    same_name = bool(wanted.client_order_id) and one.client_order_id == wanted.client_order_id
-    return same_name or one.order_id == wanted.order_id
-
-
-def _once_each(listed: Iterable[_Listed]) -> list[_Listed]:
-    """One of each number: a cancel names the client's number of an order."""
-    return list({(one.trade.order.clientId, one.trade.order.orderId): one for one in listed}.values())
-
-
-def _is_cancel_answered(trade: Trade, heard: Sequence[Heard]) -> bool:
-    return trade.orderStatus.status in ENDED or any(said.kind is Kind.NOT_CANCELABLE for said in heard)
-
-
-def _as_ended(trade: Trade) -> Trade:
-    """A completed order that is told as Inactive has ended: the list of completed ones has nothing else."""
-    if trade.orderStatus.status == "Inactive":
-        trade.orderStatus.status = "Cancelled"
-    return trade
-
-
-def _dollars(text: str) -> MoneyE6:
-    """A number of the gateway's; its word for unset, or no number at all, is none.
-
-    Raises:
-        VenueAnswerUnknown: It is none.
-    """
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        value = Decimal("NaN")
-    if not value.is_finite() or abs(value) > 10**15:
-        raise VenueAnswerUnknown(f"the gateway's {text[:40]!r} is no amount of dollars")
-    return MoneyE6(int(value * 1_000_000))

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from holdfast.core.clock import NANOS, Clock
 from holdfast.core.errors import BadInput, VenueAnswerUnknown, VenueRejected
 from holdfast.core.money import MoneyE6
+from holdfast.core.options import Right, option_ticker
 from holdfast.venues.ib.calls import Calls
 from holdfast.venues.ib.contracts import (
+    SMART,
     Listed,
     asked_contract,
     at,
@@ -25,6 +27,7 @@ from holdfast.venues.ib.contracts import (
     listed_of,
     not_found,
     pick,
+    price_e4,
     rule_number,
     ticker_of,
 )
@@ -135,6 +138,35 @@ class Directory:
     def name_at_once(self, contract: Contract) -> str | None:
         """As `name`, from what is known; None where a leg's number is not."""
         return ticker_of(contract) if contract.secType != "BAG" else bag_ticker(contract, self._names.get)
+
+    async def chain(self, underlying: str, expiry: int) -> list[str]:
+        """Every pair of day and strike that SMART lists on a stock; of one day, yyyymmdd, where it is not 0.
+
+        Raises:
+            VenueError: They could not be read.
+        """
+        contract = (await self.describe(underlying)).contract
+        if contract is None:
+            raise VenueRejected("a combination has no chain", code="not_found", status=404)
+        ib: Any = self._calls.session.ib
+        chains = await self._calls.read(
+            "reqSecDefOptParams",
+            lambda: ib.reqSecDefOptParamsAsync(contract.symbol, "", contract.secType, contract.conId),
+            self._permit(False),
+            contract=underlying,
+        )
+        names: set[str] = set()
+        for one in chains:
+            days = [int(day) for day in one.expirations if expiry in {0, int(day)}]
+            strikes = [price for strike in one.strikes if (price := price_e4(strike)) is not None]
+            if one.exchange == SMART:
+                names |= {
+                    option_ticker(one.tradingClass, day, right, strike)
+                    for day in days
+                    for strike in strikes
+                    for right in Right
+                }
+        return sorted(names)
 
     async def _details(self, wanted: Contract, *, regardless: bool) -> list[ContractDetails]:
         ib: Any = self._calls.session.ib

@@ -16,13 +16,15 @@ Limits: a cost that becomes known after its execution was told is kept in `late_
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holdfast.core.clock import Clock
 from holdfast.core.errors import BadInput, VenueError, VenueUnreachable
 from holdfast.core.instruments import InstrumentKind
 from holdfast.core.money import MoneyE6
+from holdfast.core.orders import Fill
 from holdfast.execution.venue import (
     Book,
     BookChanged,
@@ -89,7 +91,6 @@ class Feed:
     Attributes:
         late_costs: See there; whoever records them takes them out.
         refused: Why a subscription has no prices, by name.
-        is_guessing: True while the library itself changes statuses: what it tells then is no evidence.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class Feed:
         self.session = session
         self.late_costs: list[LateCost] = []
         self.refused: dict[str, Heard] = {}
-        self.is_guessing = False
+        self._is_guessing = False
         self._directory = directory
         self._pace = pace
         self._clock = clock
@@ -359,7 +360,7 @@ class Feed:
             self.session.failure = error
             self._put(_FAILED)
 
-    def at_bound(self, execution: Execution) -> Any:
+    def at_bound(self, execution: Execution) -> Fill:
         """*execution* as a fill at the most it can cost."""
         fill = fill_of(execution, ticker_of(execution.contract), MoneyE6(0))
         cost = MoneyE6(self._bound * fill.qty // 100)
@@ -382,7 +383,7 @@ class Feed:
 
     def _on_order(self, trade: Trade) -> None:
         now = standing(trade)
-        if self.is_guessing or not now.permanent or not self._is_ours(trade.order.account):
+        if self._is_guessing or not now.permanent or not self._is_ours(trade.order.account):
             return
         is_word = not now.code or Heard(-1, now.code, "").rule.order is OrderSays.ENDED
         if not is_word or now.status not in {*ENDED, "Submitted", "PreSubmitted"}:
@@ -390,6 +391,15 @@ class Feed:
         name = self._directory.name_at_once(trade.contract)
         if name is not None:
             self._put(OrderSeen(venue_order(trade, name)))
+
+    @contextmanager
+    def guessing(self) -> Generator[None, None, None]:
+        """While the library changes statuses by itself: what it tells meanwhile is no evidence."""
+        self._is_guessing = True
+        try:
+            yield
+        finally:
+            self._is_guessing = False
 
     def _put(self, event: VenueEvent | _Mark) -> None:
         if self._queue is not None:

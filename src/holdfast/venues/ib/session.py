@@ -43,6 +43,7 @@ class Session:
 
     Attributes:
         account: As given, or the only one once connected.
+        client_id: As given.
         is_linked: What the gateway last said of its own link.
         is_throttled: The library holds messages back.
         connections: How often a connection was made.
@@ -78,7 +79,8 @@ class Session:
         self.on_heard: Callable[[Heard, Any], None] = _nothing
         self.on_end: Callable[[str], None] = _nothing
         self.on_failure: Callable[[], None] = _nothing
-        self._host, self._port, self._client_id = host, port, client_id
+        self.client_id = client_id
+        self._host, self._port = host, port
         self._clock = clock
         self._timeout_secs = timeout_secs
         self._up = False
@@ -144,7 +146,7 @@ class Session:
             await self.ib.connectAsync(
                 self._host,
                 self._port,
-                clientId=self._client_id,
+                clientId=self.client_id,
                 timeout=self._timeout_secs,
                 readonly=self.readonly,
                 account=self.account,
@@ -171,7 +173,7 @@ class Session:
         kinds = {heard.kind: heard for heard in self._recent}
         what = f"gateway at {self.address}"
         if Kind.TAKEN in kinds:
-            self._why_down = f"client id {self._client_id} is in use"
+            self._why_down = f"client id {self.client_id} is in use"
             return VenueRejected(
                 f"{what} refused the connection: {self._why_down}",
                 code="client_id_in_use",
