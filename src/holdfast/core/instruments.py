@@ -153,8 +153,7 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
 
     def check_price(self, price: PriceE4) -> RejectReason | None:
         """Refuse a price that this kind cannot have, or that is off the grid."""
-        is_possible = 0 < price < ONE_DOLLAR_E4 if self.kind is _BINARY else price > 0 or self.kind is _COMBO
-        if not is_possible:
+        if not (0 < price < ONE_DOLLAR_E4 if self.kind is _BINARY else price > 0 or self.kind is _COMBO):
             return RejectReason(
                 code=Code.PRICE_OUT_OF_RANGE, scope=self.ticker, keys={"yes_price_e4": str(price)}
             )

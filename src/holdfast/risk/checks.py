@@ -88,10 +88,10 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
     @classmethod
     def of(cls, intent: Intent) -> Terms:
         """The terms of *intent*."""
-        signal = intent.signal
+        signal, instrument = intent.signal, intent.instrument
+        if instrument.kind is not _BINARY:
+            return cls._of_contract(signal, instrument)
         price, qty = signal.price, signal.count
-        if intent.instrument.kind is not _BINARY:
-            return cls._of_contract(signal, intent.instrument)
         is_yes, buys = signal.side is _YES, signal.action is _BUY
         # Who buys pays the price of the side named; who sells pays the other one's.
         paid = price if buys else ONE_DOLLAR_E4 - price
@@ -103,7 +103,7 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
             qty,
             paid * qty,
             signal.reduce_only,
-            intent.instrument,
+            instrument,
         )
 
     @classmethod
@@ -194,7 +194,9 @@ def passes(order: Terms, facts: Facts, limits: RiskLimits, *, reducing: bool) ->
         and (reducing or is_loss_bounded(facts, limits))
         and not facts.breaker
         and (
-            _position_after(order, facts) <= limits.max_position
+            # Spelt out: a call costs more than what it would return.
+            (facts.position + facts.buys + qty if order.is_bid else facts.sells + qty - facts.position)
+            <= limits.max_position
             if facts.contract is None
             else passes_contract(order, facts.contract, limits, reducing=reducing)
         )

@@ -565,13 +565,12 @@ class Gate:
 
 def fee_bound(intent: Intent) -> MoneyE6:
     """The most the order can pay in fees: cut into fills of the market's step, at the dearest price it can meet."""
-    return _fee_bound_of(Terms.of(intent))
+    order = Terms.of(intent)
+    return _fee_bound_of(order) if order.instrument.kind is _BINARY else MoneyE6(fees_of(order))
 
 
 def _fee_bound_of(order: Terms) -> MoneyE6:
     instrument = order.instrument
-    if instrument.kind is not _BINARY:
-        return MoneyE6(fees_of(order))
     taker_ppm, maker_ppm = instrument.taker_fee_ppm, instrument.maker_fee_ppm
     rate_ppm = max(taker_ppm, maker_ppm)
     return _fee_bound(rate_ppm, order.yes_price, order.qty, instrument.qty_step, order.is_bid)
