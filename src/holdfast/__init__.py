@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from holdfast.execution.router import AsyncOrderRouter, OrderRouter
     from holdfast.execution.strategy import Strategy
     from holdfast.lake.tables import RiskEventsTable
+    from holdfast.risk.event_logger import RiskEventLogger
     from holdfast.risk.events import RiskEvent, RiskEventType
     from holdfast.risk.limits import RiskLimitsConfig
     from holdfast.risk.manager import RiskManager
@@ -81,6 +82,7 @@ _HOME = {
     "PortfolioLimitsChecker": "holdfast.risk.portfolio",
     "PositionMonitoringWorkflow": "holdfast.execution.monitoring",
     "RiskEvent": "holdfast.risk.events",
+    "RiskEventLogger": "holdfast.risk.event_logger",
     "RiskEventType": "holdfast.risk.events",
     "RiskEventsTable": "holdfast.lake.tables",
     "RiskLimitsConfig": "holdfast.risk.limits",
@@ -126,6 +128,7 @@ __all__ = [
     "PortfolioLimitsChecker",
     "PositionMonitoringWorkflow",
     "RiskEvent",
+    "RiskEventLogger",
     "RiskEventType",
     "RiskEventsTable",
     "RiskLimitsConfig",

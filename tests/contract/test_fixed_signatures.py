@@ -90,6 +90,117 @@ SIGNATURES: list[tuple[str, list[str], Callable[..., Any], dict[str, Any]]] = [
         },
     ),
     (
+        "RiskLimitsConfig",
+        ["B5"],
+        holdfast.RiskLimitsConfig,
+        {
+            "max_portfolio_delta": 50,
+            "max_portfolio_gamma": 10,
+            "max_single_position_pct": 0.02,
+            "max_per_symbol_delta": 20,
+            "max_correlated_pct": 0.05,
+            "total_exposure_cap": None,
+        },
+    ),
+    (
+        "PortfolioLimitsChecker",
+        ["B4"],
+        holdfast.PortfolioLimitsChecker,
+        {"risk_calc": REQUIRED, "limits": REQUIRED, "event_logger": None},
+    ),
+    (
+        "PortfolioLimitsChecker.check_entry_allowed",
+        ["B4"],
+        holdfast.PortfolioLimitsChecker.check_entry_allowed,
+        {
+            "self": REQUIRED,
+            "new_position_delta": REQUIRED,
+            "symbol": REQUIRED,
+            "position_value": REQUIRED,
+            "*": "",
+            "new_position_gamma": None,
+        },
+    ),
+    (
+        "PortfolioLimitsChecker.check_portfolio_health",
+        ["B6"],
+        holdfast.PortfolioLimitsChecker.check_portfolio_health,
+        {"self": REQUIRED},
+    ),
+    (
+        "PortfolioLimitsChecker.get_remaining_capacity",
+        ["B6"],
+        holdfast.PortfolioLimitsChecker.get_remaining_capacity,
+        {"self": REQUIRED, "symbol": REQUIRED},
+    ),
+    (
+        "TrailingStop",
+        ["B2"],
+        holdfast.TrailingStop,
+        {
+            "execution_id": REQUIRED,
+            "entry_premium": REQUIRED,
+            "config": None,
+            "*": "",
+            "sign": 1,
+            "event_logger": None,
+        },
+    ),
+    ("TrailingStop.update", ["B2"], holdfast.TrailingStop.update, {"self": REQUIRED, "premium": REQUIRED}),
+    (
+        "TrailingStopConfig",
+        ["B2"],
+        holdfast.TrailingStopConfig,
+        {"activation_pct": 2.0, "trailing_pct": 1.5, "min_move_pct": 0.5},
+    ),
+    ("TrailingStopManager", ["B3"], holdfast.TrailingStopManager, {"event_logger": None}),
+    (
+        "TrailingStopManager.add_trailing_stop",
+        ["B3"],
+        holdfast.TrailingStopManager.add_trailing_stop,
+        {"self": REQUIRED, "execution_id": REQUIRED, "entry_premium": REQUIRED},
+    ),
+    (
+        "TrailingStopManager.update_stops",
+        ["B3"],
+        holdfast.TrailingStopManager.update_stops,
+        {"self": REQUIRED, "premiums": REQUIRED},
+    ),
+    (
+        "TrailingStopManager.remove_stop",
+        ["B3"],
+        holdfast.TrailingStopManager.remove_stop,
+        {"self": REQUIRED, "execution_id": REQUIRED},
+    ),
+    (
+        "TrailingStopManager.reset_stop",
+        ["B3"],
+        holdfast.TrailingStopManager.reset_stop,
+        {"self": REQUIRED, "execution_id": REQUIRED},
+    ),
+    ("RiskEventLogger", ["B7"], holdfast.RiskEventLogger, {}),
+    ("RiskEventLogger.initialize", ["B7"], holdfast.RiskEventLogger.initialize, {"self": REQUIRED}),
+    ("RiskEventLogger.flush", ["B7"], holdfast.RiskEventLogger.flush, {"self": REQUIRED}),
+    ("RiskEventLogger.close", ["B7"], holdfast.RiskEventLogger.close, {"self": REQUIRED}),
+    (
+        "EntryWorkflow",
+        ["B10"],
+        holdfast.EntryWorkflow,
+        {"engine": REQUIRED, "reference": REQUIRED, "*": "", "risk_manager": None, "event_logger": None},
+    ),
+    (
+        "PositionMonitoringWorkflow",
+        ["B11"],
+        holdfast.PositionMonitoringWorkflow,
+        {"engine": REQUIRED, "*": "", "clock": REQUIRED, "risk_manager": None, "event_logger": None},
+    ),
+    (
+        "OrderExecutionEngine",
+        ["B12"],
+        holdfast.OrderExecutionEngine,
+        {"trader": REQUIRED, "board": REQUIRED, "*": "", "clock": REQUIRED, "event_logger": None},
+    ),
+    (
         "RiskManager.check_risk",
         ["A9"],
         holdfast.RiskManager.check_risk,
@@ -181,7 +292,28 @@ SIGNATURES: list[tuple[str, list[str], Callable[..., Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.contract("A1", "A2", "A3", "A4", "A6", "A7", "A9", "A10", "A12", "A13", "B1")
+@pytest.mark.contract(
+    "A1",
+    "A2",
+    "A3",
+    "A4",
+    "A6",
+    "A7",
+    "A9",
+    "A10",
+    "A12",
+    "A13",
+    "B1",
+    "B2",
+    "B3",
+    "B4",
+    "B5",
+    "B6",
+    "B7",
+    "B10",
+    "B11",
+    "B12",
+)
 @pytest.mark.parametrize(
     ("function", "fixed"), [(row[2], row[3]) for row in SIGNATURES], ids=[row[0] for row in SIGNATURES]
 )
@@ -209,8 +341,8 @@ def test_a_fixed_signature_stands(function, fixed):
 
 def test_the_table_marks_only_rows_of_the_test():
     """Each row number of the table is one that the test carries."""
-    carried = {"A1", "A2", "A3", "A4", "A6", "A7", "A9", "A10", "A12", "A13", "B1"}
-    assert {number for row in SIGNATURES for number in row[1]} == carried
+    (carried,) = [mark.args for mark in test_a_fixed_signature_stands.pytestmark if mark.name == "contract"]
+    assert {number for row in SIGNATURES for number in row[1]} == set(carried)
 
 
 @pytest.mark.contract("A12", "A13")
@@ -240,3 +372,36 @@ def test_stats_keep_their_keys():
     assert {"state", "total_calls", "failed_calls", "success_rate"} <= set(stats)
     assert stats["state"] == breaker.get_state() == "closed"
     assert f"{stats['success_rate']:.2%}" == "0.00%"
+
+
+@pytest.mark.contract("B3", "B4", "B6", "B7")
+def test_what_the_options_desk_awaits_is_awaited():
+    """B's surface is asynchronous where the contract says so, and synchronous elsewhere."""
+    awaited = [
+        holdfast.PortfolioLimitsChecker.check_entry_allowed,
+        holdfast.PortfolioLimitsChecker.check_portfolio_health,
+        holdfast.PortfolioLimitsChecker.get_remaining_capacity,
+        holdfast.TrailingStopManager.update_stops,
+        holdfast.RiskEventLogger.initialize,
+        holdfast.RiskEventLogger.flush,
+        holdfast.RiskEventLogger.close,
+    ]
+    direct = [
+        holdfast.TrailingStop.update,
+        holdfast.TrailingStopManager.add_trailing_stop,
+        holdfast.TrailingStopManager.remove_stop,
+        holdfast.TrailingStopManager.reset_stop,
+        holdfast.TradingCircuitBreaker.record_failure,
+    ]
+    assert all(inspect.iscoroutinefunction(function) for function in awaited)
+    assert not any(inspect.iscoroutinefunction(function) for function in direct)
+
+
+@pytest.mark.contract("B8")
+def test_the_event_types_are_the_contracts():
+    """Thirteen types of three components, by value."""
+    assert [kind.value for kind in holdfast.RiskEventType] == [
+        *(f"circuit_breaker_{what}" for what in ("state_change", "failure", "success", "manual_reset")),
+        *(f"trailing_stop_{what}" for what in ("add", "activate", "update", "trigger", "remove", "reset")),
+        *(f"portfolio_limit_{what}" for what in ("check", "rejection", "warning")),
+    ]

@@ -12,6 +12,7 @@ from holdfast.core.lazy import names_of
 if TYPE_CHECKING:
     from holdfast.breaker.breaker import TradingCircuitBreaker
     from holdfast.breaker.config import CircuitBreakerConfig
+    from holdfast.risk.event_logger import RiskEventLogger
     from holdfast.risk.events import RiskEvent, RiskEventType
     from holdfast.risk.limits import RiskLimits, RiskLimitsConfig
     from holdfast.risk.manager import RiskManager
@@ -27,6 +28,7 @@ _HOME = {
     "PortfolioRisk": "holdfast.risk.portfolio",
     "RiskCalculator": "holdfast.risk.portfolio",
     "RiskEvent": "holdfast.risk.events",
+    "RiskEventLogger": "holdfast.risk.event_logger",
     "RiskEventType": "holdfast.risk.events",
     "RiskLimits": "holdfast.risk.limits",
     "RiskLimitsConfig": "holdfast.risk.limits",
@@ -45,6 +47,7 @@ __all__ = [
     "PortfolioRisk",
     "RiskCalculator",
     "RiskEvent",
+    "RiskEventLogger",
     "RiskEventType",
     "RiskLimits",
     "RiskLimitsConfig",

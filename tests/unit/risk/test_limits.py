@@ -115,6 +115,9 @@ def test_the_tightest_portfolio_limits_refuse_whatever_either_refuses():
     )
     assert (both.no_entry_before_expiry_secs, both.allow_short_on_expiry_day) == (7_200, False)
     assert RiskLimits().tightest(one).portfolio == one.portfolio
+    legacy = RiskLimitsConfig(concentration_base="position_total")
+    assert legacy.tightest(RiskLimitsConfig()) == RiskLimitsConfig().tightest(legacy) == RiskLimitsConfig()
+    assert legacy.tightest(legacy) == legacy
     assert both.describe()["max_positions"] == "2"
     assert both.describe()["correlated_groups"] == "QQQ=us,SPY=us"
 

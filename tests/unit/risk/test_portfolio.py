@@ -7,13 +7,16 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from support.portfolio import CONDOR, call, loose, noon, options_gate, put, wish
+from support.portfolio import CONDOR, call, loose, noon, options_gate, put, rules, wish
 
 from holdfast.core.clock import NANOS, ManualClock
 from holdfast.core.errors import BadInput
+from holdfast.core.greeks import MODEL, Greeks
 from holdfast.risk.events import RiskEvent
 from holdfast.risk.limits import RiskLimitsConfig
+from holdfast.risk.market import Market
 from holdfast.risk.portfolio import AccountRisk, PortfolioLimitsChecker, PortfolioRisk
+from holdfast.risk.portfolio_book import GreeksSeen, open_cash, read_book
 
 
 class Events(list[RiskEvent]):
@@ -116,6 +119,17 @@ def test_a_question_without_gamma_is_judged_by_the_present_book_and_says_so():
     assert [event.metadata["gamma"] for event in events] == ["of the present book"] * 2
     assert ask(checker(events=events, gamma={"SPY": -10.5}), 1, new_position_gamma=2).allowed
     assert events[-1].metadata["gamma"] == "marginal"
+
+
+@pytest.mark.contract("B4")
+@pytest.mark.invariant("I11")
+def test_what_a_question_gives_finer_than_a_millionth_is_rounded_away_from_zero():
+    """A hair above a bound is above it, on both sides and in dollars; a hair below is at it."""
+    assert ask(checker(), 20).allowed
+    assert not ask(checker(), 20.0000001).allowed
+    assert not ask(checker(), Decimal("-20.0000001")).allowed
+    assert ask(checker(), 19.9999999).allowed
+    assert not ask(checker(), 1, value=Decimal("2000.0000001")).allowed
 
 
 @pytest.mark.contract("B4")
@@ -371,3 +385,46 @@ def test_the_gate_counts_what_the_question_cannot_see():
     second = gate.admit(wish(CONDOR, "-1.50", name="hf-2"))
     assert second.reason is not None
     assert second.reason.code.value == "concentration"
+
+
+@pytest.mark.contract("B5")
+@pytest.mark.invariant("I11")
+def test_greeks_of_odd_quantities_are_rounded_away_from_zero():
+    """A hundredth of a contract of multiplier one: 1.5 millionths are two, on either side."""
+    one = rules(call(105), multiplier=1)
+    market = Market()
+    market.saw_greeks(one.ticker, Greeks(150, -150, 0, 0, 0, MODEL, 7))
+    seen = GreeksSeen(market)
+    assert seen.of([(one, 1)]) == (2, -2)
+    assert seen.of([(one, -1)]) == (-2, 2)
+    assert seen.of([(one, 3), (one, -1)]) == (3, -3)
+    assert (seen.oldest, seen.oldest_ns, seen.missing) == (one.ticker, 7, "")
+
+
+@pytest.mark.invariant("I4")
+def test_the_oldest_greeks_of_all_are_the_age_of_the_portfolio():
+    """However fresh the others are, the oldest one counts, of whatever is held, works or is ordered."""
+    market = Market()
+    for ticker, as_of_ns in ((call(105), 30), (call(110), 10), (put(90), 20)):
+        market.saw_greeks(ticker, Greeks(1, 1, 0, 0, 0, MODEL, as_of_ns))
+    seen = GreeksSeen(market)
+    seen.of([(rules(call(105)), 100), (rules(call(110)), 100), (rules(put(90)), 100)])
+    assert (seen.oldest, seen.oldest_ns) == (call(110), 10)
+    seen.of([(rules(put(80)), 100)])
+    assert seen.missing == put(80)
+
+
+@pytest.mark.invariant("I3")
+def test_a_combination_filled_in_part_works_with_what_each_leg_has_open():
+    """Its open legs count alone, and once the legs are uneven no credit of it is counted."""
+    gate = options_gate(deltas=dict.fromkeys((put(90), put(95), call(105), call(110)), (0.1, 0.01)))
+    decision = gate.admit(wish(CONDOR, "-1.50", name="hf-1"))
+    order = decision.order
+    assert order is not None
+    assert open_cash(order) == 150_000_000
+    (work,) = read_book(gate.account, gate.market).of("SPY").works
+    assert sorted(part.qty for part in work.parts) == [-100, -100, 100, 100]
+    order.leg_filled = tuple(100 if ticker == put(95) else 0 for ticker, _ in order.legs)
+    assert open_cash(order) == 0
+    (work,) = read_book(gate.account, gate.market).of("SPY").works
+    assert sorted(part.qty for part in work.parts) == [-100, 100, 100]
