@@ -17,15 +17,12 @@ Limits: nothing is kept in memory, neither for the lake nor for later; what the 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import subprocess
 import sys
-import tempfile
 import threading
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -37,6 +34,9 @@ from holdfast.core.errors import AuditError, TradingError
 from holdfast.risk.events import RiskEvent, RiskEventType, details_of, of_breaker
 
 if TYPE_CHECKING:
+    from subprocess import Popen
+    from typing import IO
+
     from holdfast.audit.logger import AuditLogger
 
 _START_SECS = 20.0
@@ -46,7 +46,6 @@ _WRITTEN, _DURABLE = Level.WRITTEN, Level.DURABLE
 _REFUSALS = (TradingError, OSError, ValueError, TypeError, AttributeError)
 """What a journal, or an event that is none, may raise."""
 _log = logging.getLogger("holdfast.risk.events")
-_popen = subprocess.Popen
 
 
 class RiskEventLogger:
@@ -83,7 +82,7 @@ class RiskEventLogger:
         self._lake = "data/lake" if lake is None else lake
         self._project = project
         self._durable = frozenset(durable)
-        self._projector: subprocess.Popen[bytes] | None = None
+        self._projector: Popen[bytes] | None = None
         self._lock = threading.Lock()
         self.lost: Counter[str] = Counter()
         self.failure = ""
@@ -124,7 +123,7 @@ class RiskEventLogger:
         Raises:
             AuditError: The journal failed; what was not on the disk before may be lost to a power cut.
         """
-        await asyncio.to_thread(self._audit.wal.sync)
+        await _in_a_thread(self._audit.wal.sync)
 
     # The projector
 
@@ -135,9 +134,11 @@ class RiskEventLogger:
             TradingError: It did not start; events are written all the same, and a later one finds all of them.
         """
         if self._project and (self._projector is None or self._projector.poll() is not None):
-            await asyncio.to_thread(self._start)
+            await _in_a_thread(self._start)
 
     def _start(self) -> None:
+        import tempfile  # noqa: PLC0415  with the two below it costs memory that a trader who projects nothing keeps
+
         log = self._audit.wal.directory
         self._audit.wal.open()
         if is_projected(log, self._lake):
@@ -147,7 +148,7 @@ class RiskEventLogger:
             *("--lake", self._lake, "--follow", "--exit-with-stdin"),
         ]
         with tempfile.TemporaryFile() as words:
-            projector = _popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=words)
+            projector = _popen(command, words)
             never = threading.Event()
             for _ in range(round(_START_SECS / _LOOK_SECS)):
                 if is_projected(log, self._lake):
@@ -177,12 +178,28 @@ class RiskEventLogger:
         finally:
             projector, self._projector = self._projector, None
             if projector is not None:
-                await asyncio.to_thread(_end, projector, patience_secs=_END_SECS)
+                await _in_a_thread(lambda: _end(projector, patience_secs=_END_SECS))
 
 
-def _end(projector: subprocess.Popen[bytes], *, patience_secs: float) -> None:
+def _end(projector: Popen[bytes], *, patience_secs: float) -> None:
     """Tell *projector* that nothing more comes; one that takes longer to bring the rest goes on alone."""
     if projector.stdin is not None:
         projector.stdin.close()
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    from subprocess import TimeoutExpired  # noqa: PLC0415  as above
+
+    with contextlib.suppress(TimeoutExpired):
         projector.wait(patience_secs)
+
+
+def _popen(command: list[str], words: IO[bytes]) -> Popen[bytes]:
+    import subprocess  # noqa: PLC0415  as above
+
+    return subprocess.Popen(  # noqa: S603  our own interpreter, and no shell
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=words
+    )
+
+
+async def _in_a_thread(work: Callable[[], None]) -> None:
+    import asyncio  # noqa: PLC0415  as above
+
+    await asyncio.to_thread(work)

@@ -186,8 +186,8 @@ def _text(premium: PriceE4 | None) -> str:
         return ""
     if premium < 0:
         return format_price(premium)
-    dollars, rest = divmod(premium, 10_000)
-    return f"{dollars:d}.{rest:04d}"
+    digits = f"{premium:05d}"
+    return f"{digits[:-4]}.{digits[-4:]}"
 
 
 def event_of_record(record: RiskRecord) -> RiskEvent:

@@ -239,9 +239,10 @@ class Commands:
     def __init__(self, programme):
         self.programme, self.started = programme, []
 
-    def __call__(self, command, **options):
+    def __call__(self, command, words):
         self.started.append(command)
-        return subprocess.Popen([sys.executable, "-c", self.programme, *command[3:]], **options)
+        stand_in = [sys.executable, "-c", self.programme, *command[3:]]
+        return subprocess.Popen(stand_in, stdin=subprocess.PIPE, stderr=words)
 
 
 @pytest.mark.contract("B7")
