@@ -1,8 +1,9 @@
 """Torture of the lake: rival projectors, random kill -9, a live writer; then every row is compared with the journal.
 
     python tests/crash/lake_torture.py --kills 100 --rivals 3 [--s3] [--seed N] [--json FILE]
+    python tests/crash/lake_torture.py --power-cuts 200 [--seed N]
 
-With --s3 the lake lies on moto's server, in a process of its own. Ends with status 1 at the first row that is
+With --power-cuts the power is cut at the syncs of projections instead, on a simulated disk. With --s3 the lake lies on moto's server, in a process of its own. Ends with status 1 at the first row that is
 missing, doubled or different.
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from support.moto_process import moto_process
+from support.power import power_cuts
 from support.projectors import assert_exact, finish, rival_kills, writer
 
 from holdfast.lake.store import store_of
@@ -35,9 +37,12 @@ def main() -> int:
     parser.add_argument("--s3", action="store_true")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--power-cuts", type=int, default=0, help="cut the power so often instead")
     args = parser.parse_args()
     print(f"seed {args.seed}", flush=True)
     began = time.monotonic()
+    if args.power_cuts:
+        return cut_power(args.power_cuts, args.seed)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lake-torture-")))
         environ: dict[str, str] = {}
@@ -62,6 +67,18 @@ def main() -> int:
     print(json.dumps(result), flush=True)
     if args.json is not None:
         args.json.write_text(json.dumps(result), encoding="utf-8")
+    return 0
+
+
+def cut_power(wanted: int, seed: int) -> int:
+    """Power cuts at random syncs of many projections, until there were *wanted*."""
+    judged = mended = 0
+    while judged < wanted:
+        with tempfile.TemporaryDirectory(prefix="lake-power-") as folder:
+            found = power_cuts(Path(folder), seed + judged, min(40, wanted - judged))
+        judged += found.states
+        mended += found.mended
+    print(json.dumps({"seed": seed, "power_cuts": judged, "mended": mended, "exact": True}), flush=True)
     return 0
 
 

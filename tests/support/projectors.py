@@ -53,7 +53,17 @@ def start_projector(
     logs: Sequence[Path], store: LakeStore, *options: str, environ: Mapping[str, str] = os.environ
 ) -> subprocess.Popen:
     """`holdfast lake project … --follow` as a process of its own."""
-    words = [sys.executable, "-m", "holdfast", "lake", "project", *map(str, logs), "--lake", store.uri, "--follow"]
+    words = [
+        sys.executable,
+        "-m",
+        "holdfast",
+        "lake",
+        "project",
+        *map(str, logs),
+        "--lake",
+        store.uri,
+        "--follow",
+    ]
     return subprocess.Popen(
         [*words, "--json", *options],
         env={**os.environ, **environ},
@@ -85,7 +95,7 @@ def rival_kills(
 ) -> Counter[str]:
     """Let *rivals* projectors work on the same journals and kill one after the other; how they ended otherwise.
 
-    A rival is killed within half a second after it was ready, so that nearly every kill meets work; one of eight is
+    A rival is killed within a second after it was ready, so that nearly every kill meets work; one of eight is
     killed while it starts.
     """
     ended: Counter[str] = Counter()
@@ -98,7 +108,7 @@ def rival_kills(
                 time.sleep(0.01)
             if not early:
                 victim = random.choice([one for one in fleet if is_ready(one)])
-            time.sleep(random.uniform(0.0, 0.5))
+            time.sleep(random.uniform(0.0, 1.0))
             code = victim.poll()
             if code is None:
                 kill(victim)

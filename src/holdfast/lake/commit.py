@@ -164,7 +164,7 @@ class TableWriter:
         """
         self._handle = None
         name = self.table.name
-        if not self.store.has(name):
+        if not self._is_there():
             self._create()
         handle = self.store.open(name)
         self._refuse_other_schema(handle)
@@ -233,6 +233,13 @@ class TableWriter:
                 if (span.log_id, span.last) == (log_id, last):
                     return span.leaf
         return ""
+
+    def _is_there(self) -> bool:
+        """Whether there is a table; the folder of its log alone is none, a repair may have emptied it."""
+        if not self.store.is_local:
+            return self.store.has(self.table.name)
+        log = self.store.path / self.table.name / LOG_FOLDER
+        return next(log.glob("[0-9]*"), None) is not None
 
     # -- making the table ---------------------------------------------------------------------------------------
 
