@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +45,11 @@ def add(verbs: Verbs) -> None:
     add_lake_argument(project)
     project.add_argument(
         "--follow", action="store_true", help="then bring what comes as it becomes durable, until a signal"
+    )
+    project.add_argument(
+        "--exit-with-stdin",
+        action="store_true",
+        help="with --follow: end when standard input closes, once all that is durable was brought",
     )
     project.add_argument(
         "--rows", type=int, metavar="N", help="commit a table with N waiting rows (default: 5000)"
@@ -99,6 +104,7 @@ def _run(args: argparse.Namespace) -> int:
     policy = _policy(args, store)
     _collect_seldom()
     with _until_signal() as stop:
+        wait = _until_stdin(stop) if args.exit_with_stdin else stop.wait
         while True:
             maintenance = None if args.no_maintenance else Maintainer(store, tell=tell, order_apart=True)
             projector = Projector(
@@ -109,7 +115,7 @@ def _run(args: argparse.Namespace) -> int:
                 if args.follow and args.json:
                     print_json({"ready": True, "lake": store.uri, "pid": os.getpid()})
                     sys.stdout.flush()
-                projector.run(follow=args.follow, wait=stop.wait)
+                projector.run(follow=args.follow, wait=wait)
             finally:
                 projector.close()
             if stop.is_set() or not projector.wants_new_process:
@@ -160,6 +166,29 @@ def _until_signal() -> Generator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _until_stdin(stop: threading.Event) -> Callable[[float], bool]:
+    """Waits as *stop* does, and says to end, too, after two idle rounds behind the end of standard input.
+
+    The first of them may have looked before the last record was durable.
+    """
+    closed, idle = threading.Event(), 0
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        closed.set()
+
+    def wait(secs: float) -> bool:
+        nonlocal idle
+        if not closed.is_set():
+            return stop.wait(secs)
+        idle = idle + 1 if secs else 0
+        return stop.is_set() or idle > 1
+
+    threading.Thread(target=watch, name="stdin", daemon=True).start()
+    return wait
 
 
 def _start_anew() -> None:
