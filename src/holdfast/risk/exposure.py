@@ -20,7 +20,7 @@ Limits: the underlying never falls below zero. Dividends, interest, pins and ear
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from holdfast.core.money import MoneyE6, PriceE4
@@ -53,10 +53,6 @@ class Part(NamedTuple):
         if self.option is not None and self.option.right is Right.PUT:
             return 0
         return self.units
-
-    def worth(self, spot: PriceE4) -> int:
-        """At expiry, 1e-6 dollar."""
-        return self.units * (spot if self.option is None else self.option.payoff(spot))
 
 
 class Work(NamedTuple):
@@ -127,20 +123,46 @@ def expiry_of(part: Part) -> Expiry | None:
     return None if part.option is None else (part.option.expiry, part.option.expires_ns)
 
 
-def _sum_of_expiries(parts: Sequence[Part], works: Sequence[Work], spots: Collection[PriceE4]) -> Outlook:
+def _sum_of_expiries(parts: Sequence[Part], works: Sequence[Work], spots: Sequence[PriceE4]) -> Outlook:
     least = slope = 0
     for held, working in _by_expiry(parts, works):
-        least += min(
-            _worth(held, spot) + sum(min(0, _worth(work.parts, spot) + work.cash) for work in working)
-            for spot in spots
-        )
-        slope += min(0, _slope(held) + sum(min(0, _slope(work.parts)) for work in working))
+        worths, rise = _line(held, 0, spots)
+        for work in working:
+            filled, change = _line(work.parts, work.cash, spots)
+            worths = [worth + min(0, more) for worth, more in zip(worths, filled, strict=True)]
+            rise += min(0, change)
+        least += min(worths)
+        slope += min(0, rise)
     return Outlook(least, slope)
 
 
-def _kinks(parts: Sequence[Part], works: Sequence[Work]) -> set[PriceE4]:
-    """Zero and every strike: where a least worth can lie."""
-    return {_ZERO} | {part.option.strike for part in _all_parts(parts, works) if part.option is not None}
+def _line(parts: Iterable[Part], cash: int, spots: Sequence[PriceE4]) -> tuple[list[int], int]:
+    """Worth at each of *spots*, which hold zero and every strike, ascending; and the slope beyond the last."""
+    level, slope = cash, 0
+    turns: dict[PriceE4, int] = {}
+    for option, qty, multiplier in parts:
+        units = qty * multiplier
+        if option is None:
+            slope += units
+            continue
+        turns[option.strike] = turns.get(option.strike, 0) + units
+        if option.right is Right.PUT:
+            level += units * option.strike
+            slope -= units
+    worths: list[int] = []
+    at = _ZERO
+    for spot in spots:
+        level += slope * (spot - at)
+        worths.append(level)
+        slope += turns.get(spot, 0)
+        at = spot
+    return worths, slope
+
+
+def _kinks(parts: Sequence[Part], works: Sequence[Work]) -> list[PriceE4]:
+    """Zero and every strike, ascending: where a least worth can lie."""
+    strikes = {part.option.strike for part in _all_parts(parts, works) if part.option is not None}
+    return [_ZERO, *sorted(strikes)]
 
 
 def _by_expiry(parts: Sequence[Part], works: Sequence[Work]) -> list[tuple[list[Part], list[Work]]]:
@@ -183,10 +205,6 @@ def _all_parts(parts: Sequence[Part], works: Sequence[Work]) -> Iterable[Part]:
     yield from parts
     for work in works:
         yield from work.parts
-
-
-def _worth(parts: Iterable[Part], spot: PriceE4) -> int:
-    return sum(part.worth(spot) for part in parts)
 
 
 def _slope(parts: Iterable[Part]) -> int:
