@@ -39,6 +39,9 @@ from holdfast.risk.event_logger import RiskEventLogger
 from holdfast.risk.manager import RiskManager
 from holdfast.risk.stop_manager import TrailingStopManager
 from holdfast.risk.stop_rules import TrailingStopConfig
+from holdfast.venues.ib.adapter import BREAKER as IB_BREAKER
+from holdfast.venues.ib.adapter import IB_API, IBVenue
+from holdfast.venues.ib.placing import numbers_reserved
 from holdfast.venues.kalshi.adapter import KalshiVenue
 from holdfast.venues.kalshi.client import HOSTS, AsyncKalshiClient
 from holdfast.venues.kalshi.transport import PARENT_BREAKER
@@ -291,6 +294,69 @@ async def open_options_desk(
         desk=desk,
         tickers=[*tickers, *(one.ticker for one in owned)],
     )
+
+
+@dataclass(frozen=True)
+class IBDesk:
+    """One account at Interactive Brokers, wired.
+
+    Attributes:
+        clock: The machine's.
+        audit: The journal.
+        breakers: The registry, `ib_api` in it.
+        venue: The port the trader trades through.
+        trader: The running order path.
+    """
+
+    clock: Clock
+    audit: AuditLogger
+    breakers: BreakerRegistry
+    venue: IBVenue
+    trader: Trader
+
+    async def close(self) -> None:
+        """Let go of the connection and close the journal; resting orders stay."""
+        await self.venue.close()
+        self.audit.wal.close()
+
+
+def open_ib_desk(
+    config: Config,
+    *,
+    audit_dir: Path,
+    strategies: Sequence[Strategy] = (),
+    tell: Callable[[str], None] | None = None,
+) -> IBDesk:
+    """Wire a desk for the account at Interactive Brokers that *config* names; it connects when it is first asked.
+
+    Raises:
+        ConfigError: `ib_async` is not installed.
+    """
+    clock = SystemClock()
+    ib = config.ib
+    user = ib.account or "ib"
+    audit = _journal(config, audit_dir, clock, user=user, tell=tell)
+    audit.wal.open()
+    breakers = standard_registry(clock=clock, audit=audit)
+    breaker = breakers.get_or_create(IB_BREAKER, IB_API)
+    breakers.restore([record.details for record in audit.wal.records() if record.type == "BREAKER"])
+    venue = IBVenue(
+        audit=audit,
+        host=ib.host,
+        port=ib.port,
+        client_id=ib.client_id,
+        account=ib.account,
+        readonly=ib.readonly,
+        breaker=breaker,
+        clock=clock,
+        timeout_secs=ib.timeout_secs,
+        commission_bound=ib.commission_bound,
+        numbers_from=numbers_reserved(audit.wal.records()),
+        user=user,
+    )
+    limits = config.limits.risk_limits(portfolio=True)
+    trader = Trader(venue, log=audit, limits=limits, clock=clock, strategies=strategies, user=user)
+    return IBDesk(clock=clock, audit=audit, breakers=breakers, venue=venue, trader=trader)
 
 
 async def _ownable(venue: OptionsVenue, symbols: Sequence[str]) -> list[Instrument]:

@@ -24,7 +24,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import Any
 
-from holdfast.audit.logger import AuditLogger
 from holdfast.breaker.breaker import TradingCircuitBreaker
 from holdfast.breaker.config import CircuitBreakerConfig
 from holdfast.core.clock import NANOS, Clock, SystemClock
@@ -48,7 +47,7 @@ from holdfast.execution.venue import (
     VenueOrder,
 )
 from holdfast.risk.gate import Admission
-from holdfast.venues.ib.calls import Calls, Outcome
+from holdfast.venues.ib.calls import Calls, Outcome, Recorder
 from holdfast.venues.ib.canceling import Canceler
 from holdfast.venues.ib.directory import Directory
 from holdfast.venues.ib.errors import RULES, Kind
@@ -76,7 +75,7 @@ class IBVenue:
         account: The account's number; "" takes the only one there is.
         readonly: Place and cancel nothing, and ask for no orders.
         audit: Takes the API_CALL records.
-        breaker: Counts every call; None makes `ib_api`, recorded in *audit*.
+        breaker: Counts every call; None makes `ib_api`, whose changes nobody records.
         clock: Ages and sessions.
         wall_clock: Latencies and message pace; None is the machine's.
         timeout_secs: For one call, wall time.
@@ -98,7 +97,7 @@ class IBVenue:
         self,
         ib: Any = None,
         *,
-        audit: AuditLogger,
+        audit: Recorder,
         host: str = "127.0.0.1",
         port: int = 7497,
         client_id: int = 17,
@@ -117,7 +116,7 @@ class IBVenue:
         self._clock: Clock = clock or SystemClock()
         wall: Clock = wall_clock or SystemClock()
         self._ib: Any = ib if ib is not None else new_ib()
-        self.breaker = breaker or TradingCircuitBreaker(IB_API, name=BREAKER, clock=self._clock, audit=audit)
+        self.breaker = breaker or TradingCircuitBreaker(IB_API, name=BREAKER, clock=self._clock)
         self.session = Session(
             self._ib,
             host=host,

@@ -14,11 +14,11 @@ CANCEL; its status is 200 for an answer, 0 for none, 400 for a no, with IB's own
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from holdfast.audit.logger import AuditLogger
+from holdfast.audit.wal import Level
 from holdfast.breaker.breaker import TradingCircuitBreaker
 from holdfast.breaker.machine import Verdict
 from holdfast.core.clock import Clock
@@ -39,6 +39,20 @@ API = "ib"
 COMPONENT = "ib"
 OK, NONE, NO = 200, 0, 400
 T = TypeVar("T")
+
+
+class Recorder(Protocol):
+    """What takes records: an `AuditLogger`, or nothing at all where nothing can be ordered."""
+
+    async def record_async(  # noqa: D102  as the logger's
+        self,
+        type: str,  # noqa: A002  the name of the field in the record
+        details: Mapping[str, Any],
+        *,
+        user: str | None = None,
+        component: str = "",
+        level: Level | None = None,
+    ) -> int: ...
 
 
 @dataclass(slots=True)
@@ -84,7 +98,7 @@ class Calls:
         session: Session,
         *,
         breaker: TradingCircuitBreaker,
-        audit: AuditLogger,
+        audit: Recorder,
         user: str,
         wall_clock: Clock,
         timeout_secs: float,

@@ -5,6 +5,7 @@ It is an extra: whoever trades elsewhere neither installs nor loads it.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from holdfast.core.errors import ConfigError
@@ -26,6 +27,10 @@ def load() -> ModuleType:
             "Interactive Brokers needs ib_async, which is not installed here",
             hint="install holdfast with its extra: pip install 'holdfast[ib]'",
         ) from error
+    # What the library complains about is said by our own errors and records; who wants its log configures it.
+    logger = logging.getLogger("ib_async")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
     return ib_async
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holdfast.audit.format import Record
-from holdfast.audit.logger import AuditLogger
 from holdfast.audit.wal import Level
 from holdfast.breaker.machine import Verdict
 from holdfast.core.clock import Clock
@@ -21,7 +20,7 @@ from holdfast.core.money import MoneyE6
 from holdfast.core.signals import Intent
 from holdfast.execution.venue import Ack, NotSent, PlaceAnswer, Reject, Unknown
 from holdfast.risk.gate import Admission
-from holdfast.venues.ib.calls import API, Calls, Outcome
+from holdfast.venues.ib.calls import API, Calls, Outcome, Recorder
 from holdfast.venues.ib.directory import Directory
 from holdfast.venues.ib.errors import Heard
 from holdfast.venues.ib.lists import Lists, dollars_of
@@ -61,7 +60,7 @@ class Placer:
         lists: Lists,
         pace: Pace,
         *,
-        audit: AuditLogger,
+        audit: Recorder,
         clock: Clock,
         permit: Callable[[bool], Counted],
         numbers_from: int,
