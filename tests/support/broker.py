@@ -16,6 +16,7 @@ from holdfast.audit.wal import WriteAheadLog
 from holdfast.breaker.breaker import TradingCircuitBreaker
 from holdfast.breaker.config import CircuitBreakerConfig
 from holdfast.core.clock import NANOS, ManualClock
+from holdfast.core.instruments import PREMIUM_CENTS, Instrument
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.options import ExerciseStyle, OptionTerms, Right, SettlementStyle
 from holdfast.core.signals import Action, BookSide, Intent, Side, Signal, TimeInForce
@@ -120,6 +121,20 @@ class WrittenFeed:
 
     def describe(self) -> str:
         return f"written feed of {len(self.listings)} contracts"
+
+
+def rules_of(listing: Listing) -> Instrument:
+    """A listing as the port describes it."""
+    return Instrument(
+        venue="options",
+        ticker=listing.ticker,
+        kind=listing.kind,
+        option=listing.terms,
+        multiplier=listing.multiplier,
+        price_ranges=PREMIUM_CENTS,
+        fee_per_contract=listing.fee,
+        close_ns=0 if listing.terms is None else listing.terms.expires_ns,
+    )
 
 
 def wish(

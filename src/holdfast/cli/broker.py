@@ -50,6 +50,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+_DEFAULTS = {
+    "options": {
+        "symbols": "SPY,SPX",
+        "days": 1,
+        "day": 0,
+        "cash": "100000",
+        "assign_at": "",
+        "assign_rate": "0",
+    },
+    "kalshi": {"dedup": "open-only", "tier": "paper", "control": False},
+}
+"""Flags that only one desk has, by their names in the arguments."""
+
+
+def refuse_others_flags(args: argparse.Namespace) -> None:
+    """A flag of the other desk would be ignored without a word.
+
+    Raises:
+        BadInput: One was given.
+    """
+    for desk, defaults in _DEFAULTS.items():
+        given = [name for name, default in defaults.items() if getattr(args, name) != default]
+        if given and desk != args.desk:
+            flag = "--" + given[0].replace("_", "-")
+            raise BadInput(f"{flag} belongs to --desk {desk}, not to --desk {args.desk}")
+
+
 def run(args: argparse.Namespace, stop_with_stdin: StopWithStdin) -> int:
     """Serve until told to stop."""
     return asyncio.run(_serve(args, stop_with_stdin))

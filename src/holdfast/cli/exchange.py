@@ -126,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
     if not 0 <= args.port <= 65_535:
         raise BadInput(f"port {args.port} is outside 0 to 65535")
+    broker.refuse_others_flags(args)
     if args.desk == "options":
         return broker.run(args, _stop_with_stdin)
     return asyncio.run(_serve(args))

@@ -7,6 +7,9 @@ shares cover short calls, lowest strikes first. A call that nothing covers is na
 that an assignment leaves behind requires the spot price itself. Short shares require one and a half times the spot.
 What is left, less what working orders would need, is the buying power.
 
+What exercise, assignment and expiry do is booked whatever it costs: cash may fall below zero by it, and then only what
+frees buying power passes.
+
 Pure: no clock, no I/O. Limits: no interest, no borrowing fees, no portfolio margin.
 """
 
