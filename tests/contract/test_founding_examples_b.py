@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+import textwrap
 from typing import Any
 
 import pytest
@@ -267,3 +270,67 @@ def test_one_risk_manager_is_injected_into_engine_and_workflows(logs):
             assert "trailing_stop_add" in w.events.kinds("trailing_stop")
 
     asyncio.run(day())
+
+
+FOUNDING = """
+    import asyncio, time
+    from holdfast import (
+        CircuitBreakerConfig, PortfolioLimitsChecker, RiskEventLogger, RiskLimitsConfig, TradingCircuitBreaker,
+        TrailingStopManager,
+    )
+    from holdfast.risk import PortfolioRisk
+
+    class RiskCalculator:
+        def portfolio_risk(self):
+            return PortfolioRisk.of(delta={"SPY": 15.0}, gamma={"SPY": 0.5}, exposure={"SPY": 1000}, equity=100_000,
+                                    as_of_ns=time.monotonic_ns())
+
+    async def main():
+        logger = RiskEventLogger()
+        await logger.initialize()
+        breaker = TradingCircuitBreaker(CircuitBreakerConfig(), event_logger=logger)
+        stops = TrailingStopManager(event_logger=logger)
+        limits = PortfolioLimitsChecker(RiskCalculator(), RiskLimitsConfig(), event_logger=logger)
+        breaker.record_failure()
+        stops.add_trailing_stop("exec-1", 100.0)
+        await stops.update_stops({"exec-1": 103.0})
+        allowed, reason = await limits.check_entry_allowed(new_position_delta=10.0, symbol="SPY", position_value=500.0)
+        print(allowed, reason)
+        await logger.flush()
+        await logger.close()
+
+    asyncio.run(main())
+"""
+
+READING = """
+    from deltalake import DeltaTable
+    rows = DeltaTable("data/lake/risk_events").to_pyarrow_table().to_pylist()
+    for row in rows:
+        print(row["event_type"], row["component"], row["execution_id"], row["limit_type"], row["stop_premium"])
+"""
+
+
+@pytest.mark.contract("B7", "B8", "B13")
+@pytest.mark.slow
+def test_the_founding_script_runs_as_written_and_its_events_are_in_the_lake(tmp_path):
+    """A logger made once and handed to all three; after close every event is a row of data/lake/risk_events."""
+
+    def run(script: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    assert run(FOUNDING) == ["False symbol_delta 25.00 shares > 20.00 shares (symbol=SPY)"]
+    assert run(READING) == [
+        "circuit_breaker_failure circuit_breaker None None None",
+        "trailing_stop_add trailing_stop exec-1 None None",
+        "trailing_stop_activate trailing_stop exec-1 None 101.455",
+        "portfolio_limit_rejection portfolio_limits None symbol_delta None",
+    ]

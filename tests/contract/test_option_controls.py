@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,32 @@ def test_an_order_of_options_is_judged_the_same_after_a_restart(case):
     second = Gate(account, first.limits, clock=first._clock, market=first.market)
     account.holds = first.account.holds
     assert second.evaluate(asked(case)).reason == first.evaluate(asked(case)).reason
+
+
+@pytest.mark.contract("X1", "B5")
+@pytest.mark.invariant("I3")
+@pytest.mark.parametrize(
+    ("portfolio", "price", "fit"),
+    [
+        ({"max_per_symbol_delta": 20}, "0.20", 2),
+        ({"max_portfolio_gamma": 3, "max_per_symbol_delta": 1_000}, "0.20", 3),
+        ({"max_single_position_pct": "0.001", "max_per_symbol_delta": 1_000}, "0.20", 5),
+        ({"total_exposure_cap": 140, "max_per_symbol_delta": 1_000, "max_portfolio_delta": 1_000}, "0.20", 7),
+    ],
+    ids=["symbol delta", "gamma", "concentration", "cap"],
+)
+def test_forty_threads_together_are_admitted_no_more_than_fits(portfolio, price, fit):
+    """Orders of 10 deltas, 1 gamma and 20 dollars from many threads: exactly as many pass as one after the other."""
+    ticker = "SPY231215C00105000"
+    gate = options_gate(
+        loose(portfolio=RiskLimitsConfig(**portfolio)),
+        quotes={ticker: ("0.10", "0.20")},
+        deltas={ticker: (0.1, 0.01)},
+    )
+    with ThreadPoolExecutor(8) as pool:
+        decisions = list(pool.map(lambda n: gate.admit(wish(ticker, price, name=f"hf-{n}")), range(40)))
+    assert sum(decision.allowed for decision in decisions) == fit
+    assert gate.account.reserved == fit * 20_000_000
 
 
 @pytest.mark.contract("X1")
