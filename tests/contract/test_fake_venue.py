@@ -36,6 +36,8 @@ class TestFakeOption(VenueContract):
         venue = FakeVenue(clock, [rules_of(CALL), rules_of(HIGH_CALL)])
         venue.set_book(CALL.ticker, bids=[(31_000, 100_000)], asks=[(32_000, 100_000)])
         venue.set_book(HIGH_CALL.ticker, bids=[(10_000, 100_000)], asks=[(11_000, 100_000)])
+        # The fake shows of a combination what it was told, and trades it against the legs.
+        venue.set_book(VERTICAL, bids=[(20_000, 100_000)], asks=[(22_000, 100_000)])
         yield Stage(venue, clock, self.ticker, resting_price=self.resting_price, dearest=10**9, limits=WIDE)
 
 
