@@ -22,23 +22,32 @@ import msgspec
 from holdfast.audit.format import encode_details
 from holdfast.audit.logger import AuditLogger
 from holdfast.audit.wal import Entry, Level, WriteAheadLog
-from holdfast.core.clock import SystemClock
-from holdfast.core.instruments import Instrument
+from holdfast.core.clock import NANOS, SystemClock
+from holdfast.core.greeks import MODEL, Greeks
+from holdfast.core.instruments import PREMIUM_CENTS, ComboLeg, Instrument, InstrumentKind
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2, format_price, format_qty
+from holdfast.core.options import OptionTerms, Right
 from holdfast.core.signals import Intent, Side, Signal
 from holdfast.execution.trader import Trader, order_details
 from holdfast.execution.venue import Ack
 from holdfast.risk.account import Account
 from holdfast.risk.gate import Gate
-from holdfast.risk.limits import RiskLimits
-from holdfast.testing.venue import FakeVenue
+from holdfast.risk.limits import RiskLimits, RiskLimitsConfig
+from holdfast.testing.venue import FakeVenue, combination
 
 TICKER = "KXBENCH-26NOV20-A"
 MARKET = Instrument(venue="bench", ticker=TICKER)
 ROUNDS = 15
 ORDERS = 2_000
+COMBINATIONS = 50
 SENDS = 400
 WIDE = RiskLimits(max_position=QtyE2(10**12), max_order_value=MoneyE6(10**15), max_exit_value=MoneyE6(10**15))
+PORTFOLIO = RiskLimits(
+    max_order_value=MoneyE6(10**15),
+    max_exit_value=MoneyE6(10**15),
+    max_daily_loss=MoneyE6(10**15),
+    portfolio=RiskLimitsConfig(10**6, 10**6, 1, 10**6, 1, concentration_base="position_total"),
+)
 NARROW = RiskLimits(max_order_value=MoneyE6(1))
 
 
@@ -90,6 +99,53 @@ def micros(work, gate_of=fresh_gate) -> float:
             work(gate, intent)
         spent.append((time.thread_time_ns() - start) / ORDERS / 1000)
         gc.enable()
+    return statistics.median(spent)
+
+
+def put(strike: int) -> Instrument:
+    terms = OptionTerms(
+        underlying="SPY",
+        root="SPY",
+        expiry=20991218,
+        right=Right.PUT,
+        strike=PriceE4(strike * 10_000),
+        expires_ns=4_100_000_000 * NANOS,
+    )
+    return Instrument(
+        venue="bench",
+        ticker=terms.ticker,
+        kind=InstrumentKind.OPTION,
+        option=terms,
+        multiplier=100,
+        price_ranges=PREMIUM_CENTS,
+    )
+
+
+def combination_micros(held: int) -> float:
+    """CPU microseconds to judge a spread with the portfolio's rows while *held* options are held."""
+    strikes = [put(400 + 5 * n) for n in range(held)]
+    spread = combination((ComboLeg(put(300), 1), ComboLeg(put(310), -1)))
+    gate = fresh_gate(PORTFOLIO)
+    for instrument in (spread, *strikes):
+        gate.market.saw_rules(instrument)
+    as_of_ns = gate._clock.monotonic_ns()
+    for number, instrument in enumerate(strikes):
+        qty = 100 if number % 2 else -100
+        gate.account.portfolio.positions[instrument.ticker] = QtyE2(qty)
+    gate.account.portfolio.positions.pop(TICKER)
+    for instrument in (*strikes, *(leg.instrument for leg in spread.legs)):
+        gate.market.saw_book(instrument.ticker, PriceE4(100), PriceE4(200), as_of_ns, streamed=False)
+        gate.market.saw_greeks(instrument.ticker, Greeks(1000, 100, 0, 0, 0, MODEL, as_of_ns))
+    signal = Signal(ticker=spread.ticker, side=Side.YES, count=QtyE2(100), price=PriceE4(-10_000))
+    intent = Intent(client_order_id="hf-s", key="s", signal=signal, instrument=spread)
+    spent = []
+    for _ in range(ROUNDS):
+        start = time.thread_time_ns()
+        for _ in range(COMBINATIONS):
+            decision = gate.evaluate(intent)
+        spent.append((time.thread_time_ns() - start) / COMBINATIONS / 1000)
+        if not decision.allowed:
+            raise SystemExit(f"the bench's spread is refused: {decision.reason}")
     return statistics.median(spent)
 
 
@@ -159,6 +215,7 @@ def run(directory: str | None = None) -> list[dict]:
     refused = micros(lambda gate, intent: gate.evaluate(intent), gate_of=lambda: fresh_gate(NARROW))
     recorded = micros(lambda gate, intent: encode_details(gate.evaluate(intent).details()))
     beside = f"lock and clock {floor:.2f} us"
+    spread, crowded = combination_micros(0), combination_micros(20)
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         way, append = asyncio.run(to_socket(Path(scratch) / "audit"))
     return [
@@ -192,6 +249,14 @@ def run(directory: str | None = None) -> list[dict]:
             "unit": "us",
             "beside": beside,
             "ratio": refused / floor,
+            "bar": "",
+        },
+        {
+            "name": "gate, a spread with the portfolio's rows, twenty options held",
+            "value": crowded,
+            "unit": "us",
+            "beside": f"nothing held {spread:.0f} us",
+            "ratio": crowded / spread,
             "bar": "",
         },
         {
