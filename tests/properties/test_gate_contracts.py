@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import msgspec
@@ -355,3 +356,28 @@ def test_what_adds_risk_on_something_unknown_is_refused_by_its_name(wish, held, 
         assert Code.GREEKS_UNKNOWN in {row.code for row in decision.rows if not row.ok}
     elif age > 300:
         assert Code.GREEKS_STALE in {row.code for row in decision.rows if not row.ok}
+
+
+@pytest.mark.invariant("I3")
+def test_threads_that_race_for_legs_get_exactly_the_limit():
+    """Eight threads asking for spreads and for single legs get four contracts of each leg between them, no more."""
+    limits = RiskLimits(
+        max_position=QtyE2(4_00), max_order_value=MoneyE6(10**12), max_exit_value=MoneyE6(10**12)
+    )
+    gate = option_gate(PUT_SPREAD, limits=limits)
+    start = threading.Barrier(8)
+
+    def ask(thread: int) -> None:
+        start.wait()
+        for n in range(4):
+            what, price = (PUT_SPREAD, -1) if (thread + n) % 2 else (put(470), 1)
+            gate.admit(intent(f"hf-{thread}-{n}", what, "buy", 1, price))
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert gate.account.working(put(470).ticker) == (400, 0)
+    buys, sells = gate.account.working(put(480).ticker)
+    assert (buys, sells <= 400) == (0, True)
