@@ -11,7 +11,7 @@ SEED   ?=
 CEPH   := ceph-mon ceph-mgr ceph-osd radosgw ceph-common
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lake setup-dev setup-bench paper paper-options test test-fast ceph check fmt contract bench torture lock clean
+.PHONY: help setup setup-lake setup-dev setup-bench paper paper-options test test-fast ceph check fmt contract bench torture engines lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -59,6 +59,15 @@ ceph: setup-dev  ## archive to a real S3 server: a Ceph of one machine, from Deb
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(CEPH) >/dev/null; fi
 	$(BIN)/python -m pytest tests/ceph
 
+ENGINES := .venv-engines
+$(ENGINES)/engines.stamp: requirements-engines.lock
+	$(PYTHON) -m venv $(ENGINES)
+	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-engines.lock
+	@touch $@
+
+engines: setup-dev $(ENGINES)/engines.stamp  ## read the lake with Daft and PySpark (needs Java 17; a venv of its own)
+	$(BIN)/python -m pytest tests/engines
+
 check: setup-dev  ## format, lint, strict types, import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -88,4 +97,4 @@ lock:  ## resolve the lock files anew (needs uv)
 	$(UV_COMPILE) --group bench -c requirements.lock -c requirements-dev.lock -o requirements-bench.lock
 
 clean:
-	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ENGINES) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

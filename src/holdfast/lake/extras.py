@@ -30,9 +30,9 @@ def load(module: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as why:
         library = (why.name or module).partition(".")[0]
-        if library not in EXTRA_OF:
+        if library not in EXTRA_OF and library != module.partition(".")[0]:
             raise
+        package = f"'holdfast[{EXTRA_OF[library]}]'" if library in EXTRA_OF else library
         raise BadInput(
-            f"this needs {library}, which is not installed",
-            hint=f"pip install 'holdfast[{EXTRA_OF[library]}]'",
+            f"this needs {library}, which is not installed", hint=f"pip install {package}"
         ) from why
