@@ -223,6 +223,13 @@ def test_a_layer_may_be_brought_or_left_out():
     assert manager.trailing_stops is stops
     assert manager.portfolio_limits is own
     assert manager.limits.portfolio == RiskLimitsConfig(25)
+    alone = RiskManager(audit_logger=MemoryLog(), event_logger=events, clock=ManualClock())
+    asked = alone.portfolio_limits
+    assert asked is not None
+    alone.gate.set_limits(RiskLimits(portfolio=RiskLimitsConfig(7), version=9))
+    assert asked.limits == RiskLimitsConfig(7)
+    assert not asyncio.run(asked.check_entry_allowed(8, "SPY", 0)).allowed
+    assert (events[-1].limits_version, events[-1].limit_value) == (9, "7.00")
     without = RiskManager(audit_logger=MemoryLog(), limits=RiskLimits(), clock=ManualClock())
     assert without.portfolio_limits is None
 

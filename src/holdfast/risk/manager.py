@@ -122,14 +122,15 @@ class RiskManager:
     @property
     def portfolio_limits(self) -> PortfolioLimitsChecker | None:
         """Questions to the limits in force over the portfolio; None where there are none."""
-        limits = self.limits
-        if self._portfolio_limits is None and limits.portfolio is not None:
+        portfolio = self.limits.portfolio
+        if self._portfolio_limits is None and portfolio is not None:
             self._portfolio_limits = PortfolioLimitsChecker(
-                self._account_risk, limits.portfolio, self.event_logger, clock=self._clock
+                self._account_risk,
+                portfolio,
+                self.event_logger,
+                clock=self._clock,
+                in_force=lambda: self.limits,
             )
-        if self._portfolio_limits is not None and limits.portfolio is not None:
-            self._portfolio_limits.limits = limits.portfolio
-            self._portfolio_limits.limits_version = limits.version
         return self._portfolio_limits
 
     def bind(

@@ -16,7 +16,7 @@ present book is judged, and the event says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import ROUND_UP, Decimal
 from typing import Any, NamedTuple, Protocol, TypedDict
 
@@ -28,7 +28,7 @@ from holdfast.core.money import MoneyE6, format_money
 from holdfast.core.reasons import Code, RejectReason
 from holdfast.risk.events import PORTFOLIO_LIMITS, RiskEvent, RiskEventSink, RiskEventType
 from holdfast.risk.gate import Gate
-from holdfast.risk.limits import Number, RiskLimitsConfig
+from holdfast.risk.limits import Number, RiskLimits, RiskLimitsConfig
 from holdfast.risk.portfolio_book import Loss, Pressure, SymbolBook, read_book
 from holdfast.risk.portfolio_rows import ACCOUNT, PortfolioFacts, portfolio_rows, share_of, total
 from holdfast.risk.rows import MILLIS, POSITIONS, SHARES, USD, Row
@@ -206,12 +206,10 @@ class PortfolioLimitsChecker:
         limits: What it may not exceed.
         event_logger: Gets one event per question and per warning; None is fine.
         clock: To know the age of Greeks; by default the machine's.
-        limits_version: Stands in the events.
+        in_force: Says the limits of now where these can change, as those of a gate can; they win over *limits*.
 
     Attributes:
         risk_calc: As given.
-        limits: In force; may be set anew as a whole.
-        limits_version: Likewise.
     """
 
     def __init__(
@@ -221,13 +219,19 @@ class PortfolioLimitsChecker:
         event_logger: RiskEventSink | None = None,
         *,
         clock: Clock | None = None,
-        limits_version: int = 0,
+        in_force: Callable[[], RiskLimits] | None = None,
     ) -> None:
         self.risk_calc = risk_calc
-        self.limits = limits
-        self.limits_version = limits_version
+        self._limits = limits
         self._events = event_logger
         self._clock = clock or SystemClock()
+        self._in_force = in_force
+
+    @property
+    def limits(self) -> RiskLimitsConfig:
+        """What the portfolio may not exceed now."""
+        portfolio = None if self._in_force is None else self._in_force().portfolio
+        return portfolio or self._limits
 
     async def check_entry_allowed(
         self,
@@ -410,7 +414,7 @@ class PortfolioLimitsChecker:
                 symbol=symbol,
                 scope=scope,
                 unit=unit,
-                limits_version=self.limits_version,
+                limits_version=0 if self._in_force is None else self._in_force().version,
                 intent_id=intent_id,
             )
         )
