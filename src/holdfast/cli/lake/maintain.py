@@ -43,18 +43,20 @@ def add(verbs: Verbs) -> None:
     what = maintain.add_mutually_exclusive_group()
     what.add_argument("--day", metavar="YYYY-MM-DD", help="order the files of one day, and nothing else")
     what.add_argument("--everything", action="store_true", help="do every action on every day, due or not")
-    maintain.add_argument("--retention-days", type=float, default=7.0, metavar="N", help="default 7")
+    maintain.add_argument("--retention-days", type=float, metavar="N", help="default: [lake], 7")
 
 
 def _maintain(args: argparse.Namespace) -> int:
     import time
 
+    from holdfast.config import load_config
     from holdfast.lake.maintenance import DAY_SECS, Maintainer, MaintenancePolicy
 
     with contextlib.suppress(OSError):
         os.nice(_NICE)  # whoever trades or commits goes first
     store = lake_of(args)
-    policy = MaintenancePolicy(retention_secs=int(args.retention_days * DAY_SECS))
+    days = load_config().lake.retention_days if args.retention_days is None else args.retention_days
+    policy = MaintenancePolicy(retention_secs=int(days * DAY_SECS))
     maintainer = Maintainer(store, policy=policy, tell=progress(args))
     day, count = _day(args.day), 0
     with _beside_others(store):

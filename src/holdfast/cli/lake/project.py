@@ -16,6 +16,7 @@ from holdfast.cli.output import print_json, tell
 from holdfast.core.errors import EXIT_OK, BadInput
 
 if TYPE_CHECKING:
+    from holdfast.config import LakeConfig
     from holdfast.lake.projector import Projector, ProjectorPolicy
     from holdfast.lake.store import LakeStore
 
@@ -52,13 +53,16 @@ def add(verbs: Verbs) -> None:
         help="with --follow: end when standard input closes, once all that is durable was brought",
     )
     project.add_argument(
-        "--rows", type=int, metavar="N", help="commit a table with N waiting rows (default: 5000)"
+        "--rows", type=int, metavar="N", help="commit a table with N waiting rows (default: [lake], 5000)"
     )
     project.add_argument(
-        "--age", type=float, metavar="SECS", help="let a row wait at most so long (default: 1; on S3: 10)"
+        "--age",
+        type=float,
+        metavar="SECS",
+        help="let a row wait at most so long (default: [lake], 1; on S3: 10)",
     )
     project.add_argument(
-        "--memory", type=int, metavar="MB", default=600, help="start anew above so much memory (default: 600)"
+        "--memory", type=int, metavar="MB", help="start anew above so much memory (default: [lake], 600)"
     )
     project.add_argument(
         "--no-maintenance",
@@ -96,17 +100,22 @@ def _run(args: argparse.Namespace) -> int:
             refuse_folder_of_logs(log)  # one that is still empty may be waited on
         else:
             require_log(log)
+    from holdfast.config import load_config
     from holdfast.core.clock import SystemClock
-    from holdfast.lake.maintenance import Maintainer
+    from holdfast.lake.maintenance import DAY_SECS, Maintainer, MaintenancePolicy
     from holdfast.lake.projector import Projector
 
-    store = lake_of(args)
-    policy = _policy(args, store)
+    store, settings = lake_of(args), load_config().lake
+    policy = _policy(args, store, settings)
+    maintains = settings.maintain and not args.no_maintenance
+    upkeep = MaintenancePolicy(retention_secs=settings.retention_days * DAY_SECS)
     _collect_seldom()
     with _until_signal() as stop:
         wait = _until_stdin(stop) if args.exit_with_stdin else stop.wait
         while True:
-            maintenance = None if args.no_maintenance else Maintainer(store, tell=tell, order_apart=True)
+            maintenance = None
+            if maintains:
+                maintenance = Maintainer(store, policy=upkeep, tell=tell, order_apart=True)
             projector = Projector(
                 logs, store, clock=SystemClock(), policy=policy, maintenance=maintenance, tell=tell
             )
@@ -125,22 +134,24 @@ def _run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _policy(args: argparse.Namespace, store: LakeStore) -> ProjectorPolicy:
+def _policy(args: argparse.Namespace, store: LakeStore, settings: LakeConfig) -> ProjectorPolicy:
+    """What the command line says, else the configuration, else what suits the store."""
     import msgspec
 
     from holdfast.lake.projector import LOCAL, REMOTE
 
     usual = LOCAL if store.is_local else REMOTE
-    rows = usual.rows if args.rows is None else args.rows
-    age = usual.age_secs if args.age is None else args.age
-    if args.memory < 0:
-        raise BadInput(f"--memory {args.memory} is not a size", hint="megabytes; 0 for no bound")
+    rows = settings.commit_rows if args.rows is None else args.rows
+    age = next(secs for secs in (args.age, settings.commit_secs, usual.age_secs) if secs is not None)
+    memory = settings.memory_mb if args.memory is None else args.memory
+    if memory < 0:
+        raise BadInput(f"--memory {memory} is not a size", hint="megabytes; 0 for no bound")
     return msgspec.structs.replace(
         usual,
         rows=rows,
         most_rows=max(usual.most_rows, rows),
         age_secs=age,
-        memory_bytes=args.memory << 20,
+        memory_bytes=memory << 20,
     )
 
 
