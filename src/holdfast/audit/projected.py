@@ -1,11 +1,11 @@
-"""Whether a projector carries a log into a lake, and how far it is: a note in the log's `run/`.
+"""Whether a projector carries a log into a lake, and how far it is: a note beside the log's directory.
 
 Promise: a note is held by a lock that dies with its process, so that `is_projected` needs no process id and is
 never misled by a projector that was killed. The note's text says what the projector said last; its numbers are for
-people.
+people. In the log itself nothing is written: every file there is evidence.
 
 Limits: this is advice. That each row is in the lake exactly once rests on the lake alone, also with several
-projectors of one log; where the log's directory may not be written, nobody can be told and nothing else changes.
+projectors of one log; where the folder around the log may not be written, nobody can be told and nothing else changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pathlib import Path
 
 import msgspec
 
-RUN = "run"
 _NOTE_BYTES = 4096
 _PATIENCE_SECS = (0.0, 0.02, 0.05)
 """A reader that looks at the lock holds it for a moment; whoever wants to keep it asks again."""
@@ -52,7 +51,8 @@ class ProjectorNote(msgspec.Struct, frozen=True, kw_only=True):
 def note_path(log: Path, lake: str) -> Path:
     """Where the note of a projector from *log* into *lake* is kept."""
     place = lake if "://" in lake else str(Path(lake).expanduser().absolute())
-    return log / RUN / f"projector-{sha256(place.encode()).hexdigest()[:12]}"
+    directory = log.absolute()
+    return directory.parent / f".{directory.name}.projector-{sha256(place.encode()).hexdigest()[:12]}"
 
 
 def is_projected(log: Path, lake: str) -> bool:
@@ -87,10 +87,9 @@ class ProjectorClaim:
 
     @classmethod
     def take(cls, log: Path, lake: str) -> ProjectorClaim | None:
-        """Hold the note; None where another projector holds it, or the log's directory may not be written."""
+        """Hold the note; None where another projector holds it, or it cannot be written."""
         path = note_path(log, lake)
         try:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             descriptor = os.open(path, flags, 0o600)
         except OSError:

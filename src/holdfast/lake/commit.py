@@ -13,6 +13,8 @@ Promise: whatever ends a process between two of these steps, and however many pr
 counts if and only if the watermark covers it. An unknown outcome is never guessed: the handle is thrown away, and
 the next one says what holds. A file that no version names is left for vacuum; nothing is ever deleted here.
 
+On S3, where an object is there as a whole or not at all, delta-rs itself does steps 2 to 4.
+
 Limits: the fence holds within one handle. Whoever reads the watermark from one handle and commits with another
 writes rows twice; that is why both are methods of one object here, and why `commit` compares.
 """
@@ -22,7 +24,8 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,14 +35,14 @@ import msgspec
 from holdfast.audit.tree import Frontier
 from holdfast.core.errors import BadInput
 from holdfast.lake.durable import sync_checkpoint, sync_folder, sync_versions, write_new
-from holdfast.lake.encodings import parquet_options
+from holdfast.lake.encodings import delta_properties, parquet_options
 from holdfast.lake.extras import load
 from holdfast.lake.rows import Row, arrow_of
 from holdfast.lake.store import LOG_FOLDER, LakeStore
 from holdfast.lake.tables import PARTITION, PROPERTIES, LakeTable
 
 if TYPE_CHECKING:
-    from deltalake import DeltaTable
+    from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
     from deltalake.transaction import AddAction
 
 METADATA_KEY = "holdfast"
@@ -138,6 +141,7 @@ class TableWriter:
         self.commits = 0
         self._handle: DeltaTable | None = None
         self._age = 0  # commits since the handle was opened
+        self._watermarks: dict[str, int] = {}  # in that handle
         columns = table.column_names()
         self._day = itemgetter(columns.index(PARTITION))
         self._time = itemgetter(columns.index("ts_ns"))
@@ -168,7 +172,7 @@ class TableWriter:
             self._create()
         handle = self.store.open(name)
         self._refuse_other_schema(handle)
-        self._handle, self._age = handle, 0
+        self._handle, self._age, self._watermarks = handle, 0, {}
         return handle
 
     def settle(self) -> None:
@@ -184,14 +188,18 @@ class TableWriter:
 
     def watermark(self, log_id: str) -> int:
         """The sequence up to which the table holds the rows of journal *log_id*, in this snapshot; 0 for none."""
-        return self.handle.transaction_version(app_id(log_id)) or 0
+        handle = self.handle
+        if log_id not in self._watermarks:
+            # Read once for each handle: delta-rs looks through every commit behind the checkpoint for it.
+            self._watermarks[log_id] = handle.transaction_version(app_id(log_id)) or 0
+        return self._watermarks[log_id]
 
     def commit(self, rows: Sequence[Row], spans: Sequence[Span]) -> None:
         """Add *rows* and raise the watermark of each span's journal, both or neither.
 
         Args:
-            rows: Exactly the rows of the spans' records, from the watermark to `last`.
-            spans: At most one for each journal.
+            rows: Exactly the rows of the spans' records.
+            spans: At most one for each journal, from its watermark on.
 
         Raises:
             Lost: A rival came first, or the outcome is unknown; the handle is gone.
@@ -200,15 +208,22 @@ class TableWriter:
         """
         handle = self.handle
         before = handle.version()
+        elsewhere = [span.log_id for span in spans if self.watermark(span.log_id) != span.first - 1]
         self._handle = None  # until this commit is known to be the newest: what fails in between leaves none
-        with self.store.failures(f"write to {self.table.name!r}"):
-            actions = self._write_files(rows)
-        self._make_commit(handle, actions, spans)
+        if elsewhere:
+            raise Lost(f"the table is elsewhere in {', '.join(elsewhere)} than the rows begin")
+        if self.store.is_local or not rows:
+            with self.store.failures(f"write to {self.table.name!r}"):
+                actions = self._write_files(rows)
+            self._make_commit(handle, actions, spans)
+        else:
+            self._write_and_commit(handle, rows, spans)
         if self.store.is_local:
             # Where a rival's commit came between, its data files are not known to be synced.
             own = (handle.version(),) if handle.version() == before + 1 else ()
             sync_versions(self.store.path / self.table.name, before + 1, handle.version(), own_data=own)
         self._handle = handle
+        self._watermarks |= {span.log_id: span.last for span in spans}
         self._age += 1
         self.commits += 1
 
@@ -326,11 +341,7 @@ class TableWriter:
         return add
 
     def _put(self, folder: str, path: str, data: Any) -> None:
-        name = self.table.name
-        if not self.store.is_local:
-            self.store.put_new(f"{name}/{path}", data.to_pybytes())
-            return
-        table = self.store.path / name
+        table = self.store.path / self.table.name
         if folder not in self._folders:
             (table / folder).mkdir(exist_ok=True)
             sync_folder(table)
@@ -339,30 +350,57 @@ class TableWriter:
         sync_folder(table / folder)
 
     def _make_commit(self, handle: DeltaTable, actions: Sequence[AddAction], spans: Sequence[Span]) -> None:
+        """Commit files that are there, and let the handle go on to that version."""
+        with self._failures():
+            handle.create_write_transaction(
+                list(actions),
+                "append",
+                self._schema,
+                [PARTITION],
+                commit_properties=self._properties(spans, len(actions)),
+                post_commithook_properties=self._hooks(),
+            )
+            handle.update_incremental()
+
+    def _write_and_commit(self, handle: DeltaTable, rows: Sequence[Row], spans: Sequence[Span]) -> None:
+        """The same where delta-rs writes the files too: nothing is to be synced, and it asks the store less often."""
         delta: Any = load("deltalake")
+        with self._failures():
+            delta.write_deltalake(
+                handle,
+                arrow_of(self.table, sorted(rows, key=self._time)),
+                mode="append",
+                writer_properties=delta_properties(self.table.column_names()),
+                commit_properties=self._properties(spans, len(set(map(self._day, rows)))),
+                post_commithook_properties=self._hooks(),
+            )
+
+    @contextmanager
+    def _failures(self) -> Generator[None]:
         refused: type[Exception] = load("deltalake.exceptions").CommitFailedError
-        properties = delta.CommitProperties(
-            custom_metadata={METADATA_KEY: _noted(spans, len(actions))},
+        with self.store.failures(f"commit to {self.table.name!r}"):
+            try:
+                yield
+            except refused as why:
+                raise Lost(f"a rival's commit came first: {why}") from why
+
+    def _properties(self, spans: Sequence[Span], files: int) -> CommitProperties:
+        delta: Any = load("deltalake")
+        properties: CommitProperties = delta.CommitProperties(
+            custom_metadata={METADATA_KEY: _noted(spans, files)},
             max_commit_retries=MAX_RETRIES,
             app_transactions=[delta.Transaction(app_id(span.log_id), span.last) for span in spans],
         )
-        hooks = delta.PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
-        with self.store.failures(f"commit to {self.table.name!r}"):
-            try:
-                handle.create_write_transaction(
-                    list(actions),
-                    "append",
-                    self._schema,
-                    [PARTITION],
-                    commit_properties=properties,
-                    post_commithook_properties=hooks,
-                )
-            except refused as why:
-                raise Lost(f"a rival's commit came first: {why}") from why
-            handle.update_incremental()
-        for span in spans:
-            if handle.transaction_version(app_id(span.log_id)) != span.last:
-                raise Lost(f"the watermark of {span.log_id} is not the one that was committed")
+        return properties
+
+    @staticmethod
+    def _hooks() -> PostCommitHookProperties:
+        """Checkpoints and clean-up are made when we say so, and synced."""
+        delta: Any = load("deltalake")
+        hooks: PostCommitHookProperties = delta.PostCommitHookProperties(
+            create_checkpoint=False, cleanup_expired_logs=False
+        )
+        return hooks
 
 
 def _columns_of(schema: Any) -> dict[str, str]:

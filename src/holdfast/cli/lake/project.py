@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from holdfast.cli.audit.verbs import Verbs, path_argument, refuse_folder_of_logs, require_log
 from holdfast.cli.output import print_json, tell
-from holdfast.core.errors import EXIT_OK, BadInput
+from holdfast.core.errors import EXIT_OK
 
 if TYPE_CHECKING:
+    from holdfast.config import LakeConfig
     from holdfast.config import LakeConfig
     from holdfast.lake.projector import Projector, ProjectorPolicy
     from holdfast.lake.store import LakeStore
@@ -28,7 +29,8 @@ _EXAMPLES = """examples:
   several journals into one lake on S3 (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …):
     holdfast lake project desk-1/audit desk-2/audit --lake s3://desk/lake --follow
 
-Any number of projectors may run: each row comes once. With --follow --json it prints a line when it is ready. A disk table that a power cut tore is mended at the start.
+Any number of projectors may run: each row comes once. A table on a disk that a power cut tore is mended at the
+start. With --follow --json one line says when it is ready.
 
 exit code: 0 all projected, or ended by a signal; 1 bad input, or a lake that is none; 3 the journal is damaged, went
 back, or is not the one that the lake holds; 4 disk full; 5 the store gives no answer
@@ -135,23 +137,21 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _policy(args: argparse.Namespace, store: LakeStore, settings: LakeConfig) -> ProjectorPolicy:
-    """What the command line says, else the configuration, else what suits the store."""
+    """The flags, else the configuration, else what suits the store."""
     import msgspec
 
     from holdfast.lake.projector import LOCAL, REMOTE
 
     usual = LOCAL if store.is_local else REMOTE
     rows = settings.commit_rows if args.rows is None else args.rows
-    age = next(secs for secs in (args.age, settings.commit_secs, usual.age_secs) if secs is not None)
+    age = settings.commit_secs if args.age is None else args.age
     memory = settings.memory_mb if args.memory is None else args.memory
-    if memory < 0:
-        raise BadInput(f"--memory {memory} is not a size", hint="megabytes; 0 for no bound")
     return msgspec.structs.replace(
         usual,
         rows=rows,
         most_rows=max(usual.most_rows, rows),
-        age_secs=age,
-        memory_bytes=memory << 20,
+        age_secs=usual.age_secs if age is None else age,
+        memory_bytes=memory << 20 if memory > 0 else memory,
     )
 
 
