@@ -17,7 +17,6 @@ from holdfast.core.errors import EXIT_OK
 
 if TYPE_CHECKING:
     from holdfast.config import LakeConfig
-    from holdfast.config import LakeConfig
     from holdfast.lake.projector import Projector, ProjectorPolicy
     from holdfast.lake.store import LakeStore
 
