@@ -6,7 +6,7 @@ import pytest
 
 from holdfast.cli.lake import maintain, project
 from holdfast.config import LakeConfig
-from holdfast.core.errors import BadInput
+from holdfast.core.errors import ConfigError
 from holdfast.lake.projector import REMOTE
 from holdfast.lake.store import store_of
 
@@ -28,7 +28,7 @@ def test_the_projector_commits_as_the_configuration_says(tmp_path):
     assert (usual.rows, usual.age_secs) == (5_000, 1.0)
     remote = project._policy(words(), store_of("s3://desk/lake"), LakeConfig())
     assert remote.age_secs == REMOTE.age_secs == 10.0
-    with pytest.raises(BadInput, match="--memory -1"):
+    with pytest.raises(ConfigError, match="memory_bytes -1"):
         project._policy(words(memory=-1), local, own)
 
 
