@@ -216,3 +216,8 @@ async def entered(w: SimpleNamespace, name: str = "iron_condor-SPY-1", **options
     quote_chain(w)
     await tick(w)
     return w.engine.executions.known[name]
+
+
+def flat_world(w: SimpleNamespace) -> bool:
+    """Whether the account holds and works nothing."""
+    return not w.account.portfolio.positions and not w.account.open_orders()

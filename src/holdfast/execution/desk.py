@@ -25,7 +25,7 @@ from enum import StrEnum
 import msgspec
 
 from holdfast.audit.wal import Entry
-from holdfast.core.clock import Clock
+from holdfast.core.clock import NANOS, Clock
 from holdfast.core.errors import BadInput, CircuitBreakerOpenError, VenueError
 from holdfast.core.instruments import Instrument
 from holdfast.core.money import MoneyE6, format_money
@@ -163,6 +163,8 @@ class OptionsDesk:
         self.entries: list[EntryOutcome] = []
         self._trader = trader
         self._board = board
+        self._clock = clock
+        self._max_age_ns = max_quote_age_secs * NANOS
         self._chains = chains
         self._reference = reference
         self._stops = risk.trailing_stops
@@ -252,12 +254,13 @@ class OptionsDesk:
                 self.entries.append(await self.entry.consider(symbol, chain, now_ns))
 
     def chain(self, symbol: str) -> list[Quoted]:
-        """The contracts of *symbol* that are quoted and trade now; empty until Greeks are known."""
+        """The contracts of *symbol* with a fresh quote; empty until Greeks are known."""
         found: list[Quoted] = []
         has_greeks = False
+        since_ns = self._clock.monotonic_ns() - self._max_age_ns
         for instrument in self._chains[symbol]:
             quote = self._board.quotes.get(instrument.ticker)
-            if instrument.option is None or quote is None:
+            if instrument.option is None or quote is None or quote.alive_ns < since_ns:
                 continue
             greeks = self._trader.market.greeks(instrument.ticker)
             has_greeks = has_greeks or greeks is not None

@@ -49,6 +49,7 @@ TAPE_SYMBOLS = ("SPY", "GOOG", "SPX")
 STORY_FAULTS = "3390:reads_500=6"
 ASSUMED_RANKS = {"SPY": 6200, "QQQ": 7000, "IWM": 3500, "SPX": 1800}
 """IV ranks of the seeded run, in 1/100: dear, dear, neither, cheap."""
+TAPE_RANKS = {"SPY": 1800, "GOOG": 6200, "SPX": 1800}
 ASSUMED_RANK, ASSUMED_VIX = 6000, 1800
 CREDIT_STOP = TrailingStopConfig(10, 8, 1, rules=(PercentTrail(800, "entry"),), negative_premiums=True)
 """Of a net credit: trails once a tenth of it is earned, and keeps its distance when the premium nears zero."""
@@ -58,6 +59,14 @@ PAPER_RULES = EntryRules(
     when_dear=(StructurePlan(kind=StructureKind.IRON_CONDOR, width=PriceE4(50_000), min_days=5),),
     when_cheap=(StructurePlan(kind=StructureKind.LONG_STRANGLE, delta_e6=80_000, min_days=0, max_days=0),),
 )
+TAPE_RULES = EntryRules(
+    when_dear=tuple(
+        StructurePlan(kind=kind, width=PriceE4(50_000))
+        for kind in (StructureKind.IRON_CONDOR, StructureKind.PUT_CREDIT, StructureKind.CALL_CREDIT)
+    ),
+    when_cheap=(StructurePlan(kind=StructureKind.LONG_STRANGLE),),
+)
+"""The recordings hold few strikes: of some underlyings there is nothing but a strangle."""
 
 
 class DeskFacts(msgspec.Struct, frozen=True):
@@ -125,7 +134,7 @@ def _reference(args: argparse.Namespace, configured: OptionsDeskConfig) -> Refer
         return ReferenceInput.by_hand(iv_rank=configured.iv_rank, vix=configured.vix)
     return ReferenceInput(
         vix_e2=ASSUMED_VIX,
-        iv_ranks_e2={} if args.tape else ASSUMED_RANKS,
+        iv_ranks_e2=TAPE_RANKS if args.tape else ASSUMED_RANKS,
         iv_rank_e2=ASSUMED_RANK,
         source="the paper run's own",
     )
@@ -185,7 +194,7 @@ async def _session(plan: _Plan, screen: Screen) -> DeskOutcome:
             market_ns=broker.clock,
             layers=[Layer(word) for word in facts.layers],
             lake=lake or None,
-            entry_rules=PAPER_RULES,
+            entry_rules=TAPE_RULES if facts.tape else PAPER_RULES,
             stops=DEBIT_STOP if own_stops else None,
             credit_stops=CREDIT_STOP if own_stops else None,
             seed=facts.seed,
