@@ -141,8 +141,8 @@ def _connected(lake: Path) -> dict[str, float]:
     return found
 
 
-def _rebuild_rate() -> tuple[float, float]:
-    """Journal records a second that a rebuild takes in, and that a comparison does."""
+def _rebuild_rate() -> tuple[float, float, float]:
+    """Journal records a second that a rebuild takes in, by the clock and by its CPU time, and that a comparison does."""
     import tempfile
 
     import lake_events
@@ -154,10 +154,12 @@ def _rebuild_rate() -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as scratch:
         log = lake_events.journal(Path(scratch) / "log", REBUILD_RECORDS)
         store = store_of(f"{scratch}/lake")
+        busy = time.process_time()
         done = rebuild(store, [log], now_ns=time.time_ns())
+        busy = time.process_time() - busy
         start = time.perf_counter()
         assert verify_lake(store, [log]).ok
-        return done.rate, done.records / (time.perf_counter() - start)
+        return done.rate, done.records / busy, done.records / (time.perf_counter() - start)
 
 
 def run() -> list[dict]:
@@ -179,7 +181,7 @@ def run() -> list[dict]:
             }
         )  # fmt: skip
     each = _bytes_each(lake)
-    rebuilt, compared = _rebuild_rate()
+    rebuilt, by_cpu, compared = _rebuild_rate()
     rows += [
         {
             "name": "an ordered risk event on disk", "value": each, "unit": "bytes",
@@ -188,7 +190,7 @@ def run() -> list[dict]:
         },
         {
             "name": "lake rebuild, journal records", "value": rebuilt, "unit": "per s",
-            "beside": f"lake verify {compared:,.0f} per s", "ratio": rebuilt / compared, "bar": "",
+            "beside": f"{by_cpu:,.0f} per CPU second; lake verify {compared:,.0f} per s", "ratio": rebuilt / compared, "bar": "",
         },
     ]  # fmt: skip
     return rows

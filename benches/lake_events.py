@@ -7,6 +7,7 @@ question with a decision of its own, and breakers count their calls. Times fall 
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pyarrow as pa
 DAY_NS = 86_400 * 10**9
 FIRST_DAY_NS = 20_400 * DAY_NS  # 2025-11-08
 OPEN_NS, SESSION_NS = int(14.5 * 3600) * 10**9, int(6.5 * 3600) * 10**9
+EPOCH = date(1970, 1, 1)
 LOG_ID = "9f3c1a5be07744d2a6c1ffb03e8d2c71"
 SYMBOLS = np.array(["SPY", "QQQ", "IWM", "GOOG", "SPXW"])
 LIMITS = np.array(
