@@ -186,6 +186,30 @@ def test_a_scripted_disconnect_is_followed_by_a_new_connection_and_the_market_go
     asyncio.run(run())
 
 
+@pytest.mark.invariant("I12")
+def test_time_waits_for_the_answer_to_the_latest_tick_and_asks_again_after_news():
+    """Another tick's number releases nothing; an order since the tick is followed by a new tick of the same time."""
+
+    async def scenario(client, server):
+        first = await client.ask({"id": 1, "op": "follow", "p": {"clock": True}})
+        while first["t"] != "tick":
+            first = await client.hear()
+        assert (await client.hear())["t"] == "ok"
+        for wrong in (first["n"] - 1, first["n"] + 1):
+            await client.socket.send_str(json.dumps({"id": 0, "op": "quiescent", "p": {"n": wrong}}))
+        assert (await client.ask({"id": 2, "op": "status"}))["r"]["ts_ns"] == START_NS
+        bid = {"client_order_id": "a", "ticker": CALL.ticker, "side": "bid", "price_e4": 100, "qty_e2": 100}
+        assert (await client.ask({"id": 3, "op": "place", "p": bid}))["t"] == "order"
+        assert (await client.hear())["t"] == "ok"
+        again = await client.ask({"id": 0, "op": "quiescent", "p": {"n": first["n"]}})
+        assert (again["t"], again["n"], again["ts_ns"]) == ("tick", first["n"] + 1, START_NS)
+        after = await client.ask({"id": 0, "op": "quiescent", "p": {"n": again["n"]}})
+        assert (after["t"], after["ts_ns"]) == ("tick", START_NS + 15 * 10**9)
+        assert server.engine.now_ns == after["ts_ns"]
+
+    raw(scenario)
+
+
 # Memory --------------------------------------------------------------------------------------------------
 
 
@@ -234,7 +258,11 @@ def test_a_half_written_line_never_took_effect(tmp_path):
     again.keep(5)
     again.close()
     assert list(book._names) == ["one"]
-    assert (tmp_path / FILE_NAME).read_bytes().endswith(b'{"time":5}\n')
+    assert [line[:7] for line in (tmp_path / FILE_NAME).read_bytes().splitlines()] == [
+        b'{"marke',
+        b'{"place',
+        b'{"time"',
+    ]
 
 
 def test_another_market_and_a_damaged_memory_are_refused(tmp_path):

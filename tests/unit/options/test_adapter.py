@@ -28,6 +28,7 @@ from support.broker import (
     serving,
 )
 
+from holdfast.core.clock import ManualClock
 from holdfast.core.errors import (
     CircuitBreakerOpenError,
     VenueAnswerUnknown,
@@ -58,6 +59,9 @@ from holdfast.venues.broker.faults import Fault, Kind, Scripted
 from holdfast.venues.broker.feed import MINUTE_NS
 from holdfast.venues.broker.server import Endpoints
 from holdfast.venues.options.quotes import BadQuote, QuoteFault
+from holdfast.venues.options.stream import StreamMachine
+from holdfast.venues.options.wire import Frame
+from holdfast.venues.pricing import Model
 
 USD = 1_000_000
 
@@ -572,6 +576,18 @@ def test_the_market_waits_for_its_follower(tmp_path):
         assert event.ts_ns == tick.ts_ns + 15 * 10**9
 
     play(tmp_path, scenario)
+
+
+@pytest.mark.invariant("I12")
+def test_an_answer_to_a_tick_of_a_lost_connection_releases_nothing():
+    """Ticks are numbered over all connections, each known by the one that told it, and answered once."""
+    machine = StreamMachine(ManualClock(START_NS), venue_clock=True, terms=lambda _: None, model=Model)
+    (first,) = machine.frame(Frame(t="tick", n=1, ts_ns=START_NS), 1)
+    (second,) = machine.frame(Frame(t="tick", n=1, ts_ns=START_NS), 2)
+    assert first.n != second.n
+    assert machine.answer_of(first.n, 2) is None
+    assert machine.answer_of(second.n, 2) == 1
+    assert machine.answer_of(second.n, 2) is None
 
 
 @pytest.mark.invariant("I14")

@@ -133,6 +133,8 @@ class BrokerServer:
             self._memory.replay(self.engine, self._release)
             self.faults.skip_until(self.engine.now_ns)
             self.engine.told = self._memory.keep
+        # Whoever comes is shown how things stand; what led there is nobody's news.
+        self.engine.drain()
         app = web.Application()
         app.router.add_get(wire.PATH, self._serve)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
