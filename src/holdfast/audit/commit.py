@@ -364,7 +364,7 @@ class Committer(LogState):
     def _note_written(self, signer: LogSigner, ts: int, oldest_ts: int, leaves: bytes) -> None:
         """Remember what a checkpoint will need of the lines just written; call with `_io` held."""
         self._written_ts = ts
-        self._leaves.extend(leaves)
+        self._keep_leaves(leaves)
         signer.wrote(self._written, oldest_ts)
 
     # ------------------------------------------------------------------ segments

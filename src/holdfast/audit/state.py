@@ -26,6 +26,9 @@ from holdfast.audit.waiting import Batch
 from holdfast.core.clock import Clock
 from holdfast.core.errors import AuditError, AuditWriteError, DiskFull
 
+MOST_LEAVES_BYTES = 1 << 20
+"""Leaf hashes that are remembered, of 32,768 records."""
+
 
 class LogState:
     """The queue, the segment and the head of one log, and the locks around them; see `wal.WriteAheadLog`."""
@@ -155,8 +158,16 @@ class LogState:
         leaves = [sha256(b"\0" + line[:-1]).digest() for line in lines]
         self._frontier.extend(leaves)
         if self._signer is not None:
-            self._leaves.extend(b"".join(leaves))
+            self._keep_leaves(b"".join(leaves))
             self._signer.wrote(self._written, self._unhashed_ts)
+
+    def _keep_leaves(self, leaves: bytes) -> None:
+        """Remember *leaves*, which are in the tree, for the tiles of a close; call with `_io` held."""
+        self._leaves += leaves
+        if len(self._leaves) > MOST_LEAVES_BYTES:
+            # A close then hashes the records in the file instead; a trader's memory must not grow with its log.
+            self._leaves = bytearray()
+            self._leaves_from = self._frontier.size
 
     def on_poison(self, callback: Callable[[str], None]) -> None:
         """Call *callback* with the reason once the log is poisoned, on a thread that holds none of the log's locks.

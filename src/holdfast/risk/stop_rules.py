@@ -250,6 +250,7 @@ class TrailingStopConfig:
     activation_bp: int = field(init=False, repr=False, default=0)
     min_move_bp: int = field(init=False, repr=False, default=0)
     hard_floor_bp: int | None = field(init=False, repr=False, default=None)
+    follows_time: bool = field(init=False, repr=False, default=False)
 
     def __post_init__(self) -> None:
         problems: list[str] = []
@@ -273,13 +274,9 @@ class TrailingStopConfig:
             ("min_move_bp", min_move),
             ("hard_floor_bp", floor),
             ("rules", self.rules or (PercentTrail(trailing),)),
+            ("follows_time", any(isinstance(rule, TimeTightening) for rule in self.rules)),
         ):
             object.__setattr__(self, name, value)
-
-    @property
-    def follows_time(self) -> bool:
-        """Whether the stop may move without a new premium."""
-        return any(isinstance(rule, TimeTightening) for rule in self.rules)
 
     def candidate(self, entry: int, extreme: int, age_ns: int) -> int | None:
         """The tightest level that a rule asks for, always below *extreme*; None where no rule asks for any."""

@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from holdfast.audit import state
 from holdfast.audit.format import leaf_hash
 from holdfast.audit.keys import KeyHome
 from holdfast.audit.logger import AuditLogger
@@ -83,6 +84,23 @@ def test_they_count_for_the_bound_on_what_is_unsigned(tmp_path):
         log.sync()
         assert log._signer.signed > signed
         assert log._signer.signed == log.last_seq
+
+
+@pytest.mark.parametrize("most", [0, 10_000])
+def test_the_tree_of_a_close_is_whole_although_leaves_were_forgotten(tmp_path, monkeypatch, most):
+    """A log remembers a bounded number of leaves; its tiles are complete and right all the same."""
+    monkeypatch.setattr(state, "MOST_LEAVES_BYTES", most)
+    keys = KeyHome(tmp_path / "keys")
+    with WriteAheadLog(tmp_path / "log", clock=ManualClock(), seal=False, keys=keys) as log:
+        for number in range(700):
+            log.append("NOTE", {"n": number}, level=(Level.WRITTEN, Level.BUFFERED)[number % 2])
+            assert len(log._leaves) <= most
+        log.sync()
+        pins = keys.log(log.log_id).pins()
+    report = verify(tmp_path / "log", keys=pins)
+    assert report.ok, report.problems
+    tiles = [path for path in (tmp_path / "log").rglob("*") if "tile" in str(path) and path.is_file()]
+    assert sum(path.stat().st_size for path in tiles) >= 700 * 32
 
 
 def test_segments_grow_as_full_as_by_the_queue(tmp_path):
