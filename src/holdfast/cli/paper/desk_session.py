@@ -179,7 +179,7 @@ def _lake_of(args: argparse.Namespace, directory: Path) -> str:
 async def _session(plan: _Plan, screen: Screen) -> DeskOutcome:
     args, facts, config, directory, reference, lake = plan
     # A run cut short is not held to the whole story.
-    full_story = facts.full_story and args.seconds is None
+    full_story = facts.full_story and args.seconds is None and args.market_seconds is None
     audit = directory / "audit"
     own_stops = config.stops.trailing_stop == TrailingStopConfig()
     async with running_exchange(_broker_arguments(args, facts, directory), BrokerEndpoints) as broker:
@@ -270,9 +270,10 @@ async def _bring_to_the_end(audit: Path, lake: str, said: str) -> LakeFacts:
         return LakeFacts(said=said, expected=expected)
     code, told = await _lake_verb("project", str(audit), "--lake", lake)
     if code:
-        return LakeFacts(uri=lake, said=f"not brought to the end: {told}", expected=expected)
+        return LakeFacts(uri=lake, said=f"NOT brought to the end: {told}", expected=expected, failed=True)
     code, told = await _lake_verb("verify", str(audit), "--lake", lake)
-    return LakeFacts(uri=lake, rows=_rows(told), said="" if not code else told, expected=expected)
+    said = "" if not code else told
+    return LakeFacts(uri=lake, rows=_rows(told), said=said, expected=expected, failed=bool(code))
 
 
 async def _lake_verb(*words: str) -> tuple[int, str]:

@@ -32,17 +32,20 @@ class LakeFacts(msgspec.Struct, kw_only=True):
         rows: By table; None where it was not asked for or could not be counted.
         said: Why there is no lake, or what went wrong; "" otherwise.
         expected: RISK_EVENT records in the journal.
+        failed: A lake was wanted, and could not be brought to the journal's end or does not equal it.
     """
 
     uri: str = ""
     rows: dict[str, int] | None = None
     said: str = ""
     expected: int = 0
+    failed: bool = False
 
     @property
     def is_whole(self) -> bool:
         """Whether every risk event is there exactly once, as far as a lake was wanted."""
-        return self.rows is None or self.rows.get("risk_events") == self.expected
+        counted = self.rows is None or self.rows.get("risk_events") == self.expected
+        return counted and not self.failed
 
 
 class DeskOutcome(msgspec.Struct, kw_only=True):
@@ -185,7 +188,9 @@ def _lake(lake: LakeFacts) -> str:
     if lake.rows is None:
         return lake.said or "none"
     rows = ", ".join(f"{count} {name}" for name, count in lake.rows.items())
-    exact = "every event once" if lake.is_whole else f"BUT {lake.expected} events are in the journal"
+    exact = (
+        "every event once" if lake.is_whole else f"BUT {lake.expected} events are in the journal {lake.said}"
+    )
     return f"{rows} in {lake.uri}, {exact}"
 
 

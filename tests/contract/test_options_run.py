@@ -1,0 +1,120 @@
+"""`holdfast paper --desk options` shows what it promises, twice the same, layer by layer, and says so when it cannot."""
+
+import json
+
+import pytest
+from support.data import require
+
+from holdfast.audit.query import read_records
+from holdfast.cli.main import main
+
+pytestmark = pytest.mark.slow
+BRIEF = ["--market-seconds", "3900", "--symbols", "SPY", "--lake", "none"]
+
+
+def paper(tmp_path, capsys, monkeypatch, *arguments):
+    """The exit code and the summary of a run in this process."""
+    monkeypatch.chdir(tmp_path)
+    code = main(["paper", "--desk", "options", "--json", *arguments])
+    out = capsys.readouterr().out.strip().splitlines()
+    return code, json.loads(out[-1])
+
+
+@pytest.mark.contract("B11", "B12", "B13", "B7", "X6")
+def test_a_day_keeps_its_promises(tmp_path, capsys, monkeypatch):
+    """Every chapter is proven from the journal, the books are the broker's, every event stands in the lake once."""
+    code, day = paper(tmp_path, capsys, monkeypatch)
+    assert code == 0, day
+    assert day["chapters_missing"] == []
+    assert day["exchange_matches"]
+    assert day["journal"]["verify_ok"]
+    assert day["tampered"]["found"]
+    assert day["lake"]["rows"]["risk_events"] == day["lake"]["expected"] > 50
+    assert [step["to"] for step in day["breaker"]] == ["open", "half_open", "closed"]
+    assert {"add", "activate", "update", "trigger", "remove"} <= set(day["stops"])
+    assert day["contracts_ended"]["expiration"] >= 1
+    assert day["rejections"]["portfolio_gamma"] >= 1
+    assert len(day["greeks"]) > 20
+    assert day["pnl_e6"] is not None
+
+
+@pytest.mark.contract("B13")
+@pytest.mark.invariant("I12")
+def test_equal_seeds_decide_the_same_at_any_speed(tmp_path, capsys, monkeypatch):
+    """The same chain at another pace gives the same decisions; another seed gives others."""
+    _, first = paper(tmp_path, capsys, monkeypatch, *BRIEF)
+    _, slower = paper(tmp_path, capsys, monkeypatch, *BRIEF, "--speed", "2000")
+    assert slower["decisions_sha256"] == first["decisions_sha256"]
+    assert first["decisions"] >= 2
+    _, other = paper(tmp_path, capsys, monkeypatch, *BRIEF, "--seed", "2")
+    assert other["decisions_sha256"] != first["decisions_sha256"]
+
+
+@pytest.mark.contract("B13")
+def test_layers_are_rolled_out_one_by_one(tmp_path, capsys, monkeypatch):
+    """Breaker alone has no stop and no portfolio limit; with stops there are stops, and still no limit."""
+    code, breaker = paper(tmp_path, capsys, monkeypatch, *BRIEF, "--layers", "breaker")
+    assert code == 0
+    assert not breaker["stops"]
+    assert breaker["orders"]["filled"] > 0
+    assert not {"portfolio_gamma", "concentration", "symbol_delta"} & set(breaker["rejections"])
+    _, stops = paper(tmp_path, capsys, monkeypatch, *BRIEF, "--layers", "breaker,stops")
+    assert stops["stops"]["add"] > 0
+
+
+def test_a_run_is_taken_up_again_where_it_was(tmp_path, capsys, monkeypatch):
+    """The second half of a day keeps the positions, the stops and the names of the first."""
+    half = ["--dir", "run", "--symbols", "SPY", "--lake", "none"]
+    _, first = paper(tmp_path, capsys, monkeypatch, *half, "--market-seconds", "1200")
+    code, second = paper(tmp_path, capsys, monkeypatch, *half, "--market-seconds", "5000")
+    assert code == 0, second
+    assert second["exchange_matches"]
+    assert second["journal"]["verify_ok"]
+    records = list(read_records(tmp_path / "run" / "audit"))
+    orders = [r.details["client_order_id"] for r in records if r.type == "ORDER"]
+    assert len(orders) == len(set(orders)) >= second["orders"]["submitted"] > first["orders"]["submitted"]
+    adds = [r.details["execution_id"] for r in records if r.details.get("action") == "ADD"]
+    assert len(adds) == len(set(adds))
+
+
+def test_entries_without_a_reference_are_all_refused(tmp_path, capsys, monkeypatch):
+    """Nobody declares IV rank and VIX: reference_unknown for every symbol, and no order."""
+    code, day = paper(tmp_path, capsys, monkeypatch, *BRIEF, "--reference", "none", "--market-seconds", "600")
+    assert code == 0
+    assert set(day["rejections"]) == {"reference_unknown"}
+    assert day["orders"]["submitted"] == 0
+
+
+@pytest.mark.data
+@pytest.mark.contract("B13")
+def test_a_recorded_day_trades_too(tmp_path, capsys, monkeypatch):
+    """SPY of 2023-08-03 from the tape: entries at recorded quotes, books equal."""
+    monkeypatch.setenv("HOLDFAST_DATA", str(require()))
+    code, day = paper(
+        tmp_path, capsys, monkeypatch, "--tape", "options", "--day", "20230803", "--lake", "none"
+    )
+    assert code == 0
+    assert day["orders"]["filled"] >= 1
+    assert day["exchange_matches"]
+    assert day["stops"]["add"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--layers", "limits"], "without 'breaker'"),
+        (["--layers", "chaos"], "'chaos'"),
+        (["--symbols", "TSLA"], "TSLA"),
+        (["--reference", "nowhere.toml"], "cannot be read"),
+        (["--reference", "x.toml", "--vix", "20"], "exclude each other"),
+        (["--iv-rank", "120"], "outside 0 to 100"),
+        (["--vix", "calm"], "not a plain decimal"),
+        (["--strategy", "a:B"], "event contracts"),
+        (["--tape", "no-such-folder"], "no-such-folder"),
+    ],
+)
+def test_bad_input_is_named(tmp_path, capsys, monkeypatch, arguments, said):
+    """Each mistake on the command line ends with exit code 1 and a message that names it."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["paper", "--desk", "options", "--json", *arguments]) == 1
+    assert said in capsys.readouterr().err

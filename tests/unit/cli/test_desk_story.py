@@ -1,0 +1,138 @@
+"""The story of an options run: chapters from records alone, and the page at its end."""
+
+import pytest
+
+from holdfast.audit.format import Record
+from holdfast.cli.paper.desk_story import DESK_CHAPTERS, DeskStory
+from holdfast.cli.paper.desk_summary import LakeFacts, sparkline
+
+COMBO = "+1*SPY230901P00430000,-1*SPY230901P00470000"
+
+
+def told(*records):
+    """A story after *records*, each (type, details), and its lines."""
+    story, lines = DeskStory(), []
+    for seq, (type_, details) in enumerate(records, start=1):
+        record = Record(seq=seq, synced=0, ts=seq * 10**9, type=type_, user="", component="", details=details)
+        lines += story.tell(record)
+    return story, [f"{line.actor}: {line.text}" for line in lines]
+
+
+def stop(did, **facts):
+    return "RISK_EVENT", {"event_type": f"trailing_stop_{did}", "execution_id": "x-SPY-1", **facts}
+
+
+def order(ticker=COMBO, intent="put_credit-SPY-1/open"):
+    return "ORDER", {
+        "client_order_id": "hf-1",
+        "intent": intent,
+        "ticker": ticker,
+        "action": "buy",
+        "quantity": "1.00",
+        "price": "-1.2000",
+    }
+
+
+def trade(ticker, **facts):
+    return "TRADE", {
+        "client_order_id": "hf-1",
+        "ticker": ticker,
+        "side": "bid",
+        "quantity": "1.00",
+        "price": "1.0000",
+        "fee": "0.65",
+        **facts,
+    }
+
+
+def test_nothing_is_proven_by_nothing():
+    """A run of which nothing was recorded misses every chapter."""
+    assert DeskStory().missing == list(DESK_CHAPTERS)
+
+
+def test_a_combination_is_entered_once_every_leg_is_filled():
+    """One of two legs proves nothing."""
+    one, _ = told(order(), trade("SPY230901P00430000"))
+    assert "entered" not in one.proven
+    both, lines = told(order(), trade("SPY230901P00430000"), trade("SPY230901P00470000"))
+    assert both.proven["entered"] == 3
+    assert "combination of 2 legs at -1.20" in lines[0]
+
+
+@pytest.mark.parametrize("lacking", ["activate", "update", "trigger", "remove"])
+def test_a_stop_must_have_done_everything(lacking):
+    """Without any one of its steps the chapter is missing."""
+    steps = [did for did in ("add", "activate", "update", "trigger", "remove") if did != lacking]
+    assert "stop" in told(*(stop(did) for did in steps))[0].missing
+
+
+def test_a_whole_stop_is_a_chapter():
+    """Added, active, ratcheted, triggered, removed."""
+    story, lines = told(*(stop(did) for did in ("add", "activate", "update", "trigger", "remove")))
+    assert "stop" in story.proven
+    assert story.stops["trigger"] == 1
+    assert any("TRIGGERED" in line for line in lines)
+
+
+def test_a_refusal_by_a_portfolio_limit_counts_and_one_by_a_rule_does_not():
+    """The chapter is about the limits of the book."""
+
+    def refused(limit):
+        return "RISK_EVENT", {
+            "event_type": "portfolio_limit_rejection",
+            "limit_type": limit,
+            "symbol": "SPY",
+            "current_value": "36.00",
+            "limit_value": "20.00",
+            "unit": "shares",
+        }
+
+    story, lines = told(refused("symbol_delta"))
+    assert "limits" in story.proven
+    assert lines == ["refused: SPY: symbol_delta 36.00 > 20.00 shares; nothing was sent"]
+    assert "limits" in told(refused("vix"))[0].missing
+
+
+def test_an_end_at_the_broker_is_told_with_its_cause():
+    """Expiry, exercise and assignment are no trades."""
+    story, lines = told(trade("SPY230901P00430000", cause="expiration", client_order_id=""))
+    assert story.contracts_ended == {"expiration": 1}
+    assert "expiry" in story.proven
+    assert lines[0].startswith("expired: SPY230901P00430000")
+
+
+def test_alarms_are_told_and_counted():
+    """An exit that is barred is what a person must see."""
+    details = {
+        "violation_type": "exit_barred",
+        "current_value": "state_cancel_only",
+        "details": {"execution_id": "x"},
+    }
+    story, lines = told(("RISK_VIOLATION", details))
+    assert story.alarms == {"exit_barred": 1}
+    assert "stays demanded" in lines[0]
+
+
+def test_stock_taking_gives_the_greeks_over_time():
+    """Each event is one row, unknown values empty."""
+    taken = {
+        "event_type": "portfolio_limit_check",
+        "limit_type": "stock_taking",
+        "metadata": {"delta": "1.50", "equity": "100000.00", "positions": 2},
+    }
+    (stock,) = told(("RISK_EVENT", taken))[0].stocks
+    assert (stock.delta, stock.gamma, stock.equity, stock.positions) == ("1.50", "", "100000.00", 2)
+
+
+def test_a_sparkline_spans_from_least_to_most():
+    """Equal values are flat; more than fit are thinned."""
+    assert sparkline([0.0, 1.0, 2.0]) == "▁▅█"
+    assert sparkline([5.0, 5.0]) == "▄▄"
+    assert len(sparkline([float(n) for n in range(500)])) == 48
+
+
+def test_a_lake_is_whole_with_every_event_once():
+    """One too few and one too many are not."""
+    for count, whole in ((9, False), (10, True), (11, False)):
+        assert LakeFacts(rows={"risk_events": count}, expected=10).is_whole is whole
+    assert LakeFacts(expected=10).is_whole
