@@ -13,7 +13,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from support.contracts import (
     EXPIRES_NS,
     NOW_NS,
-    book,
     call,
     combo,
     condor,
@@ -24,6 +23,7 @@ from support.contracts import (
     put,
     show,
 )
+from support.execution import opened_account
 
 from holdfast.core.clock import NANOS, ManualClock
 from holdfast.core.instruments import Instrument
@@ -31,7 +31,8 @@ from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.orders import OrderEvent, OrderStatus
 from holdfast.core.reasons import Code
 from holdfast.core.signals import BookSide
-from holdfast.risk.account import Account, Order
+from holdfast.execution.trader import order_details
+from holdfast.risk.account import Account, Order, trade_details
 from holdfast.risk.checks import Terms, is_reducing, judge, passes
 from holdfast.risk.contracts import structure
 from holdfast.risk.exposure import floor
@@ -111,6 +112,7 @@ class ContractMachine(RuleBasedStateMachine):
         decision = self.gate.admit(wish)
         assert asked.allowed is decision.allowed  # a question is answered as the order would be
         details = msgspec.json.decode(msgspec.json.encode(decision.details()))
+        self.records += [("DECISION", asked.details()), ("DECISION", details)]
         again = replay(details)
         assert rows_text(again) == details["rows"]
         assert (again.refused is None, again.reducing) == (decision.allowed, decision.reducing)
@@ -120,7 +122,7 @@ class ContractMachine(RuleBasedStateMachine):
         order = decision.order
         assert order is not None
         self.set_aside += order.reserved
-        self.records.append(("ORDER", dict_of(order)))
+        self.records.append(("ORDER", written(order_details(wish, order))))
         value = abs(cents) * 100 * count * 100 * 100
         assert value <= (LIMITS.max_exit_value if decision.reducing else LIMITS.max_order_value)
         if not decision.reducing:
@@ -159,8 +161,10 @@ class ContractMachine(RuleBasedStateMachine):
         price = limit_of(order, ticker)
         one = fill(LEGS[ticker], side, units, 1, trade_id=f"T{self.trades}", order=order.client_order_id)
         one = msgspec.structs.replace(one, price=price)
-        book(self.gate, one)
-        book(self.gate, one)  # told twice, booked once
+        details = written(trade_details(one, client_order_id=one.client_order_id, external=False))
+        for _ in range(2):  # told twice, booked once
+            self.account.apply("TRADE", details)
+            self.records.append(("TRADE", details))
         self.positions[ticker] = self.positions.get(ticker, 0) + one.delta
 
     @rule(data=st.data())
@@ -174,6 +178,13 @@ class ContractMachine(RuleBasedStateMachine):
             self.update(order, OrderEvent.FOUND)
         self.update(order, OrderEvent.CANCELED)
         assert not any(qty for _, qty in order.working)
+
+    def teardown(self) -> None:
+        """The records alone give the same account."""
+        again = opened_account(cash="100000.00", liquidation="100000.00")
+        for record_type, details in self.records:
+            again.apply(record_type, details)
+        assert again.snapshot() == self.account.snapshot()
 
     @invariant()
     def every_leg_adds_up(self) -> None:
@@ -201,8 +212,10 @@ class ContractMachine(RuleBasedStateMachine):
         assert self.account.portfolio.cash - self.before + least >= -self.set_aside
 
 
-def dict_of(order: Order) -> dict[str, Any]:
-    return msgspec.structs.asdict(order)
+def written(details: dict[str, Any]) -> dict[str, Any]:
+    """As a log gives it back."""
+    read: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(details))
+    return read
 
 
 def limit_of(order: Order, ticker: str) -> PriceE4:

@@ -175,13 +175,20 @@ def work_of(order: Terms) -> Work:
 
 
 def is_closing(order: Terms, facts: ContractFacts) -> bool:
-    """Whether every leg closes at most what can be closed of it, and the structure's floor is not lowered."""
-    if order.qty <= 0 or facts.missing:
+    """Whether every leg closes at most what can be closed of it, and the structure's floor is not lowered.
+
+    While something held is not known, that holds of an order alone that is worth something or nothing at every spot.
+    """
+    if order.qty <= 0:
         return False
     for (_, is_bid, qty), held in zip(_lines(order), facts.legs, strict=True):
         if qty > (-held.position - held.buys if is_bid else held.position - held.sells):
             return False
-    return not lowers_floor(facts.parts, facts.works, work_of(order))
+    work = work_of(order)
+    if facts.missing:
+        least = floor(work.parts)
+        return least is not None and least >= 0
+    return not lowers_floor(facts.parts, facts.works, work)
 
 
 def worst_position(order: Terms, facts: ContractFacts) -> tuple[str, int]:
@@ -252,7 +259,7 @@ def passes_contract(order: Terms, facts: ContractFacts, limits: RiskLimits, *, r
 def _own_rows(order: Terms, facts: ContractFacts, limits: RiskLimits, *, reducing: bool) -> tuple[Row, ...]:
     at_risk = at_risk_of(order, facts, reducing=reducing)
     return (
-        Row(Code.INSTRUMENT_UNREAD, facts.missing or order.ticker, 0, 0, "", not facts.missing),
+        Row(Code.INSTRUMENT_UNREAD, facts.missing or order.ticker, 0, 0, "", reducing or not facts.missing),
         check_expired(order, facts),
         check_near_expiry(order, facts, limits, reducing=reducing),
         check_short_on_expiry_day(order, facts, limits, reducing=reducing),

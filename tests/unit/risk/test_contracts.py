@@ -432,3 +432,17 @@ def test_a_combination_trades_only_while_all_its_legs_do() -> None:
     assert put(480).ticker in gate.market.instruments
     gate.market.saw_rules(spread)
     assert gate.market.instruments[put(470).ticker].is_open
+
+
+@pytest.mark.invariant("I4")
+@pytest.mark.invariant("I5")
+def test_beside_something_unknown_shorts_may_be_bought_back_and_nothing_else() -> None:
+    """While a held option's rules are unread, buying back a short or a whole condor reduces; selling a long does not."""
+    gate = option_gate(condor(), call(500), positions={**CONDOR, call(500): 1.0})
+    book(gate, fill(call(540), BookSide.ASK, 1, 2, trade_id="T"))
+    for instrument, action, price in ((put(480), "buy", 5), (condor(), "sell", -5)):
+        decision = ask(gate, instrument, action, 1, price)
+        assert (decision.reducing, decision.allowed) == (True, True)
+    for instrument, action, price in ((call(500), "sell", 1), (call(530), "sell", 1), (put(500), "buy", 1)):
+        decision = ask(gate, instrument, action, 1, price)
+        assert (decision.reducing, decision.allowed) == (False, False)
