@@ -18,7 +18,7 @@ class _AtTheGateway(VenueContract):
 
     @asynccontextmanager
     async def venue_factory(self):
-        w = world(timeout_secs=5)
+        w = world()
         try:
             yield Stage(
                 w.venue,

@@ -52,7 +52,7 @@ def world(
     at: FakeGateway | None = None,
     clock: ManualClock | None = None,
     log: MemoryLog | None = None,
-    timeout_secs: float = 0.2,
+    timeout_secs: float = 5.0,
     **options: Any,
 ) -> SimpleNamespace:
     """A gateway, a client of it, and the adapter, whose waits are short."""
@@ -118,6 +118,13 @@ async def intent_of(
         **signal,
     )
     return Intent(client_order_id=name, key=name, signal=wish, instrument=await w.venue.instrument(ticker))
+
+
+async def be_quick(w: SimpleNamespace, secs: float = 0.05) -> None:
+    """Know the contracts, then wait for answers no longer than *secs*: for what is never answered."""
+    for ticker in (CALL, PUT, LOWER_PUT):
+        await w.venue.instrument(ticker)
+    w.venue._calls.timeout_secs = secs
 
 
 async def place(w: SimpleNamespace, ticker: str = CALL, **wish: Any) -> tuple[PlaceAnswer, Intent]:

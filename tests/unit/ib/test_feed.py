@@ -193,3 +193,36 @@ def test_only_the_gateways_own_word_on_an_order_is_told():
         assert not [event for event in heard.seen if isinstance(event, OrderSeen)]
 
     play(scenario)
+
+
+def test_a_contract_that_nobody_quotes_is_no_failure_of_the_gateway(monkeypatch):
+    """No prices in time is a refusal by its own name, and the breaker counts nothing."""
+    monkeypatch.setattr("holdfast.venues.ib.adapter.QUOTE_SECS", 0.02)
+
+    async def scenario(w):
+        w.at.list_option("SPY251219C00700000", underlying="SPY")
+        w.at.quote("SPY251219C00700000", bid=5.0, ask=4.0)
+        for _ in range(6):
+            with pytest.raises(VenueRejected) as caught:
+                await w.venue.book("SPY251219C00700000")
+            assert caught.value.code == "no_quote"
+        assert w.breaker.get_state() == "closed"
+
+    play(scenario)
+
+
+def test_a_subscription_from_before_a_gap_is_made_anew_when_its_book_is_asked():
+    """After a cut a followed contract's book comes from a fresh subscription, though nothing changed meanwhile."""
+
+    async def scenario(w):
+        heard = Listener(w, CALL)
+        await heard.until(lambda: books(heard))
+        w.at.cut_link()
+        await heard.settle()
+        w.at.is_linked = True
+        w.venue.session.is_linked = True
+        book = await w.venue.book(CALL)
+        assert book.best_ask == 151_000
+        assert w.at.heard.count("reqMktData") == 2
+
+    play(scenario)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.ib import CALL, LOWER_PUT, PUT, SPREAD, place, play
+from support.ib import CALL, LOWER_PUT, PUT, SPREAD, be_quick, place, play
 
 from holdfast.core.clock import ManualClock
 from holdfast.core.signals import TimeInForce
@@ -115,13 +115,14 @@ def test_an_order_without_an_answer_is_unknown_and_never_sent_again(spoilt):
     """A socket that ends, or silence, after the order left leaves it unknown; the adapter writes it once."""
 
     async def scenario(w):
+        await be_quick(w)
         w.at.script(spoilt)
         answer, _ = await place(w)
         assert isinstance(answer, Unknown)
         assert w.at.heard.count("placeOrder") == 1
         assert len(w.at.arrived) == (0 if spoilt is Play.LOST else 1)
 
-    w = play(scenario, timeout_secs=0.05)
+    w = play(scenario)
     assert w.log.of("API_CALL")[-1]["status_code"] == 0
 
 

@@ -196,3 +196,43 @@ def test_two_clients_share_a_gateway():
         await second.venue.close()
 
     asyncio.run(run())
+
+
+def test_the_library_itself_meets_a_closed_port():
+    """With the real client and nobody listening, the venue is unreachable in time, and nothing is left behind."""
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+
+    async def run():
+        venue = IBVenue(audit=MemoryLog(), port=port, timeout_secs=2)  # type: ignore[arg-type]
+        with pytest.raises(VenueUnreachable) as caught:
+            await venue.connect()
+        assert str(port) in str(caught.value)
+        await venue.close()
+
+    asyncio.run(run())
+
+
+def test_a_gateway_that_says_nothing_is_given_up_in_time():
+    """With the real client and a port that accepts and says nothing, connecting ends with the time limit."""
+
+    async def run():
+        async def silent(reader, writer):
+            while await reader.read(1_000):
+                pass
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        venue = IBVenue(audit=MemoryLog(), port=port, timeout_secs=0.1)  # type: ignore[arg-type]
+        with pytest.raises(VenueUnreachable, match=r"no answer within 0.1 s"):
+            await venue.connect()
+        await venue.close()
+        server.close()
+        await server.wait_closed()
+        await asyncio.sleep(0)
+
+    asyncio.run(run())

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from support.execution import MemoryLog
-from support.ib import CALL, LOWER_PUT, OPENED_NS, PUT, SPREAD, gateway, play, trader, world
+from support.ib import CALL, LOWER_PUT, OPENED_NS, PUT, SPREAD, be_quick, gateway, play, trader, world
 
 from holdfast.core.clock import ManualClock
 from holdfast.core.money import PriceE4, QtyE2
@@ -90,9 +90,11 @@ def test_an_order_whose_answer_is_lost_is_found_by_its_name(spoilt):
     async def scenario(w):
         made = trader(w)
         assert await made.start()
+        await be_quick(w)
         w.at.script(spoilt)
         result = await made.route(wish(CALL, 10_000, key="lost"))
         assert result.status is RouteStatus.UNKNOWN
+        w.venue._calls.timeout_secs = 5
         await ticks(w, made)
         order = made.account.orders[result.client_order_id]
         assert order.status is OrderStatus.WORKING
@@ -102,7 +104,7 @@ def test_an_order_whose_answer_is_lost_is_found_by_its_name(spoilt):
         assert again.repeated
         assert len(w.at.arrived) == 1
 
-    play(scenario, timeout_secs=0.05)
+    play(scenario)
 
 
 @pytest.mark.invariant("I2")

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from support.execution import MemoryLog
-from support.ib import CALL, Listener, gateway, intent_of, place, play, send, world
+from support.ib import CALL, Listener, be_quick, gateway, intent_of, place, play, send, world
 
 from holdfast.core.clock import NANOS, ManualClock
 from holdfast.core.errors import VenueAnswerUnknown, VenueUnreachable
@@ -123,7 +123,7 @@ def test_an_order_placed_when_the_cut_comes_stays_unknown_until_the_books_tell()
         assert found.status is OrderStatus.WORKING
         assert found.leaves == 100
 
-    play(scenario, timeout_secs=5)
+    play(scenario)
 
 
 @pytest.mark.contract("B15")
@@ -297,11 +297,13 @@ def test_a_list_that_is_never_answered_ends_the_connection():
 
     async def scenario(w):
         await place(w, price=1.0, tif=GTC)
+        await be_quick(w)
         w.at.is_mute = True
         with pytest.raises(VenueAnswerUnknown):
             await w.venue.open_orders()
         w.at.release()
+        w.venue._calls.timeout_secs = 5
         assert len(await w.venue.open_orders()) == 1
         assert w.venue.session.connections == 2
 
-    play(scenario, timeout_secs=0.05)
+    play(scenario)

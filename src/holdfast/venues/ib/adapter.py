@@ -64,6 +64,7 @@ BREAKER = "ib_api"
 COMMISSION_BOUND = MoneyE6(2_000_000)
 """Two dollars a contract and side: the smallest order's minimum and the exchanges' fees lie below."""
 BEAT_SECS = 5
+QUOTE_SECS = 3.0
 
 
 class IBVenue:
@@ -247,27 +248,33 @@ class IBVenue:
     async def book(self, ticker: str) -> Book:
         """The best prices of one contract, from its subscription or a short one of its own."""
         permit = self._leave(False)
-        since_ns = self._clock.monotonic_ns()
-
-        async def request() -> Book:
-            await self.session.ensure()
-            await self._feed.line(ticker)
-            while (found := self._feed.book(ticker, since_ns)) is None:
-                refused = self._feed.refused.get(ticker)
-                if refused is not None:
-                    raise VenueRejected(
-                        f"reqMktData: {refused}", code=str(refused.code), hint=RULES[Kind.NO_DATA].hint
-                    )
-                if not self.session.is_up:
-                    raise VenueUnreachable(f"reqMktData: {self.session.why_not}")
-                await self.session.moved()
-            return found
-
         try:
-            return await self._calls.read("reqMktData", request, permit, contract=ticker)
+            return await self._calls.read("reqMktData", lambda: self._quoted(ticker), permit, contract=ticker)
         finally:
             if not self._feed.is_wanted(ticker):
                 self._feed.unfollow(ticker)
+
+    async def _quoted(self, ticker: str) -> Book:
+        since_ns = self._clock.monotonic_ns()
+        await self._feed.line(ticker)
+        try:
+            async with asyncio.timeout(QUOTE_SECS):
+                while (found := self._feed.book(ticker, since_ns)) is None:
+                    refused = self._feed.refused.get(ticker)
+                    if refused is not None:
+                        raise VenueRejected(
+                            f"reqMktData: {refused}", code=str(refused.code), hint=RULES[Kind.NO_DATA].hint
+                        )
+                    if not self.session.is_up:
+                        raise VenueUnreachable(f"reqMktData: {self.session.why_not}")
+                    await self.session.moved()
+        except TimeoutError:
+            # Contracts that nobody quotes say nothing about a gateway that answers everything else.
+            await self.session.ask(self._ib.reqCurrentTimeAsync, name="currentTime")
+            raise VenueRejected(
+                f"reqMktData: no prices of {ticker!r} within {QUOTE_SECS:g} s", code="no_quote"
+            ) from None
+        return found
 
     # Being there --------------------------------------------------------------------------------------
 

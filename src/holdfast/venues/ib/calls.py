@@ -161,6 +161,9 @@ class Calls:
             raise VenueUnreachable(what, hint=RULES[Kind.SESSION].hint) from None
         except lib.RequestError as error:
             raise refusal(endpoint, Heard(error.reqId, error.code, error.message), outcome) from None
+        except Exception as error:
+            outcome.lost(f"{type(error).__name__} in the client")
+            raise
 
     def settle(self, permit: Counted, outcome: Outcome) -> None:
         """Tell the breaker; what only a person can mend latches it."""

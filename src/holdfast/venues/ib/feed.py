@@ -54,11 +54,12 @@ RETRY_SECS = 1.0
 
 
 class Line(NamedTuple):
-    """One subscription."""
+    """One subscription, made after so many gaps."""
 
     name: str
     listed: Listed
     ticker: Ticker
+    gaps: int
 
 
 class LateCost(NamedTuple):
@@ -122,6 +123,7 @@ class Feed:
         self._shown: dict[str, Book] = {}
         self._was_open: dict[str, bool] = {}
         self._is_farm_down = False
+        self._gaps = 0
         self._costless: dict[str, asyncio.TimerHandle] = {}
         self._at_bound: dict[str, MoneyE6] = {}
         session.on_heard = self._on_heard
@@ -191,8 +193,6 @@ class Feed:
 
         What cannot be described now is said to be missing; where the connection ends meanwhile, the next one asks.
         """
-        for name in list(self._lines):
-            self.unfollow(name)
         for name in list(self._wanted):
             try:
                 await self.line(name)
@@ -202,12 +202,12 @@ class Feed:
                 self._put(StreamGap(reason=str(error), tickers=(name,)))
 
     async def line(self, name: str) -> Line:
-        """The subscription of *name*, made where there is none.
+        """The subscription of *name*, made where there is none since the last gap: only a new one begins with what is true.
 
         Raises:
             VenueError: The contract cannot be described, or the gateway not reached.
         """
-        known = self._lines.get(name)
+        known = self._current(name)
         if known is not None:
             return known
         listed = await self._directory.describe(name, regardless=True)
@@ -215,13 +215,19 @@ class Feed:
             await self._sleep(PAUSE_SECS)
         if not self.session.is_up:
             raise VenueUnreachable(f"reqMktData: {self.session.why_not}")
-        if name in self._lines:
-            return self._lines[name]
+        known = self._current(name)
+        if known is not None:
+            return known
+        self.unfollow(name)
         ticker: Ticker = self.session.ib.reqMktData(listed.contract, "", False, False)
-        made = self._lines[name] = Line(name, listed, ticker)
+        made = self._lines[name] = Line(name, listed, ticker, self._gaps)
         self._by_object[id(ticker)] = name
         self.refused.pop(name, None)
         return made
+
+    def _current(self, name: str) -> Line | None:
+        line = self._lines.get(name)
+        return line if line is not None and line.gaps == self._gaps else None
 
     def is_wanted(self, name: str) -> bool:
         """Whether the stream follows *name*."""
@@ -272,6 +278,7 @@ class Feed:
             self._shown.pop(name, None)
 
     def _missed(self, reason: str, *, private: bool) -> None:
+        self._gaps += 1
         self._forget(list(self._told))
         self._put(self._gap(reason, private=private))
 
