@@ -524,6 +524,7 @@ def test_expiry_comes_as_fills_with_their_cause_and_a_changed_market(tmp_path):
         (changed,) = [e for e in seen if isinstance(e, MarketChanged)]
         assert (changed.ticker, changed.status) == (today.ticker, "expired")
         assert not (await desk.venue.instrument(today.ticker)).is_open
+        assert await desk.venue.chain("SPY") == []
         assert await desk.venue.positions() == {"SPY": 10_000}
         assert [f.cause for f in await desk.venue.fills(since_ns=CLOSE_NS)] == [FillCause.EXERCISE] * 2
 

@@ -216,7 +216,9 @@ class Connection:
         return [
             wire.listing(listing, engine.status.get(listing.ticker, ""))
             for listing in engine.listings.values()
-            if listing.terms is not None and asked in {"", listing.underlying}
+            if listing.terms is not None
+            and asked in {"", listing.underlying}
+            and not engine.has_ended(listing.ticker)
         ]
 
     def _quotes(self, request: wire.Request) -> Any:

@@ -295,13 +295,18 @@ class Engine:
         """An order by its client order id."""
         return self.orders.get(self._names.get(client_order_id, ""))
 
+    def has_ended(self, ticker: str) -> bool:
+        """Whether trading in a contract is over."""
+        ends_ns = self.shown[ticker].ends_ns
+        return ticker in self.status or 0 < ends_ns <= self.now_ns
+
     # Inside.
 
     def _wrong(self, request: OrderRequest, legs: Legs) -> Refusal | None:
         """Everything that is wrong with the request whatever the account can carry."""
         if request.client_order_id in self._names:
             return Refusal(409, "order_already_exists", request.client_order_id)
-        ended = [ticker for ticker, _ in legs if self._has_ended(ticker)]
+        ended = [ticker for ticker, _ in legs if self.has_ended(ticker)]
         tick = min(self.listings[ticker].tick for ticker, _ in legs)
         least = -_FAR if len(legs) > 1 else 1
         is_late = 0 < request.expiration_ns <= self.now_ns
@@ -329,10 +334,6 @@ class Engine:
             ),
         )
         return next((Refusal(400, code, details) for is_so, code, details in checks if is_so), None)
-
-    def _has_ended(self, ticker: str) -> bool:
-        ends_ns = self.shown[ticker].ends_ns
-        return ticker in self.status or 0 < ends_ns <= self.now_ns
 
     def _reach(self, legs: Legs, request: OrderRequest) -> Executable | None:
         """What the limit reaches now."""

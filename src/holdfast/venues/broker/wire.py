@@ -14,7 +14,7 @@ The client names its token in the header `Authorization: Bearer …` and is told
 | `open_orders` | - | orders |
 | `executions` | since_ns | executions, oldest first |
 | `account` | - | `{"cash_e6", "buying_power_e6", "positions": {ticker: qty_e2}}` |
-| `instrument`, `chain` | ticker; underlying | one listing; every listing of an underlying |
+| `instrument`, `chain` | ticker; underlying | one listing; every listing of an underlying that still trades |
 | `quotes` | tickers | `[[ticker, bid_e4, bid_e2, ask_e4, ask_e2, greeks, ts_ns], …]` |
 | `follow` | tickers, clock | null, after the present quotes as an event |
 | `quiescent` | n | no answer |

@@ -283,7 +283,7 @@ class OptionsVenue:
             raise VenueRejected(str(error), code="not_found", status=404, hint=error.hint) from None
 
     async def chain(self, underlying: str) -> Sequence[Instrument]:
-        """Every listed contract on *underlying*; "" for all of them."""
+        """Every contract on *underlying* that still trades; "" for all underlyings."""
         call = Call(
             op="chain",
             method="GET",
