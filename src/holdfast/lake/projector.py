@@ -240,6 +240,7 @@ class Projector:
         """
         ending = False
         while not ending and not self.wants_new_process:
+            commits = self.commits
             try:
                 worked = self._round(look=follow)
             except (AuditError, BadInput):
@@ -250,7 +251,8 @@ class Projector:
                     raise
                 ending = self._wait_out(why, wait)
                 continue
-            self._is_well()
+            if self.commits > commits:
+                self._is_well()
             self._beat()
             if not follow and not worked:
                 break
