@@ -27,7 +27,7 @@ FAR = -(1 << 62)
 
 
 def paths(rng, count):
-    """Entries and steps: quiet walks, jumps and collapses to zero, cheap premiums and dear ones."""
+    """Entries, signs and steps: quiet walks, jumps and collapses to zero, cheap premiums and dear ones."""
     entry = np.where(
         rng.random(count) < 0.2, rng.integers(1, 200, count), rng.integers(200, 2_000_000, count)
     )
@@ -37,20 +37,20 @@ def paths(rng, count):
         price = np.maximum(price + price * rng.integers(-width, width * 2, count) // 10_000, 0)
         price = np.where(rng.random(count) < 0.01, 0, price) + rng.integers(0, 2, count)
         steps.append(price.astype(np.int64))
-    return entry, steps
+    return entry, rng.choice([1, 1, -1], count), steps
 
 
 def compare(seed, count):
     """One chunk of paths; how many stops did each thing, or the first difference."""
     rng = np.random.default_rng(seed)
-    entry, steps = paths(rng, count)
+    entry, signs, steps = paths(rng, count)
     manager = TrailingStopManager()
     stops = [
-        manager.add_trailing_stop(str(n), f"{one // 10_000}.{one % 10_000:04d}", symbol=str(n))
-        for n, one in enumerate(entry.tolist())
+        manager.add_trailing_stop(str(n), f"{one // 10_000}.{one % 10_000:04d}", symbol=str(n), sign=sign)
+        for n, (one, sign) in enumerate(zip(entry.tolist(), signs.tolist(), strict=True))
     ]
     sweep = StopSweep(stops)
-    models = [QuickModel(one) for one in entry.tolist()]
+    models = [QuickModel(*one) for one in zip(entry.tolist(), signs.tolist(), strict=True)]
     numbers = {action: number for number, action in enumerate(ACTIONS)}
     seen = np.zeros(len(ACTIONS), dtype=np.int64)
     for step, premiums in enumerate(steps):
@@ -74,7 +74,7 @@ def compare(seed, count):
                 n = next(n for n, (a, s, e, t) in enumerate(pairs) if (a, s) != (e, t))
                 raise AssertionError(
                     f"seed {seed}, {name}, path {n}, step {step}: {actions[n]} {states[n]},"
-                    f" expected {expected[n]} {state[n]} from entry {entry[n]}"
+                    f" expected {expected[n]} {state[n]} from entry {entry[n]}, sign {signs[n]}"
                 )
         seen += np.bincount(expected, minlength=len(ACTIONS))
     return seen

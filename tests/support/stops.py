@@ -51,30 +51,42 @@ class ModelStop:
 
 
 class QuickModel:
-    """`ModelStop` with the default percentages of a long, in plain integers, for a million paths."""
+    """`ModelStop` with the default percentages, in plain integers of the signed premium, for a million paths."""
 
-    def __init__(self, entry):
-        self.entry = self.best = entry
-        self.stop = 0
+    def __init__(self, entry, sign):
+        self.sign = sign
+        self.entry = self.level = entry * sign
+        self.limit = None
         self.is_over = False
+
+    @property
+    def stop(self):
+        """Where it stands, 0 for nowhere."""
+        return 0 if self.limit is None else self.limit * self.sign
+
+    @property
+    def best(self):
+        """The best premium."""
+        return self.level * self.sign
 
     def update(self, premium):  # noqa: PLR0911  one line for each rule of the description
         """The action's number over *premium*: HOLD, ACTIVATE, UPDATE, TRIGGER."""
+        level = premium * self.sign
         if self.is_over:
             return 0
-        if self.stop and premium <= self.stop:
+        if self.limit is not None and level <= self.limit:
             self.is_over = True
             return 3
-        if premium <= self.best:
+        if level <= self.level:
             return 0
-        self.best = premium
-        candidate = min(-(-premium * 9850 // 10_000), premium - 1)
-        if not self.stop:
-            if (premium - self.entry) * 10_000 < 200 * self.entry:
+        self.level = level
+        candidate = min(level - abs(level) * 150 // 10_000, level - 1)
+        if self.limit is None:
+            if (level - self.entry) * 10_000 < 200 * abs(self.entry):
                 return 0
-            self.stop = candidate
+            self.limit = candidate
             return 1
-        if candidate <= self.stop or (candidate - self.stop) * 10_000 < 50 * self.stop:
+        if candidate <= self.limit or (candidate - self.limit) * 10_000 < 50 * abs(self.limit):
             return 0
-        self.stop = candidate
+        self.limit = candidate
         return 2
