@@ -141,6 +141,11 @@ class FakeBroker:
         """List one stock; its number at the broker."""
         return self._list(Stock(symbol, "SMART", "USD", localSymbol=symbol), hours=hours)
 
+    def list_index(self, symbol: str, *, hours: str = "0930-1600") -> int:
+        """List one index; its number at the broker."""
+        index = Contract(secType="IND", symbol=symbol, exchange="CBOE", currency="USD", localSymbol=symbol)
+        return self._list(index, hours=hours)
+
     def quote(
         self, ticker: str, *, bid: float = -1, ask: float = -1, bid_size: float = 50, ask_size: float = 50
     ) -> None:

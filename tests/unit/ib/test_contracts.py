@@ -107,13 +107,34 @@ def test_what_is_not_listed_is_not_found(ticker):
     play(scenario)
 
 
-def test_a_chain_is_every_pair_of_day_and_strike():
-    """The chain of SPY names its listed contracts among the pairs that the gateway tells."""
+def test_a_chain_is_read_in_one_request_and_then_known():
+    """The options of one day come as instruments at once; none of them is asked for again."""
 
     async def scenario(w):
-        chain = await w.venue.chain("SPY", expiry=20251219)
-        assert {CALL, PUT, LOWER_PUT} <= set(chain)
-        assert await w.venue.chain("SPY", expiry=20260101) == []
+        assert await w.venue.expiries("SPY") == [20251219]
+        chain = await w.venue.chain("SPY")
+        assert [one.ticker for one in chain] == sorted([CALL, PUT, LOWER_PUT])
+        asked = w.at.heard.count("reqContractDetails")
+        assert await w.venue.instrument(CALL) == chain[0]
+        assert w.at.heard.count("reqContractDetails") == asked
+        with pytest.raises(VenueRejected):
+            await w.venue.chain("SPY", expiry=20260101)
+        assert await w.venue.positions() == {}
+
+    play(scenario)
+
+
+def test_an_index_has_a_chain_without_being_a_stock():
+    """An underlying that cannot be owned is found as the index it is."""
+
+    async def scenario(w):
+        w.at.list_index("SPX")
+        w.at.list_option("SPXW251219C06600000", underlying="SPX", under_type="IND")
+        assert await w.venue.expiries("SPX") == [20251219]
+        (one,) = await w.venue.chain("SPX")
+        assert one.option.style is ExerciseStyle.EUROPEAN
+        with pytest.raises(VenueRejected):
+            await w.venue.expiries("NOSUCH")
 
     play(scenario)
 

@@ -235,14 +235,17 @@ class IBVenue:
         """One contract's rules as they stand now."""
         return (await self._directory.describe(ticker, regardless=regardless)).instrument
 
-    async def chain(self, underlying: str, *, expiry: int = 0) -> list[str]:
-        """Tickers of the option contracts on a stock; with *expiry* (yyyymmdd) of that day alone.
+    async def expiries(self, underlying: str) -> list[int]:
+        """Last days (yyyymmdd) of the options listed on a stock or index, soonest first."""
+        return await self._directory.expiries(underlying)
 
-        The gateway tells days and strikes apart: not every pair of them is listed.
-
-        Raises:
-            VenueError: They could not be read.
-        """
+    async def chain(self, underlying: str, *, expiry: int = 0) -> Sequence[Instrument]:
+        """Every option on *underlying* of one last day, the soonest where none is named, by ticker."""
+        if not expiry:
+            days = await self._directory.expiries(underlying)
+            if not days:
+                return []
+            expiry = days[0]
         return await self._directory.chain(underlying, expiry)
 
     async def book(self, ticker: str) -> Book:

@@ -1,7 +1,7 @@
 """`python -m holdfast.venues.ib.check`: what a gateway lets us see, without a journal and without any order.
 
-It connects as a client that only reads and prints the account, its cash, its positions, how many option contracts
-are listed on one underlying, and the quote of its stock. It exits with 0, or as the error says: 1 for a refusal, 5
+It connects as a client that only reads and prints the account, its cash, its positions, how many options are listed
+on one stock, and the stock's quote. It exits with 0, or as the error says: 1 for a refusal, 5
 for a gateway that cannot be reached.
 """
 
@@ -50,7 +50,9 @@ async def report(venue: IBVenue, symbol: str) -> AsyncIterator[str]:
         yield f"  {ticker} {format_qty(qty)}"
     stock = await venue.instrument(symbol)
     yield f"{symbol}: {'open' if stock.is_open else 'closed'}"
-    yield f"options on {symbol}: {len(await venue.chain(symbol))} names"
+    days = await venue.expiries(symbol)
+    chain = await venue.chain(symbol, expiry=days[0]) if days else []
+    yield f"options on {symbol}: {len(days)} expiries, {len(chain)} contracts in the first"
     try:
         book = await venue.book(symbol)
     except VenueError as error:

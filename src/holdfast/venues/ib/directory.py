@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.core.clock import NANOS, Clock
 from holdfast.core.errors import BadInput, VenueAnswerUnknown, VenueRejected
+from holdfast.core.instruments import Instrument
 from holdfast.core.money import MoneyE6
-from holdfast.core.options import Right, option_ticker
+from holdfast.core.options import is_option
 from holdfast.venues.ib.calls import Calls
 from holdfast.venues.ib.contracts import (
     SMART,
+    USD,
     Listed,
     asked_contract,
     at,
@@ -27,7 +29,6 @@ from holdfast.venues.ib.contracts import (
     listed_of,
     not_found,
     pick,
-    price_e4,
     rule_number,
     ticker_of,
 )
@@ -83,10 +84,8 @@ class Directory:
             else:
                 made = await self._described(ticker, regardless=regardless)
         except BadInput as error:
-            raise VenueRejected(
-                f"contract {ticker!r} is not understood: {error}", code="not_understood"
-            ) from error
-        self._known[ticker] = made, now_ns
+            raise _not_understood(ticker, error) from error
+        self._keep(ticker, made, now_ns)
         return made
 
     async def _described(self, ticker: str, *, regardless: bool) -> Listed:
@@ -99,10 +98,7 @@ class Directory:
             raise
         details = pick(ticker, found)
         steps = await self._steps(details, regardless=regardless)
-        made = listed_of(ticker, details, steps, now_ns=self._clock.now_ns(), fee=self._fee)
-        if made.contract is not None:
-            self._names[made.contract.conId] = ticker
-        return made
+        return listed_of(ticker, details, steps, now_ns=self._clock.now_ns(), fee=self._fee)
 
     def known(self, ticker: str) -> Listed | None:
         """What is known of *ticker* without asking, as it stands now; None when it must be asked."""
@@ -139,15 +135,13 @@ class Directory:
         """As `name`, from what is known; None where a leg's number is not."""
         return ticker_of(contract) if contract.secType != "BAG" else bag_ticker(contract, self._names.get)
 
-    async def chain(self, underlying: str, expiry: int) -> list[str]:
-        """Every pair of day and strike that SMART lists on a stock; of one day, yyyymmdd, where it is not 0.
+    async def expiries(self, underlying: str) -> list[int]:
+        """Last days (yyyymmdd) of the options that SMART lists on a stock or index, soonest first.
 
         Raises:
-            VenueError: They could not be read.
+            VenueError: They could not be read, or there is no such underlying.
         """
-        contract = (await self.describe(underlying)).contract
-        if contract is None:
-            raise VenueRejected("a combination has no chain", code="not_found", status=404)
+        contract = await self._underlying(underlying)
         ib: Any = self._calls.session.ib
         chains = await self._calls.read(
             "reqSecDefOptParams",
@@ -155,18 +149,54 @@ class Directory:
             self._permit(False),
             contract=underlying,
         )
-        names: set[str] = set()
-        for one in chains:
-            days = [int(day) for day in one.expirations if expiry in {0, int(day)}]
-            strikes = [price for strike in one.strikes if (price := price_e4(strike)) is not None]
-            if one.exchange == SMART:
-                names |= {
-                    option_ticker(one.tradingClass, day, right, strike)
-                    for day in days
-                    for strike in strikes
-                    for right in Right
-                }
-        return sorted(names)
+        return sorted({int(day) for one in chains if one.exchange == SMART for day in one.expirations})
+
+    async def chain(self, underlying: str, expiry: int) -> list[Instrument]:
+        """Every option on *underlying* of one last day, by ticker; one request for all of them.
+
+        Raises:
+            VenueError: They could not be read, or none is listed.
+        """
+        wanted = load().Contract(
+            secType="OPT",
+            symbol=underlying,
+            lastTradeDateOrContractMonth=str(expiry),
+            exchange=SMART,
+            currency=USD,
+        )
+        now_ns = self._clock.now_ns()
+        found: list[Instrument] = []
+        for details in await self._details(wanted, regardless=False):
+            ticker = ticker_of(details.contract) if details.contract is not None else ""
+            if not is_option(ticker):
+                continue
+            steps = await self._steps(details, regardless=False)
+            try:
+                made = listed_of(ticker, details, steps, now_ns=now_ns, fee=self._fee)
+            except BadInput as error:
+                raise _not_understood(ticker, error) from error
+            self._keep(ticker, made, now_ns)
+            found.append(made.instrument)
+        return sorted(found, key=lambda one: one.ticker)
+
+    async def _underlying(self, symbol: str) -> Contract:
+        """The contract of a stock, or of an index where there is no such stock."""
+        try:
+            contract = (await self.describe(symbol)).contract
+        except VenueRejected as rejected:
+            if rejected.status != 404:
+                raise
+            index = load().Contract(secType="IND", symbol=symbol, currency=USD)
+            (details, *_) = await self._details(index, regardless=False)
+            contract = details.contract
+        if contract is None:
+            raise not_found(symbol)
+        return contract
+
+    def _keep(self, ticker: str, listed: Listed, now_ns: int) -> None:
+        self._known[ticker] = listed, now_ns
+        if listed.contract is not None and listed.contract.secType != "BAG":
+            self._names[listed.contract.conId] = ticker
 
     async def _details(self, wanted: Contract, *, regardless: bool) -> list[ContractDetails]:
         ib: Any = self._calls.session.ib
@@ -196,3 +226,7 @@ class Directory:
                 raise VenueAnswerUnknown(f"reqMarketRule: rule {number} was not told")
             self._rules[number] = steps
         return self._rules[number]
+
+
+def _not_understood(ticker: str, error: BadInput) -> VenueRejected:
+    return VenueRejected(f"contract {ticker!r} is not understood: {error}", code="not_understood")
