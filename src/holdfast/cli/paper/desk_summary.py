@@ -170,7 +170,7 @@ def print_summary(outcome: DeskOutcome) -> None:
     print(f"  holdfast audit query {where}/audit --type RISK_EVENT")
     if outcome.lake.rows is not None:
         lake = shlex.quote(outcome.lake.uri)
-        print(f"  holdfast lake sql --lake {lake} --saved stops")
+        print(f"  holdfast lake sql --lake {lake} --saved stop_history")
     print("  docs/options.md    # the structures, the stops, the layers, a strategy of your own")
 
 
