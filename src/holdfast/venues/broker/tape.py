@@ -97,6 +97,11 @@ class OptionTape:
     """
 
     def __init__(self, path: Path, *, day: int = 0) -> None:
+        if not path.exists():
+            raise BadInput(
+                f"{str(path)!r} does not exist",
+                hint=f"name a folder with {QUOTES}, here or in $HOLDFAST_DATA, or one such file",
+            )
         files = sorted(path.glob(QUOTES)) if path.is_dir() else [path]
         if not files:
             raise BadInput(
