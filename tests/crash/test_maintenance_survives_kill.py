@@ -1,15 +1,19 @@
 """kill -9 anywhere in maintenance or in a rebuild: the lake holds every row once, and the next run finishes it."""
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from datetime import date
 
 import pytest
-from support.lake import all_rows, make_journal, project
+from support.lake import START_NS, all_rows, make_journal, project
 
+from holdfast.lake.maintenance import Maintainer
+from holdfast.lake.repair import repair
 from holdfast.lake.store import store_of
 from holdfast.lake.verify import verify_lake
 
@@ -53,6 +57,29 @@ def test_maintenance_that_is_killed_anywhere_loses_nothing(tmp_path):
     assert last.returncode == 0
     assert all_rows(lake) == before
     assert len(list((lake.path / "risk_events").glob("event_date=*/*.parquet"))) == 2
+
+
+@pytest.mark.parametrize("torn", ["commit", "data"])
+def test_power_cut_behind_a_rewrite_gives_back_the_files_before_it(tmp_path, torn):
+    """A rewrite that was not synced in time is moved aside at the next start; the rows are those before it."""
+    log = make_journal(tmp_path / "log", events=40)
+    lake = project(tmp_path / "lake", log)
+    before = all_rows(lake)
+    table = lake.path / "risk_events"
+    maintainer = Maintainer(lake)
+    done = maintainer.run("risk_events", START_NS, day=date(2025, 11, 20))
+    assert done[0].changed
+    commit = max((table / "_delta_log").glob("*.json"))
+    added = [
+        action["add"]["path"]
+        for line in commit.read_text().splitlines()
+        if "add" in (action := json.loads(line))
+    ]
+    victim = commit if torn == "commit" else table / added[0]
+    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+    assert [one.name for one in repair(table, "20251121T000000Z")] == [commit.name]
+    assert all_rows(lake) == before
+    assert verify_lake(lake, [log]).ok
 
 
 def test_rebuild_that_is_killed_anywhere_leaves_a_whole_lake(tmp_path):

@@ -9,6 +9,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from support.lake import START_NS, all_rows, live_files, make_journal, project
 
@@ -146,6 +147,18 @@ def test_ordered_files_are_sorted_by_execution_within_a_day(lake):
     for path in live_files(lake, "risk_events"):
         ids = [one for one in pl.read_parquet(path)["execution_id"].to_list() if one is not None]
         assert sum(one != other for one, other in itertools.pairwise(ids)) == len(set(ids)) - 1
+
+
+def test_ordered_files_are_encoded_for_small_size(lake):
+    """What grows with the log is stored as differences, everything in zstd, in bounded row groups."""
+    _all(lake)
+    for path in live_files(lake, "risk_events"):
+        group = pq.ParquetFile(path).metadata.row_group(0)
+        columns = {group.column(n).path_in_schema: group.column(n) for n in range(group.num_columns)}
+        assert {column.compression for column in columns.values()} == {"ZSTD"}
+        assert "DELTA_BINARY_PACKED" in columns["seq"].encodings
+        assert "DELTA_BYTE_ARRAY" in columns["event_id"].encodings
+        assert "RLE_DICTIONARY" in columns["event_type"].encodings
 
 
 def test_compaction_of_open_days_keeps_the_order_of_the_log(lake):
