@@ -1,0 +1,87 @@
+"""docs/options.md is followed literally: every command runs, and prints what the page says it prints."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from docs.test_compliance import commands, pattern
+
+from holdfast.execution.engine import Outcome
+from holdfast.execution.exits import RUNGS
+from holdfast.execution.structures import StructureKind
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "options.md").read_text(encoding="utf-8")
+
+
+def environment(tmp_path):
+    return os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOLDFAST_HOME": str(tmp_path / "home"),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.contract("B13")
+def test_the_page_can_be_followed(tmp_path):
+    """The runs, the reference inputs, the layers and the questions go as the page says."""
+    for command in commands(PAGE):
+        done = subprocess.run(
+            ["bash", "-c", command.text],
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, (command, done)
+        told = "\n".join(" ".join(line.split()) for line in done.stdout.splitlines())
+        told += "\n" if told else ""
+        assert re.fullmatch(pattern(command.printed), told), (command, done)
+
+
+@pytest.mark.slow
+@pytest.mark.contract("B10", "B12")
+def test_a_structure_of_ones_own_trades_as_written(tmp_path):
+    """The script of the page enters a call spread on a broker started as the page starts it."""
+    (script,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "my_desk.py").write_text(script)
+    start = next(line for line in PAGE.splitlines() if line.startswith("holdfast exchange"))
+    words, target = start.removesuffix(" &").split(" > ")
+    broker = subprocess.Popen(
+        [*words.split(), "--exit-with-stdin"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        line = broker.stdout.readline()
+        json.loads(line)
+        (tmp_path / target).write_text(line)
+        done = subprocess.run(
+            [sys.executable, "my_desk.py"],
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    finally:
+        broker.communicate(timeout=20)
+    assert done.returncode == 0, done
+    assert re.search(r"^call_debit-SPY-1 (holds|is flat) after a net debit of 0\.\d+$", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_the_page_names_every_structure_rung_and_outcome():
+    """What the code knows stands on the page."""
+    for word in (*StructureKind, *Outcome):
+        assert f"`{word.value}`" in PAGE
+    for rung in RUNGS:
+        assert f"| {rung.name} |" in PAGE
