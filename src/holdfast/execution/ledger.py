@@ -310,17 +310,21 @@ class Ledger:
                 },
             )
         if order is not None:
-            if order.overfilled:
-                self._overfilled(order, fill.ticker)
-            if self.claims.get(order.client_order_id, 0) <= order.filled:
-                self.claims.pop(order.client_order_id, None)
-            if not order.is_open and not order.is_even and not order.external:
-                self._ended_uneven(order)
-            self._close_if_done(order, OrderEvent.CANCELED)
+            self._filled(order, fill)
         result = self.account.results.get(fill.ticker)
         if result:
             self.settle(fill.ticker, result, fill.ts_ns)
         return True
+
+    def _filled(self, order: Order, fill: Fill) -> None:
+        """What follows for *order* from a fill of it that was booked."""
+        if order.overfilled:
+            self._overfilled(order, fill.ticker)
+        if self.claims.get(order.client_order_id, 0) <= order.filled:
+            self.claims.pop(order.client_order_id, None)
+        if not order.is_open and not order.is_even and not order.external:
+            self._ended_uneven(order)
+        self._close_if_done(order, OrderEvent.CANCELED)
 
     def settle(self, ticker: str, result: str, settled_ns: int) -> None:
         """*ticker* paid out; a second time only for a position that came in late."""
