@@ -501,6 +501,8 @@ def test_a_disconnect_in_mid_combination_is_a_gap_and_everything_is_found_again(
         assert {fill.ticker for fill in await desk.venue.fills(since_ns=0)} == {CALL.ticker, HIGH_CALL.ticker}
         listed = await desk.venue.find_order(client_order_id="a", ticker=VERTICAL, since_ns=0)
         assert listed.status is OrderStatus.FILLED
+        notes = [record.details["event"] for record in desk.log.wal.query(event_type="STREAM")]
+        assert notes[:2] == ["connected", "disconnected"]
 
     play(tmp_path, scenario)
 

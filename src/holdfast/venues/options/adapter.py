@@ -55,7 +55,8 @@ from holdfast.execution.venue import (
 from holdfast.risk.gate import Admission
 from holdfast.venues.options import wire
 from holdfast.venues.options.calls import COMPONENT, Call, Caller
-from holdfast.venues.options.link import Link, Lost
+from holdfast.venues.options.following import Following
+from holdfast.venues.options.link import Link
 from holdfast.venues.options.quotes import STALE_NS, BadQuote, QuoteFault, Sides, read_sides
 from holdfast.venues.options.stream import StreamMachine, book_of, compose
 from holdfast.venues.options.wire import Frame, Holdings
@@ -63,8 +64,6 @@ from holdfast.venues.permits import Counted, Observer, PlacePermit
 from holdfast.venues.pricing import Carry, Model
 
 DEFAULT_TIMEOUT_SECS: Final = 10.0
-FIRST_BACKOFF_SECS: Final = 0.05
-LONGEST_BACKOFF_SECS: Final = 5.0
 
 T = TypeVar("T")
 
@@ -131,7 +130,7 @@ class OptionsVenue:
         )
         self._terms: dict[str, OptionTerms] = {}
         self._model: Model | None = None
-        self._following: _Following | None = None
+        self._following: Following | None = None
         self._probes: set[asyncio.Task[None]] = set()
 
     # --- orders ---------------------------------------------------------------------------------------------
@@ -396,58 +395,35 @@ class OptionsVenue:
             self._clock, venue_clock=self._venue_clock, terms=self.terms, model=self.model
         )
         machine.follow(tickers)
-        before, self._following = self._following, _Following(machine)
-        return self._follow(before, self._following)
+        following = Following(
+            machine,
+            self._link,
+            venue_clock=self._venue_clock,
+            connect_secs=self._caller.limit_secs,
+            note=self._note,
+            refused=lambda reason: self.breaker.latch(reason, COMPONENT),
+            rng=self._rng,
+            sleep=self._sleep,
+        )
+        before, self._following = self._following, following
+        return self._follow(before, following)
 
-    async def _follow(self, before: _Following | None, following: _Following) -> AsyncIterator[VenueEvent]:
+    async def _follow(self, before: Following | None, following: Following) -> AsyncIterator[VenueEvent]:
         if before is not None:
             before.end()
         await self._learn_terms(following.machine.singles)
-        keeper = asyncio.get_running_loop().create_task(self._keep_up(following))
+        events = following.events()
         try:
-            while (item := await following.queue.get()) is not None:
-                if isinstance(item, Exception):
-                    raise item
-                for event in item:
-                    yield event
+            async for event in events:
+                yield event
         finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
-
-    async def _keep_up(self, following: _Following) -> None:
-        """Have a connection, again and again; each one begins with what is followed."""
-        failures, following.is_begun = 0, True
-        if self._link.is_up:
-            await self._begin()
-        while True:
-            following.is_down.clear()
-            if not self._link.is_up:
-                try:
-                    async with asyncio.timeout(self._caller.limit_secs):
-                        await self._link.connect()
-                except (Lost, TimeoutError):
-                    failures += 1
-                except VenueRejected as rejected:
-                    self.breaker.latch(str(rejected), COMPONENT)
-                    following.queue.put_nowait(rejected)
-                    return
-            if self._link.is_up:
-                failures = 0
-                await following.is_down.wait()
-            longest = min(LONGEST_BACKOFF_SECS, FIRST_BACKOFF_SECS * 2 ** min(failures, 16))
-            await self._sleep(self._rng.uniform(0, longest))
-
-    async def _begin(self) -> None:
-        for op, params in self._greeting():
-            await self._link.post(op, params)
+            await events.aclose()
 
     def _greeting(self) -> list[tuple[str, dict[str, Any]]]:
-        """What every connection begins with while somebody follows."""
-        following = self._following
-        if following is None or not following.is_begun:
-            return []
-        following.queue.put_nowait(following.machine.up())
-        return [("follow", {"tickers": following.machine.singles, "clock": self._venue_clock})]
+        return [] if self._following is None else self._following.greeting()
+
+    async def _note(self, details: dict[str, Any]) -> None:
+        await self._audit.record_async("STREAM", details, user=self._user, component=COMPONENT)
 
     async def _learn_terms(self, tickers: Sequence[str]) -> None:
         """Read the chain where the terms of a followed contract are not known: the model needs them."""
@@ -466,24 +442,12 @@ class OptionsVenue:
             self._learned(instrument)
 
     def _heard(self, frame: Frame, generation: int) -> None:
-        following = self._following
-        if following is None:
-            return
-        try:
-            events = following.machine.frame(frame, generation)
-        except VenueAnswerUnknown:
-            raise
-        except Exception as error:  # noqa: BLE001  whoever follows the stream gets it
-            following.queue.put_nowait(error)
-            return
-        if events:
-            following.queue.put_nowait(events)
+        if self._following is not None:
+            self._following.heard(frame, generation)
 
     def _down(self, reason: str) -> None:
-        following = self._following
-        if following is not None:
-            following.queue.put_nowait(following.machine.down(reason))
-            following.is_down.set()
+        if self._following is not None:
+            self._following.down(reason)
 
     async def follow(self, ticker: str) -> None:
         """Add one contract or combination to a running `events`."""
@@ -496,11 +460,8 @@ class OptionsVenue:
 
     async def quiescent(self, n: int) -> None:
         """Tell the broker that everything up to tick *n* is dealt with."""
-        following = self._following
-        if following is not None:
-            theirs = following.machine.answer_of(n, self._link.generation)
-            if theirs is not None:
-                await self._link.post("quiescent", {"n": theirs})
+        if self._following is not None:
+            await self._following.quiescent(n)
 
     async def close(self) -> None:
         """Let go of the connection; resting orders stay."""
@@ -523,20 +484,6 @@ class OptionsVenue:
                 raise
             permit = Observer(self.breaker)
         return await self._caller.call(call, permit, parse)
-
-
-class _Following:
-    """One call of `events`; begun once somebody iterates it and connections are its own."""
-
-    def __init__(self, machine: StreamMachine) -> None:
-        self.machine = machine
-        self.is_begun = False
-        self.queue: asyncio.Queue[list[VenueEvent] | Exception | None] = asyncio.Queue()
-        self.is_down = asyncio.Event()
-
-    def end(self) -> None:
-        """Whoever iterates learns of the end after what was said."""
-        self.queue.put_nowait(None)
 
 
 def _believed(row: wire.DatedRow | None, now_ns: int) -> Sides | QuoteFault:
