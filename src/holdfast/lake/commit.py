@@ -34,7 +34,7 @@ import msgspec
 
 from holdfast.audit.tree import Frontier
 from holdfast.core.errors import BadInput
-from holdfast.lake.durable import sync_checkpoint, sync_folder, sync_versions, write_new
+from holdfast.lake.durable import forget_versions, sync_checkpoint, sync_folder, sync_versions, write_new
 from holdfast.lake.encodings import delta_properties, parquet_options
 from holdfast.lake.extras import load
 from holdfast.lake.rows import Row, arrow_of
@@ -49,10 +49,14 @@ METADATA_KEY = "holdfast"
 """Under this key of its commitInfo a commit says what it covers, as JSON."""
 CHECKPOINT_COMMITS = 50
 """A held handle grows dearer with each commit: after so many it is checkpointed and opened anew."""
+KEPT_VERSIONS = 200
+"""So many versions behind a checkpoint stay in the log of a table on a disk."""
 MAX_RETRIES = 200
 """Commits of other journals may come first so often before an attempt is given up, and made again."""
 
 _EPOCH = date(1970, 1, 1)
+_OUTDATED = "Invalid table version"
+"""What delta-rs says where the commits behind its snapshot were cleaned up."""
 _STATS = ("timestamp", "ts_ns", "seq", "epoch", "event_type", "execution_id", "symbol")
 _LONGEST_STAT = 64
 
@@ -218,6 +222,7 @@ class TableWriter:
             self._make_commit(handle, actions, spans)
         else:
             self._write_and_commit(handle, rows, spans)
+        self._refuse_jump(handle, before, spans)
         if self.store.is_local:
             # Where a rival's commit came between, its data files are not known to be synced.
             own = (handle.version(),) if handle.version() == before + 1 else ()
@@ -237,6 +242,7 @@ class TableWriter:
             handle.create_checkpoint()
         if self.store.is_local:
             sync_checkpoint(self.store.path / self.table.name)
+            forget_versions(self.store.path / self.table.name, KEPT_VERSIONS)
         self.open()
 
     def last_leaf(self, log_id: str, last: int) -> str:
@@ -375,14 +381,29 @@ class TableWriter:
                 post_commithook_properties=self._hooks(),
             )
 
+    def _refuse_jump(self, handle: DeltaTable, before: int, spans: Sequence[Span]) -> None:
+        """Raise where others committed meanwhile and the newest version does not hold what we committed.
+
+        A handle so old that the log behind it was cleaned up could commit below a checkpoint, where nobody looks.
+        """
+        if handle.version() == before + 1:
+            return
+        for span in spans:
+            if handle.transaction_version(app_id(span.log_id)) != span.last:
+                raise Lost(f"the newest version does not hold the watermark of {span.log_id}")
+
     @contextmanager
     def _failures(self) -> Generator[None]:
-        refused: type[Exception] = load("deltalake.exceptions").CommitFailedError
+        known: Any = load("deltalake.exceptions")
         with self.store.failures(f"commit to {self.table.name!r}"):
             try:
                 yield
-            except refused as why:
+            except known.CommitFailedError as why:
                 raise Lost(f"a rival's commit came first: {why}") from why
+            except known.DeltaError as why:
+                if _OUTDATED in str(why):
+                    raise Lost(f"rivals went on beyond what their log still tells: {why}") from why
+                raise
 
     def _properties(self, spans: Sequence[Span], files: int) -> CommitProperties:
         delta: Any = load("deltalake")

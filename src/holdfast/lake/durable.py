@@ -181,3 +181,24 @@ def sync_checkpoint(table: Path) -> None:
         write_new(temporary, msgspec.json.encode(Synced(hashes)))
         temporary.rename(table / SYNCED)
         sync_folder(table)
+
+
+def forget_versions(table: Path, kept: int) -> int:
+    """Remove what a synced checkpoint stands for, but the newest *kept* versions; how many files went.
+
+    Whoever lists the log pays for every file in it: with ten thousand commits a commit costs four times as much. The
+    oldest go first, so that what is left has no gap wherever this ends.
+    """
+    log = table / LOG_FOLDER
+    synced = max((int(name[:20]) for name in read_synced(table).checkpoints), default=-1)
+    found = sorted(
+        (int(path.name[:20]), path)
+        for path in log.glob("[0-9]*")
+        if path.name[:20].isdigit() and path.name[20:21] == "."
+    )
+    old = [path for version, path in found if version < synced - kept]
+    for path in old:
+        path.unlink(missing_ok=True)  # a rival may be at it too
+    if old:
+        sync_folder(log)
+    return len(old)

@@ -188,7 +188,7 @@ class _Log:
         """The log of *table*; None where there is none."""
         try:
             return cls(table, os.listdir(table / LOG_FOLDER))  # noqa: PTH208  names are wanted
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def _path(self, name: str) -> Path:

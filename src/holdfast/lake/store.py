@@ -16,7 +16,6 @@ Limits: `prove` shows how the store behaves now. It leaves nothing behind unless
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import secrets
@@ -30,6 +29,7 @@ import msgspec
 
 from holdfast.archive.signed import Account
 from holdfast.archive.store import AlreadyThere, Bucket, Place
+from holdfast.audit.segment import NO_SPACE
 from holdfast.core.errors import (
     ArchiveRefused,
     ArchiveUnreachable,
@@ -58,6 +58,7 @@ _NO_ANSWER = re.compile(
     r"|status code: 5\d\d|Server returned (?:non-2xx|error).*5\d\d|after \d+ retries",
     re.IGNORECASE,
 )
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _REFUSED = re.compile(
     r"AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|NoSuchBucket|403|401"
 )
@@ -230,8 +231,9 @@ class LakeStore:
             return LakeUnreachable(f"lake {self}: no usable answer ({what}): {text[:300]}", hint=_AGAIN)
         if isinstance(why, OSError) and why.errno is not None:
             return why  # the operating system's own words are told where the command ends
-        if "No space left" in text:
-            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.uri)
+        number = _OS_ERROR.search(text)
+        if self.is_local and number is not None and int(number[1]) in NO_SPACE:
+            return OSError(int(number[1]), os.strerror(int(number[1])), self.uri)
         if "does not exist" in text or "Not a Delta table" in text or "No files in log" in text:
             return self._no_table(what, why)
         return LakeDamaged(f"lake {self} damaged ({what}): {text[:400]}", hint=_REBUILD)

@@ -34,8 +34,9 @@ LATE = str(RecordType.LATE)
 PROPERTIES: Mapping[str, str] = {
     "delta.appendOnly": "true",
     "delta.checkpointInterval": "100",
-    "delta.logRetentionDuration": "interval 7 days",
-    "delta.deletedFileRetentionDuration": "interval 7 days",
+    "delta.logRetentionDuration": "interval 1 days",
+    # Every checkpoint carries the files that were let go so long: a commit a second is 86,400 of them a day.
+    "delta.deletedFileRetentionDuration": "interval 1 days",
     "delta.enableDeletionVectors": "false",
     "delta.dataSkippingStatsColumns": "timestamp,ts_ns,seq,epoch,event_type,execution_id,symbol",
 }

@@ -12,7 +12,8 @@ from deltalake import DeltaTable
 from support.lake import make_journal, project, rows_of
 
 from holdfast.core.errors import LakeDamaged
-from holdfast.lake.durable import SYNCED, actions_of, commit_path, sync_checkpoint
+from holdfast.lake.commit import Lost, Span, TableWriter
+from holdfast.lake.durable import SYNCED, actions_of, commit_path, forget_versions, sync_checkpoint
 from holdfast.lake.repair import QUARANTINE, Guard, Verdict, judge, repair
 from holdfast.lake.store import store_of
 from holdfast.lake.tables import RiskEventsTable
@@ -295,3 +296,55 @@ def test_notes_of_a_commit_say_what_it_covers(made):
     assert span["first"] <= span["last"]
     assert span["rows"] >= 40
     assert len(span["root"]) == len(span["leaf"]) == 64
+
+
+def test_forgetting_old_versions_leaves_the_table_whole(lake):
+    """What a synced checkpoint stands for goes, the oldest first; nothing goes without one, and no row."""
+    table = table_of(lake)
+    assert forget_versions(table, 1) == 0
+    DeltaTable(table).create_checkpoint()
+    assert forget_versions(table, 1) == 0, "nobody vouches for that checkpoint yet"
+    sync_checkpoint(table)
+    assert forget_versions(table, 1) == 4
+    assert sorted(int(path.name[:20]) for path in (table / "_delta_log").glob("*.json")) == [4, 5]
+    assert repair(table, "now") == []
+    assert_mended(lake, 5)
+
+
+def test_handle_older_than_the_log_commits_nothing(lake, monkeypatch):
+    """A writer whose snapshot lies behind what the log still tells is lost, and its rows come with its next handle."""
+    store = store_of(str(lake / "lake"))
+    old = TableWriter(store, RiskEventsTable)
+    old.open()
+    covered = old.watermark("cd" * 16)
+    table = table_of(lake)
+    other = TableWriter(store, RiskEventsTable)
+    monkeypatch.setattr("holdfast.lake.commit.CHECKPOINT_COMMITS", 3)
+    monkeypatch.setattr("holdfast.lake.commit.KEPT_VERSIONS", 1)
+    for last in range(1, 10):
+        other.commit([], [Span("ef" * 16, last, last, 1, [], bytes(32))])
+        other.tidy()
+    assert not commit_path(table, 6).exists()
+    with pytest.raises(Lost):
+        old.commit([], [Span("cd" * 16, covered + 1, 50, 1, [], bytes(32))])
+    assert old.watermark("cd" * 16) == 0
+    old.commit([], [Span("cd" * 16, 1, 50, 1, [], bytes(32))])
+    assert TableWriter(store, RiskEventsTable).watermark("cd" * 16) == 50
+    assert_mended(lake, old.version)
+
+
+def test_commit_below_a_checkpoint_is_found(lake, monkeypatch):
+    """Where the newest version is another one than ours, and lacks our watermark, nothing is taken for committed."""
+    writer = TableWriter(store_of(str(lake / "lake")), RiskEventsTable)
+    handle = writer.open()
+    monkeypatch.setattr(
+        writer, "_make_commit", lambda *_: [_foreign(lake), _foreign(lake), handle.update_incremental()]
+    )
+    with pytest.raises(Lost, match="does not hold the watermark"):
+        writer.commit([], [Span("cd" * 16, 1, 50, 1, [], bytes(32))])
+
+
+def _foreign(lake: Path) -> None:
+    other = TableWriter(store_of(str(lake / "lake")), RiskEventsTable)
+    last = other.watermark("ef" * 16)
+    other.commit([], [Span("ef" * 16, last + 1, last + 1, 1, [], bytes(32))])
