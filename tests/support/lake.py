@@ -51,7 +51,7 @@ def make_journal(
     return directory
 
 
-def record(rnd: random.Random, day: int, n: int) -> tuple[str, dict[str, Any], str]:
+def record(rnd: random.Random, day: int, n: int) -> tuple[str, dict[str, Any], str]:  # noqa: PLR0911  one kind each
     """Type, details and component of one record of a desk's day; of every projected kind."""
     execution = f"exec-{day}-{n % 5}"
     premium = 200 + rnd.randrange(-40, 40)
