@@ -21,7 +21,7 @@ from holdfast.venues.ib.calls import Calls, Outcome
 from holdfast.venues.ib.errors import Heard, Kind
 from holdfast.venues.ib.lists import ListedOrder, Lists
 from holdfast.venues.ib.orders import ENDED
-from holdfast.venues.ib.pacing import Pace
+from holdfast.venues.ib.pacing import Message, Pace
 from holdfast.venues.permits import Observer
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Canceler:
             who = f"API client {order.clientId}" if order.orderId > 0 else "a person at the gateway"
             outcome.refused(f"order {order.permId} belongs to {who}, who alone can cancel it")
             return NotSent(reason=outcome.error)
-        if not self.session.is_up or not self._pace.take(cancel=True):
+        if not self.session.is_up or not self._pace.take(Message.CANCEL):
             outcome.lost(self.session.why_not or "message pace: too many cancels in a second")
             return NotSent(reason=outcome.error)
         heard = self.session.listen(order.orderId)

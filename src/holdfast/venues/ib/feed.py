@@ -40,7 +40,7 @@ from holdfast.venues.ib.contracts import Listed, ticker_of
 from holdfast.venues.ib.directory import Directory
 from holdfast.venues.ib.errors import Heard, Kind, OrderSays
 from holdfast.venues.ib.orders import ENDED, fee_of, fill_of, is_leg, standing, trade_id, venue_order
-from holdfast.venues.ib.pacing import Pace
+from holdfast.venues.ib.pacing import Message, Pace
 from holdfast.venues.ib.quotes import book_of, greeks_of, middle, spot_of
 from holdfast.venues.ib.session import Session
 
@@ -211,7 +211,7 @@ class Feed:
         if known is not None:
             return known
         listed = await self._directory.describe(name, regardless=True)
-        while not self._pace.take():
+        while not self._pace.take(Message.DATA):
             await self._sleep(PAUSE_SECS)
         if not self.session.is_up:
             raise VenueUnreachable(f"reqMktData: {self.session.why_not}")
@@ -239,7 +239,7 @@ class Feed:
         self._forget((name,))
         if line is not None:
             self._by_object.pop(id(line.ticker), None)
-            if self.session.ib.isConnected() and self._pace.take(cancel=True):
+            if self.session.ib.isConnected() and self._pace.take(Message.DATA):
                 self.session.ib.cancelMktData(line.listed.contract)
 
     def book(self, name: str, since_ns: int) -> Book | None:

@@ -1,16 +1,30 @@
-"""How often the gateway may be written to: fewer messages a second than it takes, some of them kept for cancels.
+"""How often the gateway may be written to: fewer messages a second than it takes, shares of them kept for what matters.
 
 The gateway takes 50 messages a second and ends the connection of whoever insists. The library holds back what is
 beyond 45 and sends it later, by itself: an order held back there would leave after every check of ours. This
-bucket is smaller than that, so that the library never holds anything back.
+bucket is smaller than that. Subscriptions leave room for orders, and orders leave room for cancels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from enum import Enum
+
 from holdfast.core.clock import NANOS, Clock
 
 PER_SECOND = 40
-FOR_CANCELS = 10
+
+
+class Message(Enum):
+    """What is written."""
+
+    DATA = "data"
+    ORDER = "order"
+    CANCEL = "cancel"
+
+
+KEPT: Mapping[Message, int] = {Message.DATA: 20, Message.ORDER: 10, Message.CANCEL: 0}
+"""What each kind leaves in the bucket for those after it."""
 
 
 class Pace:
@@ -19,27 +33,24 @@ class Pace:
     Args:
         clock: In which a second is the gateway's second: the machine's own.
         per_second: Messages a second, and at most at once.
-        for_cancels: Of these, what only cancels may take.
     """
 
-    def __init__(self, clock: Clock, *, per_second: int = PER_SECOND, for_cancels: int = FOR_CANCELS) -> None:
+    def __init__(self, clock: Clock, *, per_second: int = PER_SECOND) -> None:
         self._clock = clock
-        self._most_ns = per_second * NANOS
         self._rate = per_second
-        self._kept_ns = for_cancels * NANOS
         # A message is a second of credit at rate one: integers, and no drift.
-        self._credit_ns = self._most_ns
+        self._credit_ns = self._most_ns = per_second * NANOS
         self._read_ns = clock.monotonic_ns()
         self._held_until_ns = 0
 
-    def take(self, *, cancel: bool = False) -> bool:
-        """One message may go now."""
+    def take(self, message: Message) -> bool:
+        """Whether one such message may go now; it is taken out where it may."""
         now_ns = self._clock.monotonic_ns()
         self._credit_ns = min(self._most_ns, self._credit_ns + (now_ns - self._read_ns) * self._rate)
         self._read_ns = now_ns
-        if not cancel and now_ns < self._held_until_ns:
+        if now_ns < self._held_until_ns and message is not Message.CANCEL:
             return False
-        if self._credit_ns < NANOS + (0 if cancel else self._kept_ns):
+        if self._credit_ns < (1 + KEPT[message]) * NANOS:
             return False
         self._credit_ns -= NANOS
         return True

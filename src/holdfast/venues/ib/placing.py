@@ -25,7 +25,7 @@ from holdfast.venues.ib.directory import Directory
 from holdfast.venues.ib.errors import Heard
 from holdfast.venues.ib.lists import Lists, dollars_of
 from holdfast.venues.ib.orders import Next, judge, listed_ack, order_of, standing
-from holdfast.venues.ib.pacing import Pace
+from holdfast.venues.ib.pacing import Message, Pace
 from holdfast.venues.permits import Counted, PlacePermit
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Placer:
     def _why_not_now(self) -> str:
         """Why nothing can be written in this moment; takes one message of the pace where it can."""
         return self._cannot_send() or (
-            "" if self._pace.take() else "message pace: too many messages in a second"
+            "" if self._pace.take(Message.ORDER) else "message pace: too many messages in a second"
         )
 
     async def _number(self) -> int:
