@@ -11,7 +11,10 @@ from support.data import require
 
 from holdfast.core.clock import NANOS
 from holdfast.core.errors import BadInput
+from holdfast.core.money import QtyE2
 from holdfast.core.options import ExerciseStyle, SettlementStyle
+from holdfast.core.orders import FillCause
+from holdfast.venues.broker.engine import Engine
 from holdfast.venues.broker.feed import MINUTE_NS, closing_ns, day_of
 from holdfast.venues.broker.tape import OptionTape
 
@@ -165,6 +168,26 @@ def test_the_recordings_play_as_they_were():
     assert ("GOOG", ExerciseStyle.AMERICAN, SettlementStyle.PHYSICAL) in styles
     one_day = OptionTape(require("options", "spy-20230803-quotes.parquet"))
     assert {day_of(m.ts_ns).isoformat() for m in one_day} == {"2023-08-03"}
+
+
+@pytest.mark.data
+def test_recorded_contracts_settle_in_cash_at_the_close_of_their_day():
+    """On a day without index bars the settlement price is parity's; the call pays its intrinsic value at it."""
+    tape = OptionTape(require("options"), day=20210106)
+    book = Engine(tape)
+    today = [one for one in tape.listings if one.terms is not None and one.terms.expiry == 20210106]
+    for listing in today:
+        book.account.positions[listing.ticker] = QtyE2(-100)
+    for minute in tape:
+        book.apply(minute)
+    ends_ns = closing_ns(date(2021, 1, 6))
+    last = next(m.spots[0].price for m in tape if m.ts_ns == ends_ns)
+    assert book.account.positions == {}
+    assert {e.cause for e in book.executions} == {FillCause.EXPIRATION}
+    assert {e.ticker: e.price for e in book.executions} == {
+        one.ticker: one.terms.payoff(last) for one in today
+    }
+    assert sum(e.price > 0 for e in book.executions) == len(today) // 2
 
 
 @pytest.mark.data

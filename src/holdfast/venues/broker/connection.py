@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from aiohttp import WSMsgType, web
@@ -128,17 +129,18 @@ class Connection:
         if request.op == "quiescent":
             self._quiescent(request)
             return
-        kind = _KINDS.get(request.op)
-        if kind is None:
+        found = self.HANDLERS.get(request.op)
+        if found is None:
             self._post(wire.no(request.id, 404, "unknown_op", request.op[:40]))
             return
+        kind, handler = found
         hub = self._hub
         combo = request.op == "place" and b"*" in bytes(request.p)
         fault = None if kind is Kind.FREE else hub.faults.for_request(kind, hub.engine.now_ns, is_combo=combo)
         if fault is Fault.ERROR:
             self._post(wire.no(request.id, 500, "internal_error", "scripted"))
             return
-        answer = self._answer(request)
+        answer = self._answer(request, handler)
         hub.publish(cut_after_leg=self if fault is Fault.MID_COMBO else None)
         if fault is None:
             self._post(answer)
@@ -149,9 +151,9 @@ class Connection:
         elif fault in {Fault.DROP, Fault.MID_COMBO}:
             self.cut()
 
-    def _answer(self, request: wire.Request) -> bytes:
+    def _answer(self, request: wire.Request, handler: Callable[[Connection, wire.Request], Any]) -> bytes:
         try:
-            result = getattr(self, f"_{request.op}")(request)
+            result = handler(self, request)
         except BadInput as error:
             return wire.no(request.id, 400, "bad_request", str(error))
         if isinstance(result, Refusal):
@@ -254,18 +256,18 @@ class Connection:
             self._hub.changed()
         return None
 
-
-_KINDS: Final[dict[str, Kind]] = {
-    "status": Kind.READ,
-    "place": Kind.ORDER,
-    "cancel": Kind.CANCEL,
-    "order": Kind.READ,
-    "find": Kind.READ,
-    "open_orders": Kind.READ,
-    "executions": Kind.READ,
-    "account": Kind.READ,
-    "instrument": Kind.READ,
-    "chain": Kind.READ,
-    "quotes": Kind.READ,
-    "follow": Kind.FREE,
-}
+    HANDLERS: Final[dict[str, tuple[Kind, Callable[[Connection, wire.Request], Any]]]] = {
+        "status": (Kind.READ, _status),
+        "place": (Kind.ORDER, _place),
+        "cancel": (Kind.CANCEL, _cancel),
+        "order": (Kind.READ, _order),
+        "find": (Kind.READ, _find),
+        "open_orders": (Kind.READ, _open_orders),
+        "executions": (Kind.READ, _executions),
+        "account": (Kind.READ, _account),
+        "instrument": (Kind.READ, _instrument),
+        "chain": (Kind.READ, _chain),
+        "quotes": (Kind.READ, _quotes),
+        "follow": (Kind.FREE, _follow),
+    }
+    """Every request but `quiescent`: its class, and what answers it."""
