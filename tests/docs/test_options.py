@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from docs.test_compliance import commands, pattern
 
-from holdfast.execution.engine import Outcome
 from holdfast.execution.exits import RUNGS
+from holdfast.execution.outcomes import Outcome
 from holdfast.execution.structures import StructureKind
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "options.md").read_text(encoding="utf-8")
@@ -76,7 +76,9 @@ def test_a_structure_of_ones_own_trades_as_written(tmp_path):
     finally:
         broker.communicate(timeout=20)
     assert done.returncode == 0, done
-    assert re.search(r"^call_debit-SPY-1 (holds|is flat) after a net debit of 0\.\d+$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(
+        r"^call_debit-SPY-1 (holds|is flat) after a net debit of 0\.\d+$", done.stdout, re.MULTILINE
+    ), done.stdout
 
 
 def test_the_page_names_every_structure_rung_and_outcome():

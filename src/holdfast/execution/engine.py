@@ -19,8 +19,7 @@ executed waits, counted, and is alarmed after a while.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from enum import StrEnum
+from collections.abc import Iterable
 
 import msgspec
 
@@ -28,9 +27,8 @@ from holdfast.breaker.breaker import Permit, TradingCircuitBreaker
 from holdfast.core.clock import NANOS, Clock
 from holdfast.core.errors import BadInput, CircuitBreakerOpenError, VenueError
 from holdfast.core.ids import client_order_id
-from holdfast.core.instruments import COMBO_CENTS, ComboLeg, Instrument, InstrumentKind
 from holdfast.core.money import PriceE4, QtyE2
-from holdfast.core.options import Right, combo_ticker
+from holdfast.core.options import Right
 from holdfast.core.orders import Fill, OrderStatus
 from holdfast.core.reasons import Code, RejectReason
 from holdfast.core.signals import Action, Intent, Side, Signal, TimeInForce
@@ -42,59 +40,23 @@ from holdfast.execution.executions import (
     Phase,
     has_open,
     key_of,
-    units_of,
 )
-from holdfast.execution.exits import RUNGS, ExitEvent, ExitState, Ladder, Rung, exit_limit
-from holdfast.execution.legging import LeggingPolicy, entry_order, next_leg_out, worst_states
-from holdfast.execution.quotes import Quote, QuoteBoard
-from holdfast.execution.structures import Structure, StructureLeg, closing_ticker
+from holdfast.execution.exits import RUNGS, ExitEvent, ExitState, Ladder, Rung
+from holdfast.execution.leaving import ExitOrder, ExitQuotes, next_piece, tick_at
+from holdfast.execution.legging import LeggingPolicy, entry_order, worst_states
+from holdfast.execution.outcomes import EngineResult, Outcome, outcome_of
+from holdfast.execution.quotes import QuoteBoard
+from holdfast.execution.structures import Structure, as_one, entry_price
 from holdfast.execution.trader import GATE_COMPONENT, RouteResult, RouteStatus, Trader
 from holdfast.risk.account import Order
 from holdfast.risk.events import PORTFOLIO_LIMITS, RiskEvent, RiskEventSink, RiskEventType
-from holdfast.risk.exposure import Part, floor
 
 STRATEGY = "options-desk"
-EXIT_QUOTE_AGE_SECS = 600
 RETRY_SECS = 60
 HOLD_ALARM_SECS = 300
 
 _OWN_RECORDS = frozenset({Code.CIRCUIT_BREAKER_OPEN, Code.AUDIT_UNAVAILABLE, Code.INTENT_CONFLICT})
 _CONTRACT = 100
-
-
-class Outcome(StrEnum):
-    """How an order of the engine went."""
-
-    FILLED = "filled"
-    PARTIAL = "partial"
-    WORKING = "working"
-    CANCELED = "canceled"
-    DENIED = "denied"
-    REJECTED = "rejected"
-    NOT_SENT = "not_sent"
-    UNKNOWN = "unknown"
-    BREAKER_OPEN = "breaker_open"
-    WAITING = "waiting"
-
-
-class EngineResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of one step.
-
-    Attributes:
-        outcome: WORKING is acknowledged with fills to come; WAITING is an exit that nothing can be sent for now.
-        execution_id: Of which execution.
-        client_order_id: Of the order, "" where there is none.
-        reason: Why not, a code or the venue's word.
-        refusal: Our own refusal with its facts.
-        filled: Booked so far, 1/100 unit.
-    """
-
-    outcome: Outcome
-    execution_id: str
-    client_order_id: str = ""
-    reason: str = ""
-    refusal: RejectReason | None = None
-    filled: QtyE2 = QtyE2(0)
 
 
 class OrderExecutionEngine:
@@ -133,6 +95,7 @@ class OrderExecutionEngine:
         self._clock = clock
         self._breaker = circuit_breaker
         self._legging = legging
+        self._pricer = ExitQuotes(board, clock)
         self._rungs = rungs
         self._events = event_logger
         self._name = name
@@ -247,8 +210,8 @@ class OrderExecutionEngine:
     def _judge_worst_states(self, execution: Execution, structure: Structure) -> RejectReason | None:
         """The first refusal among the states between two legs and the whole; asked as questions, all recorded."""
         for count, legs in enumerate(worst_states(structure.legs)):
-            instrument = _as_one(legs)
-            price = structure_price(legs, self.board.quotes)
+            instrument = as_one(legs)
+            price = entry_price(legs, _sides(self.board))
             if price is None:
                 return RejectReason(code=Code.QUOTE_ONE_SIDED, scope=instrument.ticker)
             is_short = len(legs) == 1 and legs[0].ratio < 0
@@ -414,7 +377,7 @@ class OrderExecutionEngine:
         ladder = execution.ladder
         if ladder.state is not ExitState.DUE or has_open(execution.entries, self.trader.account):
             return None
-        going = self._leavable(execution)
+        going = self._pricer.leavable(execution.held)
         if not going:
             # Nobody bids for what is left, and it obliges to nothing: it stays until it expires or somebody bids.
             return EngineResult(
@@ -424,9 +387,8 @@ class OrderExecutionEngine:
         if found is None:
             return self._waits(execution, Code.QUOTE_ONE_SIDED)
         self._held_since_ns.pop(execution.execution_id, None)
-        ticker, action, qty, price = found
         key = key_of(execution.execution_id, ladder.name_attempt())
-        signal = self._signal(ticker, action, qty, price, key, reduce_only=True)
+        signal = self._signal(found.ticker, found.action, found.qty, found.limit, key, reduce_only=True)
         result = await self._route(execution, signal, is_entry=False, demanded=execution.demanded)
         if result.client_order_id not in self.trader.account.orders:
             ladder.on(ExitEvent.BARRED)
@@ -440,70 +402,16 @@ class OrderExecutionEngine:
             await self._look_at_exit(execution)
         return self._result(execution, result)
 
-    async def _next_exit(
-        self, execution: Execution, going: dict[str, int]
-    ) -> tuple[str, Action, QtyE2, PriceE4] | None:
+    async def _next_exit(self, execution: Execution, going: dict[str, int]) -> ExitOrder | None:
         """What of *going* goes out next and at which limit; None while no side of it can be executed."""
-        units, action = units_of(going), Action.SELL
-        if self._legging is not None or execution.in_pieces or len(going) == 1:
-            ticker, action = next_leg_out(going)
-            going = {ticker: going[ticker]}
-            units = abs(going[ticker])
-        ticker = closing_ticker({leg: qty // _CONTRACT for leg, qty in going.items()})
+        piece = next_piece(going, by_legs=self._legging is not None or execution.in_pieces)
+        touch = piece.touch(self._pricer)
         try:
-            instrument = await self.trader.instrument(ticker)
+            # Whatever the breaker says: an exit must not wait for the rules of what is left.
+            instrument = await self.trader.books.instrument(piece.ticker, regardless=True)
         except (VenueError, CircuitBreakerOpenError, BadInput):
             return None
-        touch = self._touch(going, units)
-        if touch is None:
-            return None
-        sells = action is Action.SELL
-        worst = self._worst(instrument, sells=sells, touch=touch)
-        tick = tick_at(instrument, touch)
-        limit = exit_limit(execution.ladder.rung, sells=sells, touch=touch, worst=worst, tick=tick)
-        return None if limit is None else (ticker, action, QtyE2(units), limit)
-
-    def _leavable(self, execution: Execution) -> dict[str, int]:
-        """The legs held without long ones that nobody bids for: those are worth nothing, and may expire."""
-        legs = dict(execution.held)
-        for ticker, qty in execution.held.items():
-            quote = self._fresh(ticker)
-            if qty > 0 and quote is not None and not quote.bid:
-                del legs[ticker]
-        return legs
-
-    def _fresh(self, ticker: str) -> Quote | None:
-        quote = self.board.quotes.get(ticker)
-        if quote is None or self._clock.monotonic_ns() - quote.alive_ns > EXIT_QUOTE_AGE_SECS * NANOS:
-            return None
-        return quote
-
-    def _touch(self, going: Mapping[str, int], units: int) -> PriceE4 | None:
-        """At what *going* can be left at once: bids of longs less asks of shorts per unit; of one short, its ask."""
-        total = 0
-        for ticker, qty in going.items():
-            quote = self._fresh(ticker)
-            side = None if quote is None else (quote.bid if qty > 0 else quote.ask)
-            if side is None:
-                return None
-            total += qty // units * side
-        return PriceE4(-total if len(going) == 1 and total < 0 else total)
-
-    @staticmethod
-    def _worst(instrument: Instrument, *, sells: bool, touch: PriceE4) -> PriceE4:
-        """The least a sale may bring, or the most a purchase may cost: what it can be worth, else twice the touch."""
-        tick = tick_at(instrument, touch)
-        if instrument.kind is not InstrumentKind.COMBO:
-            return tick if sells else PriceE4(max(2 * touch, touch + 10 * tick))
-        parts = [
-            Part(leg.instrument.option, leg.ratio * _CONTRACT, leg.instrument.multiplier)
-            for leg in instrument.parts
-        ]
-        least = floor(parts)
-        if least is None:
-            return PriceE4(touch - max(abs(touch), 10 * tick))
-        per_unit = least // (_CONTRACT * instrument.parts[0].instrument.multiplier)
-        return PriceE4(min(per_unit, touch) // tick * tick)
+        return None if touch is None else piece.order(instrument, touch, execution.ladder.rung)
 
     # Restarting ---------------------------------------------------------------------------------------
 
@@ -519,6 +427,11 @@ class OrderExecutionEngine:
         execution = self.executions.by_order.get(order.client_order_id)
         if execution is not None:
             execution.book(msgspec.structs.replace(fill, client_order_id=order.client_order_id))
+            if execution.ladder.state is ExitState.FLAT and not execution.is_flat:
+                # Its end was told before this fill was: it is held after all, and watched or left as any other.
+                tried = execution.ladder.attempts
+                state = ExitState.DUE if tried else ExitState.WATCHING
+                execution.ladder = Ladder(self._rungs, state=state, attempts=tried, rule="LateFill")
         return execution
 
     async def _probe(self) -> None:
@@ -612,61 +525,6 @@ class OrderExecutionEngine:
         )
 
 
-def outcome_of(order: Order) -> Outcome:
-    """How *order* stands; an open one with fills to come is WORKING."""
-    match order.status:
-        case OrderStatus.FILLED:
-            return Outcome.FILLED
-        case OrderStatus.CANCELED | OrderStatus.EXPIRED:
-            return Outcome.PARTIAL if order.filled else Outcome.CANCELED
-        case OrderStatus.REJECTED:
-            return Outcome.REJECTED
-        case OrderStatus.NOT_SENT | OrderStatus.NEVER_ARRIVED:
-            return Outcome.NOT_SENT
-        case OrderStatus.WORKING:
-            return Outcome.WORKING
-        case _:
-            return Outcome.UNKNOWN
-
-
-def structure_price(legs: Iterable[StructureLeg], quotes: Mapping[str, Quote]) -> PriceE4 | None:
-    """The net debit at which *legs* can be entered at once; None where a side is missing."""
-    debit = 0
-    for leg in legs:
-        quote = quotes.get(leg.ticker)
-        side = None if quote is None else (quote.ask if leg.ratio > 0 else quote.bid)
-        if side is None:
-            return None
-        debit += leg.ratio * side
-    return PriceE4(debit)
-
-
-def tick_at(instrument: Instrument, price: PriceE4) -> PriceE4:
-    """Step of the grid around *price*."""
-    for stretch in instrument.price_ranges:
-        if stretch.start <= price <= stretch.end:
-            return stretch.step
-    return instrument.price_ranges[0].step
-
-
-def _as_one(legs: tuple[StructureLeg, ...]) -> Instrument:
-    """What holding *legs* is, as one instrument that the gate can judge."""
-    first = legs[0].instrument
-    if len(legs) == 1:
-        return first
-    return Instrument(
-        venue=first.venue,
-        ticker=combo_ticker([(leg.ticker, leg.ratio) for leg in legs]),
-        kind=InstrumentKind.COMBO,
-        legs=tuple(ComboLeg(leg.instrument, leg.ratio) for leg in sorted(legs, key=lambda leg: leg.ticker)),
-        multiplier=first.multiplier,
-        fee_per_contract=first.fee_per_contract,
-        price_ranges=COMBO_CENTS,
-        close_ns=first.close_ns,
-        event=first.event,
-    )
-
-
 def _settle(permit: Permit, result: RouteResult) -> None:
     """Tell an own breaker how the venue took the order."""
     if result.status is RouteStatus.UNKNOWN:
@@ -675,3 +533,8 @@ def _settle(permit: Permit, result: RouteResult) -> None:
         permit.success()
     else:
         permit.ignored()
+
+
+def _sides(board: QuoteBoard) -> dict[str, tuple[PriceE4 | None, PriceE4 | None]]:
+    """Bid and ask of every contract quoted."""
+    return {ticker: (quote.bid, quote.ask) for ticker, quote in board.quotes.items()}

@@ -20,10 +20,12 @@ from typing import Protocol
 import msgspec
 
 from holdfast.core.clock import NANOS, Clock
+from holdfast.core.errors import BadInput
 from holdfast.core.instruments import Instrument
 from holdfast.core.money import PriceE4, format_price
-from holdfast.execution.engine import EngineResult, OrderExecutionEngine
+from holdfast.execution.engine import OrderExecutionEngine
 from holdfast.execution.executions import Execution, Phase
+from holdfast.execution.outcomes import EngineResult
 from holdfast.risk.events import RiskEvent, RiskEventSink, RiskEventType
 from holdfast.risk.stop_manager import TrailingStopManager
 from holdfast.risk.stop_rules import TrailingStopConfig
@@ -135,14 +137,24 @@ class PositionMonitoringWorkflow:
         premium = execution.entry_premium
         if self._stops is None or premium is None or execution.execution_id in self._stops.stops:
             return
-        self._stops.add_trailing_stop(
-            execution.execution_id,
-            format_price(premium),
-            self._stop_configs[execution.sign],
-            sign=execution.sign,
-            symbol=execution.symbol,
-            spread=self._spread(execution),
-        )
+        try:
+            self._stops.add_trailing_stop(
+                execution.execution_id,
+                format_price(premium),
+                self._stop_configs[execution.sign],
+                sign=execution.sign,
+                symbol=execution.symbol,
+                spread=self._spread(execution),
+            )
+        except BadInput as error:
+            # It cost nothing, so no percentage of it can trail: it is held without a stop, and a person is told.
+            self._engine.trader.ledger.alarm(
+                "stop_refused",
+                format_price(premium),
+                "",
+                execution_id=execution.execution_id,
+                reason=str(error),
+            )
 
     def dismiss(self, execution: Execution) -> None:
         """A flat execution needs no stop; its legs' quotes are followed on where another one holds them."""
@@ -160,7 +172,7 @@ class PositionMonitoringWorkflow:
     async def monitor(self, now_ns: int) -> list[CloseDecision]:
         """Feed every stop with what is known, and begin the exit of each that has triggered; these decisions."""
         premiums: dict[str, PriceE4] = {}
-        for execution in self._held():
+        for execution in self._watched():
             premium = self.premium(execution)
             if premium is None:
                 self._hold(execution, now_ns)
@@ -186,6 +198,13 @@ class PositionMonitoringWorkflow:
                     )
                 )
         return await self._close_all(decided)
+
+    def _watched(self) -> list[Execution]:
+        """What its stop may still have to leave: also what a mere rule is leaving, which may have to wait."""
+        leaving = [
+            one for one in self._engine.executions.live() if one.ladder.is_demanded and not one.demanded
+        ]
+        return self._held() + leaving
 
     def _held(self) -> list[Execution]:
         executions, account = self._engine.executions, self._engine.trader.account
@@ -232,7 +251,7 @@ class PositionMonitoringWorkflow:
                 premium=premiums.get(execution_id),
             )
             for execution_id in self._stops.triggered
-            if execution_id in live and not live[execution_id].ladder.is_demanded
+            if execution_id in live and not live[execution_id].demanded
         ]
 
     def _rule_for(self, execution: Execution, premium: PriceE4 | None, now_ns: int) -> str:

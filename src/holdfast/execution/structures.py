@@ -26,7 +26,7 @@ import msgspec
 
 from holdfast.core.errors import BadInput
 from holdfast.core.greeks import Greeks
-from holdfast.core.instruments import Instrument
+from holdfast.core.instruments import COMBO_CENTS, ComboLeg, Instrument, InstrumentKind
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.options import OptionTerms, Right, combo_ticker
 from holdfast.core.signals import Action
@@ -106,14 +106,7 @@ class Structure(msgspec.Struct, frozen=True, kw_only=True):
 
     def entry_price(self, quotes: Mapping[str, tuple[PriceE4 | None, PriceE4 | None]]) -> PriceE4 | None:
         """The net debit that is executable at once: asks of longs less bids of shorts; None where a side is missing."""
-        debit = 0
-        for leg in self.legs:
-            bid, ask = quotes.get(leg.ticker, (None, None))
-            side = ask if leg.ratio > 0 else bid
-            if side is None:
-                return None
-            debit += leg.ratio * side
-        return PriceE4(debit)
+        return entry_price(self.legs, quotes)
 
     def max_loss(self, debit: PriceE4) -> MoneyE6 | None:
         """The most that one unit entered at *debit* can lose by expiry, fees left out; None is unbounded."""
@@ -239,6 +232,20 @@ def _wing(side: Iterable[Quoted], near: Quoted, width: PriceE4) -> Quoted | None
     return min(further, key=lambda quoted: outwards * quoted.terms.strike, default=None)
 
 
+def entry_price(
+    legs: Iterable[StructureLeg], quotes: Mapping[str, tuple[PriceE4 | None, PriceE4 | None]]
+) -> PriceE4 | None:
+    """The net debit at which *legs* can be entered at once, from bid and ask; None where a side is missing."""
+    debit = 0
+    for leg in legs:
+        bid, ask = quotes.get(leg.ticker, (None, None))
+        side = ask if leg.ratio > 0 else bid
+        if side is None:
+            return None
+        debit += leg.ratio * side
+    return PriceE4(debit)
+
+
 def closing_ticker(held: Mapping[str, int]) -> str:
     """What is ordered to trade *held* legs (signed quantities) as one: a combination, or the one leg.
 
@@ -249,3 +256,21 @@ def closing_ticker(held: Mapping[str, int]) -> str:
     if not legs:
         raise BadInput("a closing order needs something that is held")
     return legs[0][0] if len(legs) == 1 else combo_ticker(legs)
+
+
+def as_one(legs: tuple[StructureLeg, ...]) -> Instrument:
+    """What holding *legs* is, as one instrument that a gate can judge."""
+    first = legs[0].instrument
+    if len(legs) == 1:
+        return first
+    return Instrument(
+        venue=first.venue,
+        ticker=combo_ticker([(leg.ticker, leg.ratio) for leg in legs]),
+        kind=InstrumentKind.COMBO,
+        legs=tuple(ComboLeg(leg.instrument, leg.ratio) for leg in sorted(legs, key=lambda leg: leg.ticker)),
+        multiplier=first.multiplier,
+        fee_per_contract=first.fee_per_contract,
+        price_ranges=COMBO_CENTS,
+        close_ns=first.close_ns,
+        event=first.event,
+    )

@@ -7,8 +7,8 @@ from support.desk import chain, condor, desk_world, entered, quote, quote_chain,
 from support.execution import MemoryLog
 
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2
-from holdfast.execution.engine import Outcome
 from holdfast.execution.exits import ExitState
+from holdfast.execution.outcomes import Outcome
 from holdfast.risk.limits import RiskLimits
 from holdfast.risk.stop_rules import PercentTrail, TrailingStopConfig
 from holdfast.testing.venue import Play

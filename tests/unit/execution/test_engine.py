@@ -10,10 +10,11 @@ from holdfast.breaker.breaker import TradingCircuitBreaker
 from holdfast.breaker.config import CircuitBreakerConfig
 from holdfast.core.errors import BadInput
 from holdfast.core.money import MoneyE6, PriceE4
-from holdfast.execution.engine import OrderExecutionEngine, Outcome
+from holdfast.execution.engine import OrderExecutionEngine
 from holdfast.execution.executions import Executions, split_key, symbol_of
 from holdfast.execution.exits import ExitState
 from holdfast.execution.legging import LeggingPolicy
+from holdfast.execution.outcomes import Outcome
 from holdfast.execution.structures import StructureKind, StructurePlan, pick
 from holdfast.risk.limits import RiskLimits, RiskLimitsConfig
 from holdfast.testing.venue import Play

@@ -8,8 +8,8 @@ from support.desk import NOW_NS, chain, desk_world, quote_chain, tick
 
 from holdfast.core.money import QtyE2
 from holdfast.execution.desk import Layer, read_layers
-from holdfast.execution.engine import Outcome
 from holdfast.execution.entry import EntryRules, EntryWorkflow
+from holdfast.execution.outcomes import Outcome
 from holdfast.execution.reference import ReferenceInput
 from holdfast.execution.structures import StructureKind, StructurePlan
 from holdfast.risk.limits import RiskLimits, RiskLimitsConfig

@@ -45,8 +45,8 @@ from holdfast.wiring import WiredOptionsDesk, open_options_desk
 
 SYMBOLS = ("SPY", "QQQ", "IWM", "SPX")
 TAPE_SYMBOLS = ("SPY", "GOOG", "SPX")
-# Market seconds at which the broker of the full story misbehaves: an hour after the first entries, before the next.
-STORY_FAULTS = "3390:reads_500=6"
+# Market seconds at which the broker of the full story misbehaves: in the first combination, and before the second entries.
+STORY_FAULTS = "30:disconnect_mid_combo=1,3390:reads_500=6"
 ASSUMED_RANKS = {"SPY": 6200, "QQQ": 7000, "IWM": 3500, "SPX": 1800}
 """IV ranks of the seeded run, in 1/100: dear, dear, neither, cheap."""
 TAPE_RANKS = {"SPY": 1800, "GOOG": 6200, "SPX": 1800}

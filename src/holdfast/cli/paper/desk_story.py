@@ -3,6 +3,7 @@
 | chapter  | proven by                                                                                       |
 | -------- | ----------------------------------------------------------------------------------------------- |
 | entered  | a combination's ORDER, and fills of every leg of it                                             |
+| lost     | an order UNKNOWN with its reservation standing, then found in the broker's books, sent once      |
 | stop     | a stop that activated, ratcheted and triggered, and was removed after its exit left nothing     |
 | limits   | a refusal by a portfolio limit, by name, whose intent has no ORDER record                       |
 | outage   | broker errors, the breaker open, an order refused unsent, half open, closed                     |
@@ -20,6 +21,7 @@ from holdfast.core.options import is_combo, parse_combo_ticker
 
 DESK_CHAPTERS: Mapping[str, str] = {
     "entered": "a combination was entered through the gate, every leg filled",
+    "lost": "a connection cut in mid-combination: found whole in the broker's books, sent once",
     "stop": "a trailing stop activated, ratcheted and triggered, and its exit left the position flat",
     "limits": "a portfolio limit refused an entry by name, and nothing was sent for it",
     "outage": "broker errors opened the breaker, an order failed fast, the probe closed it",
