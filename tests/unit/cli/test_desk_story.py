@@ -101,6 +101,20 @@ def test_an_end_at_the_broker_is_told_with_its_cause():
     assert lines[0].startswith("expired: SPY230901P00430000")
 
 
+@pytest.mark.parametrize(
+    ("event", "sends", "proven"), [("found", 1, True), ("fill", 1, True), ("found", 2, False)]
+)
+def test_a_lost_answer_must_be_found_and_sent_once(event, sends, proven):
+    """UNKNOWN and then evidence is the chapter; an order sent twice is none."""
+
+    def update(what, status):
+        facts = {"client_order_id": "hf-1", "event": what, "status": status, "reason": "cut", "evidence": ""}
+        return "ORDER_UPDATE", facts | {"leaves": "1.00", "filled": "0.00"}
+
+    story, _ = told(*[order()] * sends, update("unknown", "unknown"), update(event, "filled"))
+    assert ("lost" in story.proven) is proven
+
+
 def test_alarms_are_told_and_counted():
     """An exit that is barred is what a person must see."""
     details = {

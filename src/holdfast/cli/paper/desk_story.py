@@ -3,7 +3,7 @@
 | chapter  | proven by                                                                                       |
 | -------- | ----------------------------------------------------------------------------------------------- |
 | entered  | a combination's ORDER, and fills of every leg of it                                             |
-| lost     | an order UNKNOWN with its reservation standing, then found in the broker's books, sent once      |
+| lost     | an order UNKNOWN with its reservation standing, then found or filled, sent once                  |
 | stop     | a stop that activated, ratcheted and triggered, and was removed after its exit left nothing     |
 | limits   | a refusal by a portfolio limit, by name, whose intent has no ORDER record                       |
 | outage   | broker errors, the breaker open, an order refused unsent, half open, closed                     |
@@ -90,6 +90,14 @@ class DeskStory(Story):
             f"{intent}: {details['action']} {_plain(details['quantity'])} {shape(ticker)} at {_cents(details['price'])}, "
             f"written at {seq}, then sent",
         )
+
+    def _tell_order_update(self, seq: int, details: Mapping[str, Any]) -> Iterator[Line]:
+        order = str(details["client_order_id"])
+        was_unknown = order in self._unknown
+        yield from super()._tell_order_update(seq, details)
+        # Fills on the new connection are evidence as good as a listed order.
+        if was_unknown and details["event"] in {"found", "fill"} and self._sent[order] == 1:
+            self.proven.setdefault("lost", seq)
 
     def _tell_trade(self, seq: int, details: Mapping[str, Any]) -> Iterator[Line]:
         order, ticker = str(details["client_order_id"]), str(details["ticker"])
