@@ -230,8 +230,23 @@ def _older(then_ns: int, secs: int, now_ns: int) -> bool:
     return now_ns - then_ns >= secs * NANOS
 
 
-def facts_of(table: DeltaTable, checkpoint: int) -> Facts:
-    """What the open *table* says of itself; *checkpoint* is the version of its newest one, which it does not say."""
+def vacuums_of(table: DeltaTable) -> tuple[int, int]:
+    """When the open *table* was vacuumed last, and when in full; UTC nanoseconds, 0 for never.
+
+    On S3 this reads every commit behind the checkpoint: whoever asks often remembers.
+    """
+    times = [(table.transaction_version(name) or 0) * NANOS for name in (_VACUUMED, _VACUUMED_FULL)]
+    return max(times), times[1]
+
+
+def facts_of(table: DeltaTable, checkpoint: int, vacuums: tuple[int, int] = (0, 0)) -> Facts:
+    """What the open *table* says of itself.
+
+    Args:
+        table: Open at its newest version.
+        checkpoint: The version of its newest checkpoint, which it does not say.
+        vacuums: As `vacuums_of` gave them.
+    """
     adds = load("pyarrow").table(table.get_add_actions(flatten=True))
     wanted = (f"partition.{PARTITION}", "size_bytes", "modification_time", "num_records")
     columns: list[list[Any]] = [adds.column(name).to_pylist() for name in wanted]
@@ -242,8 +257,7 @@ def facts_of(table: DeltaTable, checkpoint: int) -> Facts:
         table.version(),
         checkpoint,
         {day: tuple(files) for day, files in days.items()},
-        (table.transaction_version(_VACUUMED) or 0) * NANOS,
-        (table.transaction_version(_VACUUMED_FULL) or 0) * NANOS,
+        *vacuums,
     )
 
 
@@ -272,8 +286,7 @@ class _Seen:
         self.commits = 0
         self.looked_ns = now_ns
         self.alarmed_ns = now_ns
-        self.vacuumed_ns = 0
-        self.vacuumed_full_ns = 0
+        self.vacuums: tuple[int, int] | None = None
         self.apart: subprocess.Popen[bytes] | None = None
 
 
@@ -385,10 +398,9 @@ class Maintainer:
     # -- one step ----------------------------------------------------------------------------------------------
 
     def _facts(self, name: str, table: DeltaTable, seen: _Seen) -> Facts:
-        facts = facts_of(table, self.store.last_checkpoint(name))
-        full_ns = max(facts.vacuumed_full_ns, seen.vacuumed_full_ns)
-        vacuumed_ns = max(facts.vacuumed_ns, full_ns, seen.vacuumed_ns)
-        return facts._replace(vacuumed_ns=vacuumed_ns, vacuumed_full_ns=full_ns)
+        if seen.vacuums is None:
+            seen.vacuums = vacuums_of(table)
+        return facts_of(table, self.store.last_checkpoint(name), seen.vacuums)
 
     def _do(self, name: str, step: Step, now_ns: int, seen: _Seen) -> Done:
         table = self.store.open(name)
@@ -404,9 +416,8 @@ class Maintainer:
                     case Action.VACUUM | Action.FULL_VACUUM:
                         full = step.action is Action.FULL_VACUUM
                         removed = self._vacuum(name, table, now_ns, full=full)
-                        # A vacuum that finds nothing commits nothing.
-                        seen.vacuumed_ns = now_ns
-                        seen.vacuumed_full_ns = now_ns if full else seen.vacuumed_full_ns
+                        # A vacuum that finds nothing commits nothing: it is remembered here alone.
+                        seen.vacuums = (now_ns, now_ns if full or seen.vacuums is None else seen.vacuums[1])
         except load("deltalake.exceptions").CommitFailedError as why:
             self._tell(f"{name}: {step} met other commits and is left for later: {why}")
             return Done(name, step)

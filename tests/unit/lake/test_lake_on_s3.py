@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 
 import pytest
@@ -11,6 +12,7 @@ from support.lake import all_rows, make_journal, project
 from support.s3 import FaultProxy, moto_store
 
 from holdfast.lake.commit import Span, TableWriter
+from holdfast.lake.maintenance import Maintainer
 from holdfast.lake.store import store_of
 from holdfast.lake.tables import FillsTable
 
@@ -82,6 +84,23 @@ def test_commit_costs_at_most_seven_requests(s3):
         counted = Counter("LIST" if "list-type" in path else method for method, path, _ in proxy.requests)
     assert sum(counted.values()) <= 7 * commits, counted
     assert counted["PUT"] == 2 * commits
+
+
+def test_look_of_maintenance_costs_one_request(s3, monkeypatch):
+    """After the first look, which reads when the table was vacuumed, a look with nothing to do is one request."""
+    monkeypatch.setattr(Maintainer, "LOOK_COMMITS", 1)
+    with FaultProxy(s3) as proxy:
+        store = store_of(
+            f"s3://{s3.make(lock=False)}/lake", {**s3.environ, "AWS_ENDPOINT_URL": proxy.endpoint}
+        )
+        writer = TableWriter(store, FillsTable)
+        writer.open()
+        maintainer = Maintainer(store)
+        for n in range(3):
+            writer.commit([_fill(n)], [Span("ab" * 16, n + 1, n + 1, 1, [bytes(32)], bytes(32))])
+            proxy.requests.clear()
+            maintainer.after_commit("fills", writer.handle, time.time_ns())
+        assert [method for method, _, _ in proxy.requests] == ["GET"]
 
 
 def _fill(n: int):
