@@ -46,6 +46,7 @@ from holdfast.venues.kalshi.adapter import KalshiVenue
 from holdfast.venues.kalshi.client import HOSTS, AsyncKalshiClient
 from holdfast.venues.kalshi.transport import PARENT_BREAKER
 from holdfast.venues.options.adapter import OptionsVenue
+from holdfast.venues.pricing import Carry
 
 CREDENTIAL = "venue.kalshi.signer"
 """The CONFIG record's name for the fingerprint of the credential in use."""
@@ -166,8 +167,10 @@ class WiredOptionsDesk:
     async def close(self) -> None:
         """Hand the last events on, let go of the connection and close the journal; resting orders stay."""
         await self.venue.close()
-        await self.events.close()
-        self.audit.wal.close()
+        try:
+            await self.events.close()
+        finally:
+            self.audit.wal.close()
 
 
 async def open_options_desk(
@@ -213,6 +216,7 @@ async def open_options_desk(
     market_clock = ManualClock(market_ns or 0, source="venue:options")
     clock: Clock = SystemClock() if market_ns is None else market_clock
     user = "options-desk"
+    own = config.options_desk
     audit = _journal(config, audit_dir, clock, user=user, tell=tell)
     audit.wal.open()
     events = RiskEventLogger(audit, lake=lake, project=lake is not None)
@@ -227,9 +231,14 @@ async def open_options_desk(
         user=user,
         venue_clock=market_ns is not None,
         rng=random.Random(seed),  # noqa: S311  spreads retries
+        carry=Carry(float(own.rate)),
+        carries={
+            symbol: Carry(float(own.rate), float(dividend)) for symbol, dividend in own.dividends.items()
+        },
     )
+    assumed = {"rate": own.rate, "dividends": dict(own.dividends), "assumed": True}
+    audit.log_config(user, {"desk.options.carry": assumed}, component="wiring")
     chains = {symbol: await venue.chain(symbol) for symbol in symbols}
-    own = config.options_desk
     limits = config.limits.risk_limits(portfolio=Layer.LIMITS in layers)
     age_secs = config.stops.max_quote_age_secs
     limits = replace(
