@@ -51,8 +51,8 @@ async def report(venue: IBVenue, symbol: str) -> AsyncIterator[str]:
     stock = await venue.instrument(symbol)
     yield f"{symbol}: {'open' if stock.is_open else 'closed'}"
     days = await venue.expiries(symbol)
-    chain = await venue.chain(symbol, expiry=days[0]) if days else []
-    yield f"options on {symbol}: {len(days)} expiries, {len(chain)} contracts in the first"
+    listed = len(await venue.chain(symbol, expiry=days[0])) if days else 0
+    yield f"options on {symbol}: {len(days)} expiries, {listed} contracts in the first"
     try:
         book = await venue.book(symbol)
     except VenueError as error:
