@@ -294,8 +294,8 @@ class _OpenSegment:
         data = file.pread(_READ_BYTES if most > _FEW else MEMBER_BYTES, self._end)
         if data[:1] == b"\n":
             return []
-        filler = data.find(b"\n\n")
-        cut = filler + 1 if filler >= 0 else data.rfind(b"\n") + 1
+        # Filler reaches to the end of its file, so that what does not end with some holds none.
+        cut = len(data.rstrip(b"\n")) + 1 if data.endswith(b"\n\n") else data.rfind(b"\n") + 1
         if not cut:
             if len(data) >= MEMBER_BYTES:
                 raise endless_line(file, self._end)

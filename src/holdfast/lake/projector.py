@@ -35,7 +35,7 @@ from holdfast.lake.commit import Lost, TableWriter
 from holdfast.lake.journal import JournalReader, Piece, went_back
 from holdfast.lake.repair import Guard, repair
 from holdfast.lake.rows import row_of
-from holdfast.lake.sink import Reached, Sink
+from holdfast.lake.sink import Made, Reached, Sink
 from holdfast.lake.store import LakeStore
 from holdfast.lake.tables import LATE, TABLE_OF, TABLES, LakeTable
 
@@ -365,10 +365,18 @@ class Projector:
         return came
 
     def _take(self, source: _Source, piece: Piece) -> None:
-        log_id, epoch, now_ns = source.log_id, piece.epoch, self._clock.monotonic_ns()
+        log_id, epoch = source.log_id, piece.epoch
+        made: dict[type[LakeTable], Made] = {}
         for facts, line in zip(piece.facts, piece.lines, strict=True):
             if facts.type in _PROJECTED and (found := row_of(facts, log_id, epoch)) is not None:
-                self._sinks[found[0]].take(log_id, facts.seq, found[1], leaf_hash(line), now_ns)
+                table, row = found
+                seqs, rows, leaves = made.get(table) or made.setdefault(table, Made([], [], []))
+                seqs.append(facts.seq)
+                rows.append(row)
+                leaves.append(leaf_hash(line))
+        now_ns = self._clock.monotonic_ns()
+        for table, some in made.items():
+            self._sinks[table].take(log_id, some, now_ns)
         reached = source.reached
         reached.seq, reached.epoch, reached.leaf = piece.last_seq, epoch, leaf_hash(piece.lines[-1])
 

@@ -200,8 +200,9 @@ def _risk_event(facts: Facts, log_id: str, epoch: int) -> Row | None:
     except ValueError:  # msgspec's errors are ValueErrors too
         return None
     # One sum finds a NaN or an infinity among them, and says no to sums that overflow, which is no harm.
-    total = (entry or 0.0) + (current or 0.0) + (highest or 0.0)
-    total += (stop or 0.0) + (value or 0.0) + (limit or 0.0)
+    total = (
+        (entry or 0.0) + (current or 0.0) + (highest or 0.0) + (stop or 0.0) + (value or 0.0) + (limit or 0.0)
+    )
     if total - total != 0.0 or metadata[:1] != "{":
         return None
     seq, ts = facts.seq, facts.ts

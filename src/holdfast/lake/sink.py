@@ -7,6 +7,7 @@ outcome nobody knows, the table itself is asked before the next one, and what it
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import NamedTuple
 
 from holdfast.lake.commit import Lost, Span, TableWriter
 from holdfast.lake.rows import Row
@@ -27,6 +28,20 @@ class Reached:
         self.seq = seq
         self.epoch = epoch
         self.leaf = leaf
+
+
+class Made(NamedTuple):
+    """Rows of one table from one piece of a journal.
+
+    Attributes:
+        seqs: Their sequences, ascending.
+        rows: They.
+        leaves: The leaf hashes of their records.
+    """
+
+    seqs: list[int]
+    rows: list[Row]
+    leaves: list[bytes]
 
 
 class Sink:
@@ -61,15 +76,17 @@ class Sink:
         self.watermarks[log_id] = self.writer.watermark(log_id)
         self.told_ns = now_ns
 
-    def take(self, log_id: str, seq: int, row: Row, leaf: bytes, now_ns: int) -> None:
-        """Let *row* wait, unless the table has it."""
-        if seq <= self.watermarks[log_id]:
+    def take(self, log_id: str, made: Made, now_ns: int) -> None:
+        """Let rows of journal *log_id* wait, but those that the table has."""
+        covered = self.watermarks[log_id]
+        skip = 0 if made.seqs[0] > covered else sum(seq <= covered for seq in made.seqs)
+        if skip == len(made.seqs):
             return
         if not self._rows:
             self.since_ns = now_ns
-        self._rows.append(row)
-        self._places.append((log_id, seq))
-        self._leaves.append(leaf)
+        self._rows += made.rows[skip:]
+        self._leaves += made.leaves[skip:]
+        self._places += [(log_id, seq) for seq in made.seqs[skip:]]
 
     def untold(self, reached: dict[str, Reached]) -> int:
         """How many records were read that the table does not cover."""
