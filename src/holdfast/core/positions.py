@@ -41,11 +41,16 @@ class Mark(NamedTuple):
 
         A bid above the ask can not be true of both; then neither is known.
         """
-        if self.bid is not None and self.ask is not None and self.bid > self.ask:
+        if self.is_crossed:
             return None
         if position >= 0:
             return self.bid if self.bid is not None else PriceE4(0)
         return self.ask
+
+    @property
+    def is_crossed(self) -> bool:
+        """Whether somebody would pay more than somebody asks: such prices can not be true of both."""
+        return self.bid is not None and self.ask is not None and self.bid > self.ask
 
 
 class Portfolio:

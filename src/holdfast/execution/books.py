@@ -139,7 +139,7 @@ class Books:
             return False
         await self.learn_rules()
         if self._session_is_over():
-            await self._open_session()
+            await self._quietly(self._open_session())
         return True
 
     async def _take_over(self) -> bool:

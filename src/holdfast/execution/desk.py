@@ -262,6 +262,9 @@ class OptionsDesk:
             quote = self._board.quotes.get(instrument.ticker)
             if instrument.option is None or quote is None or quote.alive_ns < since_ns:
                 continue
+            mark = self._trader.market.mark(instrument.ticker)
+            if mark is None or mark.is_crossed:  # the newest word on it is no price
+                continue
             greeks = self._trader.market.greeks(instrument.ticker)
             has_greeks = has_greeks or greeks is not None
             found.append(Quoted(instrument, quote.bid, quote.ask, greeks))

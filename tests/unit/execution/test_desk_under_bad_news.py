@@ -1,0 +1,202 @@
+"""What comes late, crossed, free of charge or after midnight must not leave the desk without a hand on its position."""
+
+import asyncio
+
+import pytest
+from support.desk import condor, desk_world, entered, flat_world, quote, quote_chain, tick
+from support.execution import drain
+
+from holdfast.core.money import MoneyE6, PriceE4, QtyE2
+from holdfast.core.orders import Fill
+from holdfast.core.signals import BookSide
+from holdfast.execution.executions import Phase
+from holdfast.execution.outcomes import Outcome
+from holdfast.execution.venue import StreamGap
+from holdfast.risk.halt import TradingState
+from holdfast.risk.stop_rules import PercentTrail, TrailingStopConfig
+
+STOP = TrailingStopConfig(10, 8, 1, rules=(PercentTrail(800, "entry"),), negative_premiums=True)
+
+
+def go(coroutine):
+    return asyncio.run(coroutine)
+
+
+def late_fills(w, order):
+    """The venue executes every leg of *order* once more, after it said that the order had ended."""
+    for n, (ticker, ratio) in enumerate(order.legs):
+        side = BookSide.BID if order.buys_leg(ratio) else BookSide.ASK
+        shown = w.board.quotes[ticker]
+        fill = Fill(
+            trade_id=f"late-{n}",
+            order_id=order.order_id,
+            client_order_id=order.client_order_id,
+            ticker=ticker,
+            side=side,
+            price=shown.ask if side is BookSide.BID else shown.bid,
+            qty=QtyE2(100),
+            fee=MoneyE6(0),
+            is_taker=True,
+            ts_ns=w.clock.now_ns(),
+            multiplier=100,
+        )
+        w.venue.trade_elsewhere(fill)
+
+
+async def minutes(w, count):
+    for _ in range(count):
+        quote_chain(w)
+        await tick(w, 60)
+
+
+async def canceled_entry(w):
+    """A condor asked for far below the market: canceled, flat, over."""
+    await w.trader.start()
+    await minutes(w, 1)
+    structure = condor(w)
+    price = structure.entry_price({ticker: (one.bid, one.ask) for ticker, one in w.board.quotes.items()})
+    result = await w.engine.open(structure, execution_id="iron_condor-SPY-1", limit=PriceE4(price - 20_000))
+    assert result.outcome is Outcome.CANCELED
+    await minutes(w, 2)
+    return w.engine.executions.known["iron_condor-SPY-1"], w.account.orders[result.client_order_id]
+
+
+@pytest.mark.invariant("I2")
+def test_an_entry_that_fills_after_its_end_is_held_and_stopped():
+    """A canceled entry whose fills turn up later is an open position: it gets its stop and can be left."""
+
+    async def run():
+        w = desk_world(stop=STOP)
+        one, order = await canceled_entry(w)
+        assert w.engine.executions.phase(one, w.account) is Phase.FLAT
+        late_fills(w, order)
+        await minutes(w, 2)
+        assert w.engine.executions.phase(one, w.account) is Phase.HELD
+        assert list(w.stops.stops) == [one.execution_id]
+        await w.engine.exit(one.execution_id, rule="Person", demanded=True)
+        await minutes(w, 3)
+        assert flat_world(w)
+        assert w.stops.stops == {}
+
+    go(run())
+
+
+@pytest.mark.invariant("I2")
+def test_an_exit_that_fills_twice_is_undone_once_a_person_lets_it():
+    """The venue executes an exit again after its end: what that opened the other way is left, after the alarm."""
+
+    async def run():
+        w = desk_world(stop=STOP)
+        one = await entered(w)
+        await w.engine.exit(one.execution_id, rule="Person", demanded=True)
+        await minutes(w, 3)
+        assert flat_world(w)
+        late_fills(w, w.account.orders[one.exits[-1]])
+        await minutes(w, 1)
+        assert {"fill_after_end", "overfill"} <= set(w.log.violations())
+        assert w.engine.executions.phase(one, w.account) is Phase.LEAVING
+        w.trader.ledger.hold("overfill", TradingState.ACTIVE, reason="a person looked", who="person")
+        await minutes(w, 2)
+        assert flat_world(w)
+
+    go(run())
+
+
+def test_a_structure_that_cost_nothing_is_held_without_a_stop_and_told():
+    """No percentage of a premium of zero can trail: an alarm, and the desk goes on."""
+
+    async def run():
+        w = desk_world(stop=STOP)
+        await w.trader.start()
+        await minutes(w, 1)
+        structure = condor(w)
+        for leg in structure.legs:
+            quote(w, leg.ticker, 10_000, 10_000)
+        await tick(w)
+        result = await w.engine.open(structure, execution_id="iron_condor-SPY-1", limit=PriceE4(0))
+        assert result.outcome is Outcome.FILLED
+        await minutes(w, 2)
+        assert w.stops.stops == {}
+        assert w.log.violations().count("stop_refused") == 1
+        await w.engine.exit("iron_condor-SPY-1", rule="Person", demanded=True)
+        await minutes(w, 2)
+        assert flat_world(w)
+
+    go(run())
+
+
+@pytest.mark.invariant("I4")
+@pytest.mark.parametrize("bad", ["gap", "crossed"])
+def test_a_contract_whose_newest_quote_is_no_price_is_not_offered(bad):
+    """A quote from before a crossed or unreadable one is no quote to enter on, however young it is."""
+
+    async def run():
+        w = desk_world()
+        await w.trader.start()
+        await minutes(w, 1)
+        ticker = condor(w).legs[0].ticker
+        assert ticker in {one.instrument.ticker for one in w.desk.chain("SPY")}
+        if bad == "gap":
+            w.venue.put_event(StreamGap(reason="quote_nan", tickers=(ticker,)))
+        else:
+            quote(w, ticker, 50_000, 40_000)
+        await drain(w)
+        offered = {one.instrument.ticker for one in w.desk.chain("SPY")}
+        assert offered
+        assert ticker not in offered
+        await minutes(w, 1)
+        assert ticker in {one.instrument.ticker for one in w.desk.chain("SPY")}
+
+    go(run())
+
+
+@pytest.mark.invariant("I5")
+def test_a_new_day_that_begins_with_a_short_nobody_offers_still_lets_exits_through():
+    """The day's opening value waits for a price; what reduces does not, and what increases does."""
+
+    async def run():
+        w = desk_world()
+        one = await entered(w)
+        short = next(ticker for ticker, qty in one.held.items() if qty < 0)
+        w.clock.advance(86_400)
+        quote_chain(w, but=(short,))
+        quote(w, short, 100, None)
+        again = desk_world(clock=w.clock, venue=w.venue, log=w.log)
+        await again.trader.start()
+        assert again.account.holds.state is TradingState.ACTIVE
+        quote_chain(again)
+        await tick(again)
+        await again.engine.exit(one.execution_id, rule="Person", demanded=True)
+        await minutes(again, 2)
+        assert flat_world(again)
+
+    go(run())
+
+
+@pytest.mark.invariant("I5")
+def test_a_rules_exit_that_must_wait_is_still_watched_by_its_stop():
+    """A dead journal holds a mere rule's exit up; the stop of the same position triggers and is not held up."""
+
+    async def run():
+        w = desk_world(stop=STOP)
+        one = await entered(w)
+        await shrink(w, one, 0.5)
+        await shrink(w, one, 0.4)
+        w.trader.ledger.journal_failed("scripted")
+        result = await w.engine.exit(one.execution_id, rule="ProfitTarget")
+        assert result.outcome is Outcome.DENIED
+        await shrink(w, one, 0.9)
+        assert one.demanded
+        await shrink(w, one, 0.9)
+        assert flat_world(w)
+
+    go(run())
+
+
+async def shrink(w, one, share):
+    """Three quotes of every leg at *share* of its entry price."""
+    for _ in range(3):
+        for ticker, _ratio in one.legs:
+            mid = int(one.leg_price(ticker) * share) // 100 * 100
+            quote(w, ticker, max(100, mid - 200), max(300, mid + 200))
+        await tick(w, 30)
