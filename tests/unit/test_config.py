@@ -153,6 +153,10 @@ equity = "50000"
 iv_rank = 60.5
 vix = "16"
 layers = ["stops", "breaker"]
+rate = "0.05"
+
+[desk.options.dividends]
+SPY = "0.013"
 
 [lake]
 commit_rows = 100
@@ -195,7 +199,20 @@ def test_the_options_desk_its_limits_its_lake_and_its_broker_are_read(tmp_path):
     assert config.limits.risk_limits().portfolio is None
     assert config.stops == StopsConfig(TrailingStopConfig(5, 3, 1, hard_floor_pct=40), 3, 90)
     assert config.options_desk == OptionsDeskConfig(
-        ("SPY", "GOOG"), 2, 3, 1, 600, 15, 30, MoneyE6(50_000_000_000), "60.5", "16", "", ("breaker", "stops")
+        ("SPY", "GOOG"),
+        2,
+        3,
+        1,
+        600,
+        15,
+        30,
+        MoneyE6(50_000_000_000),
+        "60.5",
+        "16",
+        "",
+        "0.05",
+        {"SPY": "0.013"},
+        ("breaker", "stops"),
     )
     assert config.lake == LakeConfig(100, 0.5, 300, retention_days=0, maintain=False)
     assert config.ib == InteractiveBrokersConfig("::1", 4002, 5, "DU1", True, 5.0, MoneyE6(1_250_000))
@@ -233,6 +250,8 @@ WRONG = [
     ("desk.options", 'symbols = ["SPY", "SPY"]', "named twice"),
     ("desk.options", 'layers = ["limits"]', "one by one"),
     ("desk.options", "iv_rank = 101", "expected a number from 0 to 100"),
+    ("desk.options", "rate = 5", "5 % is 0.05"),
+    ("desk.options.dividends", "SPY = 1.3", "5 % is 0.05"),
     ("lake", "commit_secs = 0", "a number of seconds above zero"),
     ("lake", "retention_days = 1.5", "a whole number of at least 0"),
     ("venue.ib", "port = 70000", "from 1 to 65535"),

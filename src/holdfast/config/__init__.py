@@ -40,7 +40,9 @@ names the folder of recordings, and $HOLDFAST_HOME the folder of the keys that s
                equity = "100000"              dollars that a paper account begins with
                iv_rank = "60"   vix = "16"    by hand, recorded as assumed; without them nothing is entered
                reference = "reference.toml"   or a file of both
+               rate = "0.05"                  interest a year, for Greeks that no feed gives; recorded as assumed
                layers = ["breaker", "stops", "limits"]   each needs those before it
+    [desk.options.dividends]                  SPY = "0.013": a year, of the price; likewise assumed
     [lake]     commit_rows = 5000             a table with so many waiting rows is committed
                commit_secs = 1                a row waits at most so long; on S3 10
                memory_mb = 600                above it the projector starts itself anew
@@ -252,7 +254,7 @@ def _build(values: dict[str, Any], source: str, problems: list[str]) -> Config:
         anchors=AnchorsConfig(**section("anchors.")),
         audit=AuditConfig(**section("audit.")),
         stops=StopsConfig(trailing_stop=trailing_stop, **of_quotes),
-        options_desk=OptionsDeskConfig(**desk),
+        options_desk=OptionsDeskConfig(**desk, dividends=section("desk.options.dividends.")),
         lake=LakeConfig(**section("lake.")),
         ib=InteractiveBrokersConfig(**section("venue.ib.")),
         source=source,

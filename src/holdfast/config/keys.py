@@ -165,6 +165,12 @@ def _index(most: int | None) -> Reader:
     return read
 
 
+def _yearly(value: object) -> str:
+    if abs(read_e6(value, "ratio")) > PPM // 2:
+        raise BadInput("expected a ratio per year of at most a half: 5 % is 0.05")
+    return str(value)
+
+
 KEYS: Mapping[str, Reader] = {
     "paths.audit": _text,
     "paths.lake": _text,
@@ -203,6 +209,7 @@ KEYS: Mapping[str, Reader] = {
     "desk.options.iv_rank": _index(100),
     "desk.options.vix": _index(None),
     "desk.options.reference": _text,
+    "desk.options.rate": _yearly,
     "desk.options.layers": _layers,
     "lake.commit_rows": _positive_int,
     "lake.commit_secs": _seconds,
@@ -228,7 +235,10 @@ KEYS: Mapping[str, Reader] = {
 }
 """By full name."""
 
-TABLES: Mapping[str, Reader] = {"limits.options.correlated_groups": _text}
+TABLES: Mapping[str, Reader] = {
+    "limits.options.correlated_groups": _text,
+    "desk.options.dividends": _yearly,
+}
 """Tables whose keys are names of the user's own."""
 
 

@@ -6,6 +6,8 @@ What a section says to another component it gives as that component's own config
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from holdfast.core.money import MoneyE6, QtyE2
@@ -111,6 +113,8 @@ class OptionsDeskConfig(msgspec.Struct, frozen=True):
         iv_rank: IV rank of every symbol, 0 to 100 as text, given by hand and recorded as assumed; "" is not given.
         vix: The VIX in points, likewise.
         reference: A file of both, read instead; "" is none.
+        rate: Of interest, a ratio per year as text, continuously compounded; prices Greeks that no feed gives.
+        dividends: By underlying, likewise; none where it is not named.
         layers: Of "breaker", "stops", "limits", each with those before it.
     """
 
@@ -125,6 +129,8 @@ class OptionsDeskConfig(msgspec.Struct, frozen=True):
     iv_rank: str = ""
     vix: str = ""
     reference: str = ""
+    rate: str = "0"
+    dividends: Mapping[str, str] = {}
     layers: tuple[str, ...] = LAYERS
 
 
