@@ -124,12 +124,12 @@ def _timed(ask: Callable[[Path, str], list[tuple]], lake: Path, name: str) -> fl
     return median(took)
 
 
-def _connected(lake: Path) -> dict[str, float]:
-    """The median of each question on a connection that stays open, as a notebook's does."""
+def _connected(lake: Path) -> dict[str, tuple[float, float]]:
+    """Median and least of each question on a connection that stays open, as a notebook's does."""
     from holdfast.lake.sql import Lake
     from holdfast.lake.store import store_of
 
-    found: dict[str, float] = {}
+    found: dict[str, tuple[float, float]] = {}
     with Lake(store_of(str(lake))) as asked:
         for name, sql in SQL.items():
             took = []
@@ -137,7 +137,7 @@ def _connected(lake: Path) -> dict[str, float]:
                 start = time.perf_counter()
                 asked.ask(sql)
                 took.append((time.perf_counter() - start) * 1e3)
-            found[name] = median(took)
+            found[name] = median(took), min(took)
     return found
 
 
@@ -175,9 +175,9 @@ def run() -> list[dict]:
         rows.append(
             {
                 "name": f"{DAYS * ROWS // 10**6} M risk events, {name}",
-                "value": connected[name], "unit": "ms",
-                "beside": f"opened anew each time {duck_ms:.1f} ms; Polars {polars_ms:.1f} ms",
-                "ratio": connected[name] / polars_ms, "bar": f"<= {BARS[name]} ms",
+                "value": connected[name][0], "unit": "ms",
+                "beside": f"least {connected[name][1]:.1f} ms; opened anew each time {duck_ms:.1f} ms; Polars {polars_ms:.1f} ms",
+                "ratio": connected[name][0] / polars_ms, "bar": f"<= {BARS[name]} ms",
             }
         )  # fmt: skip
     each = _bytes_each(lake)
