@@ -254,7 +254,12 @@ async def open_options_desk(
         user=user,
         on_time=None if market_ns is None else market_clock.set_now_ns,
     )
-    stop_manager = TrailingStopManager(events, config=stops or config.stops.trailing_stop, clock=clock)
+    stop_manager = TrailingStopManager(
+        events,
+        config=stops or config.stops.trailing_stop,
+        clock=clock,
+        is_open=lambda execution_id: desk.engine.executions.is_held(execution_id),  # noqa: PLW0108  made below
+    )
     risk = RiskManager(
         user_id=user,
         event_logger=events,

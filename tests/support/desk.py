@@ -137,7 +137,14 @@ def desk_world(
         strategies=[board],
         limits=limits or RiskLimits(max_position=QtyE2(100_00), max_order_value=MoneyE6(5_000_000_000)),
     )
-    stops = TrailingStopManager(events, clock=clock, config=stop) if with_stops else None
+    stops = None
+    if with_stops:
+        stops = TrailingStopManager(
+            events,
+            clock=clock,
+            config=stop,
+            is_open=lambda name: made.engine.executions.is_held(name),  # noqa: PLW0108
+        )
     settings = {
         "chains": {"SPY": [one.instrument for one in chain()]},
         "reference": ReferenceInput(),  # nothing known: the desk enters nothing by itself

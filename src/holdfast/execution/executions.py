@@ -223,6 +223,11 @@ class Executions:
         """Those that are not over, oldest first."""
         return [one for one in self.known.values() if one.ladder.state is not ExitState.FLAT]
 
+    def is_held(self, execution_id: str) -> bool:
+        """Whether an execution of this name holds anything."""
+        one = self.known.get(execution_id)
+        return one is not None and not one.is_flat
+
     def phase(self, execution: Execution, account: Account) -> Phase:
         """Where *execution* stands, given how its orders do."""
         if execution.ladder.state is ExitState.FLAT:

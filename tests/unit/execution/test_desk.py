@@ -6,6 +6,7 @@ import pytest
 from support.desk import chain, condor, desk_world, entered, quote, quote_chain, tick
 from support.execution import MemoryLog
 
+from holdfast.core.errors import BadInput, DuplicateStop
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.execution.exits import ExitState
 from holdfast.execution.outcomes import Outcome
@@ -361,5 +362,25 @@ def test_shares_left_at_expiry_are_sold_once_and_the_stop_goes():
         assert w.stops.stops == {}
         sold = [order for order in w.log.of("ORDER") if order["ticker"] == "SPY"]
         assert [(order["action"], order["quantity"]) for order in sold] == [("sell", "100.00")]
+
+    go(run())
+
+
+@pytest.mark.contract("B3")
+def test_a_second_stop_and_one_on_a_closed_position_are_refused():
+    """A duplicate is named as one; a stop on what is flat would watch nothing."""
+
+    async def run():
+        w = desk_world(stop=STOP)
+        one = await entered(w)
+        with pytest.raises(DuplicateStop, match="has one already"):
+            w.stops.add_trailing_stop(one.execution_id, "1.00")
+        await w.engine.exit(one.execution_id, rule="Person")
+        quote_chain(w)
+        await tick(w)
+        assert flat(w)
+        for name in (one.execution_id, "nobody"):
+            with pytest.raises(BadInput, match="is closed"):
+                w.stops.add_trailing_stop(name, "1.00")
 
     go(run())
