@@ -75,7 +75,7 @@ def test_folder_with_other_files(log, tmp_path, capsys):
     refused(
         capsys, project(log, tmp_path / "lake"), EXIT_USER_ERROR, "is no Delta table: it holds 'notes.txt'"
     )
-    assert os.listdir(tmp_path / "lake" / "fills") == ["notes.txt"]
+    assert [path.name for path in (tmp_path / "lake" / "fills").iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_folder_with_other_files(log, tmp_path, capsys):
         ("more", ["event_date"], "its column 'more'"),
     ],
 )
-def test_table_of_another_schema(log, tmp_path, capsys, columns, partition, words):
+def test_table_of_another_schema(log, tmp_path, capsys, columns, partition, words):  # noqa: PLR0917  fixtures
     """A table with other columns, types or partitions is refused by the first difference, and not written to."""
     from holdfast.lake.tables import FillsTable
 
@@ -133,7 +133,7 @@ def test_log_that_is_missing_or_none(log, tmp_path, capsys):
 
 def test_log_that_is_damaged(log, tmp_path, capsys):
     """A damaged record ends the projection with an integrity failure; what stood before it is in the lake."""
-    segment = sorted(log.glob("audit_*.log"))[0]
+    segment = min(log.glob("audit_*.log"))
     data = bytearray(segment.read_bytes())
     data[data.index(b'"seq":40,') + 30] ^= 1
     segment.write_bytes(data)

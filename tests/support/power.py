@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import msgspec
 import pytest
+from support.lake import make_journal
+from support.projectors import assert_exact
 
 from holdfast.core.clock import SystemClock
 from holdfast.lake import commit, durable
@@ -27,8 +29,6 @@ from holdfast.lake.projector import Projector, ProjectorPolicy
 from holdfast.lake.repair import repair
 from holdfast.lake.rows import Row
 from holdfast.lake.store import LakeStore, store_of
-from support.lake import make_journal
-from support.projectors import assert_exact
 
 
 class PowerModel:
@@ -62,7 +62,7 @@ class PowerModel:
 
     def _remember(self, path: Path) -> None:
         if path.is_dir():
-            self._names[path] = set(os.listdir(path))
+            self._names[path] = {one.name for one in path.iterdir()}
         elif path.exists():
             self._contents[path] = path.read_bytes()
 
@@ -72,7 +72,7 @@ class PowerModel:
 
     def _cut(self, folder: Path, target: Path, random: Random) -> None:
         target.mkdir()
-        now, then = set(os.listdir(folder)), self._names.get(folder, set())
+        now, then = {one.name for one in folder.iterdir()}, self._names.get(folder, set())
         # A name that was removed since may be there again; its content is what was synced.
         for name in sorted(now | then):
             path = folder / name

@@ -150,7 +150,7 @@ def assert_exact(logs: Sequence[Path], store: LakeStore) -> int:
             for facts in piece.facts:
                 if (found := row_of(facts, reader.log_id, piece.epoch)) is not None:
                     arrows[found[0].name].append(found[1])
-        starts = {segment.first_seq for name in os.listdir(log) if (segment := parse_segment_name(name))}
+        starts = {segment.first_seq for path in log.iterdir() if (segment := parse_segment_name(path.name))}
         reader.close()
     total = 0
     for table in TABLES:

@@ -135,7 +135,7 @@ def test_other_log_under_the_same_path_is_named(log, tmp_path):
 
 def test_damage_is_named_with_its_place(log):
     """A changed byte ends the reading behind the last good piece, with file, sequence and offset."""
-    first = sorted(log.directory.glob("audit_*"))[0]
+    first = min(log.directory.glob("audit_*"))
     data = bytearray(first.read_bytes())
     data[len(data) // 4] ^= 1
     first.write_bytes(data)

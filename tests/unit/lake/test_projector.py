@@ -9,7 +9,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.journal import HandmadeLog, rows as plain_rows
+from support.journal import HandmadeLog
+from support.journal import rows as plain_rows
 from support.lake import make_journal, rows_of
 from support.projectors import assert_exact
 
@@ -18,7 +19,8 @@ from holdfast.audit.projected import is_projected, note_path, read_note
 from holdfast.audit.pruned import InArchive
 from holdfast.core.clock import ManualClock
 from holdfast.core.errors import AuditCorruption, BadInput, ConfigError, LakeUnreachable
-from holdfast.lake import commit as commit_module, projector as projector_module
+from holdfast.lake import commit as commit_module
+from holdfast.lake import projector as projector_module
 from holdfast.lake.commit import TableWriter
 from holdfast.lake.projector import Projector, ProjectorPolicy
 from holdfast.lake.store import LakeStore, store_of
@@ -233,7 +235,7 @@ def test_damaged_journal_is_projected_up_to_the_damage(desk):
     """What stands before the damage is committed, and the damage is named."""
     desk.append(5)
     desk.append(5)
-    last = sorted(desk.log.directory.glob("audit_*"))[-1]
+    last = max(desk.log.directory.glob("audit_*"))
     data = bytearray(last.read_bytes())
     data[-30] ^= 1
     last.write_bytes(data)

@@ -8,7 +8,8 @@ from datetime import UTC, date, datetime
 import msgspec
 import pyarrow as pa
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from holdfast.audit.format import LineFacts
 from holdfast.lake import rows as rows_module
