@@ -25,7 +25,7 @@ from holdfast.breaker.config import CircuitBreakerConfig
 from holdfast.breaker.registry import BreakerRegistry, standard_registry
 from holdfast.config import Config, key_home, people_home
 from holdfast.core.clock import Clock, ManualClock, SystemClock
-from holdfast.core.errors import VenueRejected
+from holdfast.core.errors import VenueError, VenueRejected
 from holdfast.core.instruments import Instrument
 from holdfast.core.money import MoneyE6, QtyE2
 from holdfast.execution.desk import DeskRisk, Layer, OptionsDesk, Schedule
@@ -238,7 +238,13 @@ async def open_options_desk(
     )
     assumed = {"rate": own.rate, "dividends": dict(own.dividends), "assumed": True}
     audit.log_config(user, {"desk.options.carry": assumed}, component="wiring")
-    chains = {symbol: await venue.chain(symbol) for symbol in symbols}
+    try:
+        chains = {symbol: await venue.chain(symbol) for symbol in symbols}
+        owned = await _ownable(venue, symbols)
+    except VenueError:
+        await venue.close()
+        audit.wal.close()
+        raise
     limits = config.limits.risk_limits(portfolio=Layer.LIMITS in layers)
     age_secs = config.stops.max_quote_age_secs
     limits = replace(
@@ -293,7 +299,6 @@ async def open_options_desk(
         buying_power=venue.buying_power,
         max_quote_age_secs=age_secs,
     )
-    owned = await _ownable(venue, symbols)
     for instrument in owned:
         trader.market.instruments[instrument.ticker] = instrument
     tickers = [one.ticker for chain in chains.values() for one in chain]

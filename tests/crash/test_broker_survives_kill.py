@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -157,3 +158,26 @@ def test_a_killed_follower_holds_nobody_and_another_one_takes_over(tmp_path):
         assert await process.wait() == 0
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+@pytest.mark.slow
+@pytest.mark.contract("A21")
+def test_a_run_whose_broker_is_killed_ends_and_can_be_taken_up(tmp_path):
+    """The run does not wait for ever for a broker that is gone: it ends with 5 and says where it can go on."""
+    run = ("paper", "--desk", "options", "--lake", "none", "--symbols", "SPY", "--speed", "60")
+    with subprocess.Popen(
+        [sys.executable, "-m", "holdfast", *run, "--dir", str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    ) as trader:
+        assert b"run directory" in trader.stdout.readline()  # its broker is up,
+        assert trader.stdout.readline()  # and the story began
+        broker = Path(f"/proc/{trader.pid}/task/{trader.pid}/children").read_text().split()[0]
+        os.kill(int(broker), signal.SIGKILL)
+        try:
+            _, said = trader.communicate(timeout=20)
+        finally:
+            trader.kill()
+    assert trader.returncode == 5, said
+    assert b"--dir" in said

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 StopWithStdin = Callable[[asyncio.AbstractEventLoop, asyncio.Event], None]
 _MILLION = 1_000_000
+_FINAL_TICK_SECS = 1.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -165,7 +166,13 @@ async def _until_over(args: argparse.Namespace, server: BrokerServer, stop: asyn
     """Return when told to stop, or when the market is over and nobody may still want to read its books."""
     stopped, over = asyncio.create_task(stop.wait()), asyncio.create_task(server.over())
     try:
-        await asyncio.wait({stopped, over}, return_when=asyncio.FIRST_COMPLETED, timeout=_wall_limit(args))
+        either = {stopped, over}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED, timeout=_wall_limit(args))
+        if not stopped.done() and not over.done():
+            server.finish()
+            # Who follows is told by a last tick; where nobody does, or it hangs, that never comes.
+            grace = None if args.exit_with_stdin else _FINAL_TICK_SECS
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED, timeout=grace)
         if over.done():
             over.result()  # a feed that turned out damaged ends the command here, by name
             if args.seconds is None or args.exit_with_stdin:

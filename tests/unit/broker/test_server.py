@@ -27,7 +27,7 @@ from holdfast.venues.broker.endings import read_assignments
 from holdfast.venues.broker.faults import Fault, Faults, Kind, Scripted, read_script
 from holdfast.venues.broker.feed import MINUTE_NS
 from holdfast.venues.broker.memory import FILE_NAME, Memory
-from holdfast.venues.broker.server import BrokerServer, PortTaken
+from holdfast.venues.broker.server import TICK_NS, BrokerServer, PortTaken
 
 
 class Raw:
@@ -161,6 +161,23 @@ def test_a_market_ends_when_its_time_is_up():
             assert server.engine.now_ns == START_NS + 100 * 10**9
 
     asyncio.run(run())
+
+
+def test_a_market_that_is_told_to_finish_says_so_with_its_next_tick(tmp_path):
+    """Whoever follows hears a last tick and is never left waiting; the minutes that were to come do not."""
+
+    async def scenario():
+        async with serving() as (server, endpoints), desk_at(endpoints, tmp_path) as desk:
+            desk.server = server
+            await desk.follow([CALL.ticker], lambda event: isinstance(event, VenueTime) and event.n == 3)
+            server.finish()
+            seen = await desk.follow(
+                [CALL.ticker], lambda event: isinstance(event, VenueTime) and event.final
+            )
+            assert seen[-1].ts_ns <= START_NS + 5 * TICK_NS
+            await asyncio.wait_for(server.over(), 5)
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from holdfast.audit.query import read_records
 from holdfast.cli.output import on_terminal, print_json, tell
 from holdfast.cli.paper.desk_story import DeskStory
 from holdfast.cli.paper.desk_summary import DeskOutcome, LakeFacts, print_summary, sum_up, verdict
-from holdfast.cli.paper.exchange_process import BrokerEndpoints, running_exchange
+from holdfast.cli.paper.exchange_process import BrokerEndpoints, listens, running_exchange, until_gone
 from holdfast.cli.paper.screen import Screen, choose_screen
 from holdfast.cli.paper.session import (
     compare_books,
@@ -206,7 +206,11 @@ async def _session(plan: _Plan, screen: Screen) -> DeskOutcome:
         said = await _start_projector(desk, lake)
         try:
             with screen:
-                if await until_told(lambda stop: _follow(desk, stop), tell_from(audit, story, screen)):
+                if await until_told(
+                    lambda stop: _follow(desk, stop),
+                    tell_from(audit, story, screen),
+                    until_gone(lambda: listens(broker.ws)),
+                ):
                     full_story = False
                     screen.heading("interrupted; the story ends here")
             resting, differences = await compare_books(desk.trader, cancel=args.cancel_on_exit)

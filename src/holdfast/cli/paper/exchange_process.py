@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -122,13 +122,31 @@ async def market_time(rest: str) -> int:
         ) from error
 
 
-async def until_gone(rest: str) -> None:
-    """Return never; raise `VenueUnreachable` once the exchange has not answered three times in a row."""
+async def listens(url: str) -> None:
+    """Return when somebody takes connections at *url*.
+
+    Raises:
+        VenueUnreachable: Nobody does.
+    """
+    parts = urlsplit(url)
+    try:
+        opening = asyncio.open_connection(parts.hostname, parts.port)
+        _, writer = await asyncio.wait_for(opening, _ANSWER_SECS)
+    except (OSError, TimeoutError) as error:
+        raise VenueUnreachable(
+            f"the broker at {url!r} is gone: {str(error) or type(error).__name__}",
+            hint="the run verifies as it stands; `--dir` takes it up again",
+        ) from error
+    writer.close()
+
+
+async def until_gone(asked: Callable[[], Awaitable[object]]) -> None:
+    """Return never; raise what *asked* does once it has raised `VenueUnreachable` three times in a row."""
     missed = 0
     while True:
         await asyncio.sleep(_WATCH_EVERY_SECS)
         try:
-            await market_time(rest)
+            await asked()
         except VenueUnreachable:
             missed += 1
             if missed == _MISSES:

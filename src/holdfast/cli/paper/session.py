@@ -196,7 +196,9 @@ async def _trade(desk: Desk, rest: str, story: Story, screen: Screen) -> bool:
         VenueUnreachable: The exchange is gone.
     """
     return await until_told(
-        lambda stop: _follow(desk, stop), tell_from(desk.audit.wal.directory, story, screen), until_gone(rest)
+        lambda stop: _follow(desk, stop),
+        tell_from(desk.audit.wal.directory, story, screen),
+        until_gone(lambda: market_time(rest)),
     )
 
 

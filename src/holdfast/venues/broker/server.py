@@ -168,6 +168,10 @@ class BrokerServer:
             self.engine.told = None
             self._memory.close()
 
+    def finish(self) -> None:
+        """End the market with its next tick, which comes once every follower is done with the last one."""
+        self._end_ns = min(self._end_ns, self.engine.now_ns)
+
     async def over(self) -> None:
         """Until the market is over: the feed exhausted or its time up. Raises what ended it otherwise."""
         if self._player is not None:
