@@ -20,7 +20,7 @@ def paper(tmp_path, capsys, monkeypatch, *arguments):
     return code, json.loads(out[-1])
 
 
-@pytest.mark.contract("B11", "B12", "B13", "B7", "X6")
+@pytest.mark.contract("B6", "B7", "B11", "B12", "B13", "X6")
 def test_a_day_keeps_its_promises(tmp_path, capsys, monkeypatch):
     """Every chapter is proven from the journal, the books are the broker's, every event stands in the lake once."""
     code, day = paper(tmp_path, capsys, monkeypatch)
@@ -34,6 +34,7 @@ def test_a_day_keeps_its_promises(tmp_path, capsys, monkeypatch):
     assert {"add", "activate", "update", "trigger", "remove"} <= set(day["stops"])
     assert day["contracts_ended"]["expiration"] >= 1
     assert day["rejections"]["portfolio_gamma"] >= 1
+    assert day["warnings"]["portfolio_delta"] >= 1
     assert len(day["greeks"]) > 20
     assert day["pnl_e6"] is not None
 

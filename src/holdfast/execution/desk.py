@@ -3,7 +3,7 @@
     every tick      orders under way, exits due, stops added to what is held and taken from what is flat
     every 30 s      monitoring: stops are fed, triggered ones leave
     every 60 s      exit rules, buying power
-    every 900 s     stock-taking: the book's Greeks and value, as events
+    every 900 s     stock-taking: the book's Greeks and value, and what is beyond its limit, as events
     every 3,600 s   entry, per symbol, as soon as its chain is quoted
 
 One logger is made and handed to all three layers. They are switched on one by one, in this order and never without
@@ -168,6 +168,7 @@ class OptionsDesk:
         self._chains = chains
         self._reference = reference
         self._stops = risk.trailing_stops
+        self._limits = risk.portfolio_limits
         self._events = event_logger
         self._times = times
         self._buying_power = buying_power
@@ -194,6 +195,9 @@ class OptionsDesk:
             await self.monitoring.review(now_ns)
         if self._stock_taking_due.is_due(now_ns):
             self._take_stock()
+            if self._limits is not None:
+                # The market moves the book beyond limits that no order ever exceeded: a warning, not a refusal.
+                await self._limits.check_portfolio_health()
         await self._look_for_entries(now_ns)
         await self._trader.ledger.write()
 

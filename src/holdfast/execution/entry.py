@@ -46,7 +46,7 @@ DEBIT_PLANS = (StructurePlan(kind=StructureKind.CALL_DEBIT, delta_e6=290_000),)
 
 
 class PortfolioQuestion(Protocol):
-    """The part of `PortfolioLimitsChecker` that an entry asks."""
+    """The part of `PortfolioLimitsChecker` that a desk asks."""
 
     async def check_entry_allowed(
         self,
@@ -57,6 +57,10 @@ class PortfolioQuestion(Protocol):
         new_position_gamma: float | Decimal | None = None,
     ) -> tuple[bool, str | None]:
         """Whether it would be allowed, and why not."""
+        ...
+
+    async def check_portfolio_health(self) -> Sequence[str]:
+        """What is beyond its limit as things stand; each becomes a warning event."""
         ...
 
 

@@ -29,6 +29,7 @@ DESK_CHAPTERS: Mapping[str, str] = {
 }
 _STOP = "trailing_stop_"
 _REJECTION = "portfolio_limit_rejection"
+_WARNING = "portfolio_limit_warning"
 _STOCK_TAKING = "stock_taking"
 
 
@@ -56,7 +57,8 @@ class DeskStory(Story):
 
     Attributes:
         stops: Stop events by what they did.
-        rejections: Refusals told as events, by component and limit.
+        rejections: Refusals told as events, by limit.
+        warnings: Limits that the market moved the book beyond, by limit.
         stocks: The book over time.
         contracts_ended: Exercises, assignments and expiries.
         alarms: What a person should look at, by name.
@@ -68,6 +70,7 @@ class DeskStory(Story):
         super().__init__()
         self.stops: Counter[str] = Counter()
         self.rejections: Counter[str] = Counter()
+        self.warnings: Counter[str] = Counter()
         self.stocks: list[Stock] = []
         self.contracts_ended: Counter[str] = Counter()
         self.alarms: Counter[str] = Counter()
@@ -181,6 +184,16 @@ class DeskStory(Story):
             yield from self._tell_stop(seq, kind.removeprefix(_STOP), details)
         elif details.get("limit_type") == _STOCK_TAKING:
             self._take_stock(details)
+        elif kind == _WARNING:
+            limit = str(details.get("limit_type", "?"))
+            self.warnings[limit] += 1
+            if self._seldom(f"warned {limit}"):
+                yield Line(
+                    "",
+                    "warning",
+                    f"the market moved the book: {details.get('rejection_reason', limit)}",
+                    "bad",
+                )
         elif kind == _REJECTION:
             limit = str(details.get("limit_type", "refused"))
             self.rejections[limit] += 1

@@ -57,6 +57,7 @@ class DeskOutcome(msgspec.Struct, kw_only=True):
     orders: dict[str, int]
     refusals: dict[str, int]
     rejections: dict[str, int]
+    warnings: dict[str, int]
     stops: dict[str, int]
     breaker: list[dict[str, Any]]
     contracts_ended: dict[str, int]
@@ -97,6 +98,7 @@ def sum_up(
         orders={name: story.orders[name] for name in names} | {"unknown": story.unknown_now},
         refusals=dict(story.refusals),
         rejections=dict(story.rejections),
+        warnings=dict(story.warnings),
         stops=dict(story.stops),
         breaker=story.breaker,
         contracts_ended=dict(story.contracts_ended),
@@ -146,6 +148,7 @@ def print_summary(outcome: DeskOutcome) -> None:
         f"  layers       {', '.join(outcome.layers)}",
         f"  orders       {_counted(outcome.orders)}",
         f"  refusals     {_counted(outcome.rejections | outcome.refusals)}",
+        f"  warnings     {_counted(outcome.warnings)}",
         f"  stops        {_counted(outcome.stops)}",
         f"  contracts    {_counted(outcome.contracts_ended)}",
         f"  breaker      {breaker}",
