@@ -655,16 +655,14 @@ class Trader:
             Exception: Whatever a strategy or the venue's stream raised; trading is restricted to cancels first.
         """
         self._follows = True
-        timed = False
         next_tick = self._wall() + self._tick_secs
         upcoming: asyncio.Future[VenueEvent] | None = None
         try:
             while not self._stopped:
                 if upcoming is None:
                     upcoming = asyncio.ensure_future(anext(events))
-                wait_secs = None if timed else max(0.0, next_tick - self._wall())
-                await asyncio.wait((upcoming,), timeout=wait_secs)
-                if not timed and self._wall() >= next_tick:  # also when events never pause
+                await asyncio.wait((upcoming,), timeout=max(0.0, next_tick - self._wall()))
+                if self._wall() >= next_tick:  # also when events never pause
                     next_tick = self._wall() + self._tick_secs
                     await self.tick(self._clock.now_ns())
                 if not upcoming.done():
@@ -674,9 +672,10 @@ class Trader:
                 except StopAsyncIteration:
                     break
                 upcoming = None
-                timed = timed or isinstance(event, VenueTime)
                 await self.handle(event)
-                if isinstance(event, VenueTime) and event.final:
+                if isinstance(event, VenueTime):
+                    if not event.final:
+                        await self._run_by_its_clock(events)
                     break
         except Exception as error:
             self.ledger.hold(_RUN, TradingState.CANCEL_ONLY, reason=f"{type(error).__name__}: {error}"[:200])
@@ -688,6 +687,16 @@ class Trader:
                 upcoming.cancel()
                 await asyncio.wait((upcoming,))
         await self.ledger.write()
+
+    async def _run_by_its_clock(self, events: AsyncIterator[VenueEvent]) -> None:
+        """The venue's ticks drive everything: nothing is due between events, and a task for each would be dear."""
+        while not self._stopped:
+            event = await anext(events, None)
+            if event is None:
+                return
+            await self.handle(event)
+            if isinstance(event, VenueTime) and event.final:
+                return
 
     @staticmethod
     def _wall() -> float:
