@@ -252,9 +252,9 @@ class OptionsDesk:
     async def _look_for_entries(self, now_ns: int) -> None:
         if not self._trader.account.holds.state.allows_increasing:
             return
-        for symbol in self._chains:
-            chain = self.chain(symbol)
-            if chain and self._entry_due[symbol].is_due(now_ns):
+        for symbol, due in self._entry_due.items():
+            chain = [] if due.is_waiting(now_ns) else self.chain(symbol)
+            if chain and due.is_due(now_ns):
                 self.entries.append(await self.entry.consider(symbol, chain, now_ns))
 
     def chain(self, symbol: str) -> list[Quoted]:

@@ -31,6 +31,10 @@ class Every:
         self.period_ns = period_secs * NANOS
         self._next_ns: int | None = None if last_ns is None else last_ns + self.period_ns
 
+    def is_waiting(self, now_ns: int) -> bool:
+        """Whether the work is not due yet at *now_ns*; asking does nothing."""
+        return self._next_ns is not None and now_ns < self._next_ns
+
     def is_due(self, now_ns: int) -> bool:
         """Whether the work is due at *now_ns* (UTC); asking counts as doing it."""
         due_ns = self._next_ns

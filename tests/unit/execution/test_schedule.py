@@ -33,6 +33,16 @@ def test_time_that_repeats_or_steps_back_makes_nothing_due():
     assert not every.is_due(START - 3600 * NANOS)
 
 
+def test_asking_whether_it_waits_does_nothing():
+    """Looking ahead neither does the work nor puts it off."""
+    every = Every(60)
+    assert not every.is_waiting(START)
+    assert every.is_due(START)
+    assert every.is_waiting(START + 59 * NANOS)
+    assert not every.is_waiting(START + 60 * NANOS)
+    assert every.is_due(START + 60 * NANOS)
+
+
 def test_a_restart_waits_for_what_was_done_before_it():
     """Work done ten minutes before a restart is not due again at once."""
     every = Every(3600, last_ns=START - 600 * NANOS)
