@@ -41,7 +41,7 @@ from holdfast.execution.executions import (
     has_open,
     key_of,
 )
-from holdfast.execution.exits import RUNGS, ExitEvent, ExitState, Ladder, Rung
+from holdfast.execution.exits import ExitEvent, ExitState, Ladder
 from holdfast.execution.leaving import ExitOrder, ExitQuotes, next_piece, tick_at
 from holdfast.execution.legging import LeggingPolicy, entry_order, worst_states
 from holdfast.execution.outcomes import EngineResult, Outcome, outcome_of
@@ -68,7 +68,6 @@ class OrderExecutionEngine:
         clock: Ages and intervals.
         circuit_breaker: Where the venue's adapter has no breaker of its own: asked before an entry, told how it went.
         legging: How legs go one by one; None sends combinations.
-        rungs: Of the way out.
         event_logger: Gets refusals; None is fine.
         name: Stands in every record of its orders.
 
@@ -85,7 +84,6 @@ class OrderExecutionEngine:
         clock: Clock,
         circuit_breaker: TradingCircuitBreaker | None = None,
         legging: LeggingPolicy | None = None,
-        rungs: tuple[Rung, ...] = tuple(RUNGS),
         event_logger: RiskEventSink | None = None,
         name: str = STRATEGY,
     ) -> None:
@@ -96,7 +94,6 @@ class OrderExecutionEngine:
         self._breaker = circuit_breaker
         self._legging = legging
         self._pricer = ExitQuotes(board, clock)
-        self._rungs = rungs
         self._events = event_logger
         self._name = name
         self._structures: dict[str, Structure] = {}
@@ -128,7 +125,7 @@ class OrderExecutionEngine:
             symbol=structure.symbol,
             legs=legs,
             units=units,
-            ladder=Ladder(self._rungs),
+            ladder=Ladder(),
             opened_ns=self._clock.now_ns(),
         )
         self._structures[execution_id] = structure
@@ -431,7 +428,7 @@ class OrderExecutionEngine:
                 # Its end was told before this fill was: it is held after all, and watched or left as any other.
                 tried = execution.ladder.attempts
                 state = ExitState.DUE if tried else ExitState.WATCHING
-                execution.ladder = Ladder(self._rungs, state=state, attempts=tried, rule="LateFill")
+                execution.ladder = Ladder(state=state, attempts=tried, rule="LateFill")
         return execution
 
     async def _probe(self) -> None:

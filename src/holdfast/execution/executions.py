@@ -103,19 +103,14 @@ class Execution(msgspec.Struct, kw_only=True):
         return all(self.held.get(ticker, 0) * first_ratio == qty * ratio for ticker, ratio in self.legs)
 
     @property
-    def held_units(self) -> int:
-        """Whole units held, as far as every leg covers them, 1/100."""
-        return min(self._whole(ticker, ratio) for ticker, ratio in self.legs)
-
-    @property
     def net_debit(self) -> PriceE4 | None:
         """What one unit cost on average, negative for a credit; None while a leg has no fill."""
         total = 0
         for ticker, ratio in self.legs:
-            qty, cost = self.entered.get(ticker, (0, 0))
-            if not qty:
+            price = self.leg_price(ticker)
+            if price is None:
                 return None
-            total += ratio * round(cost / qty)
+            total += ratio * price
         return PriceE4(total)
 
     @property
@@ -131,9 +126,9 @@ class Execution(msgspec.Struct, kw_only=True):
         return None if debit is None else PriceE4(abs(debit))
 
     def leg_price(self, ticker: str) -> PriceE4 | None:
-        """What a leg was entered at on average; None without a fill."""
+        """What a leg was entered at on average, to the nearest 1/10,000 dollar; None without a fill."""
         qty, cost = self.entered.get(ticker, (0, 0))
-        return PriceE4(round(cost / qty)) if qty else None
+        return PriceE4((2 * cost + qty) // (2 * qty)) if qty else None
 
     def book(self, fill: Fill) -> None:
         """A fill of one of its own orders."""
@@ -148,10 +143,6 @@ class Execution(msgspec.Struct, kw_only=True):
         gone = min(abs(held), excess)
         self._move(ticker, -gone if held > 0 else gone)
         return gone
-
-    def _whole(self, ticker: str, ratio: int) -> int:
-        held = self.held.get(ticker, 0)
-        return abs(held) // abs(ratio) if held * ratio > 0 else 0
 
     def _move(self, ticker: str, delta: int) -> None:
         after = self.held.get(ticker, 0) + delta

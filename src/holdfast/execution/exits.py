@@ -106,13 +106,13 @@ RUNGS: Sequence[Rung] = (
     Rung("widest", collar_bp=2000, collar_ticks=10),
     Rung("worst", to_the_worst=True),
 )
+"""From gentle to the last resort; the last one is repeated."""
 
 
 class Ladder:
     """The way out of one execution.
 
     Args:
-        rungs: From gentle to the last resort; the last one is repeated.
         state: Where it stands, for one that is taken up after a restart.
         attempts: How many exits have been named before.
 
@@ -125,7 +125,6 @@ class Ladder:
 
     def __init__(
         self,
-        rungs: Sequence[Rung] = RUNGS,
         *,
         state: ExitState = ExitState.WATCHING,
         attempts: int = 0,
@@ -136,13 +135,12 @@ class Ladder:
         self.attempts = attempts
         self.order = order
         self.rule = rule
-        self._rungs = rungs
-        self._rung = min(attempts, len(rungs) - 1)
+        self._rung = min(attempts, len(RUNGS) - 1)
 
     @property
     def rung(self) -> Rung:
         """The rung that goes out next, or is at work."""
-        return self._rungs[self._rung]
+        return RUNGS[self._rung]
 
     @property
     def is_demanded(self) -> bool:
@@ -163,7 +161,7 @@ class Ladder:
             ) from None
         if event is ExitEvent.ENDED:
             self.order = ""
-            self._rung = min(self._rung + 1, len(self._rungs) - 1)
+            self._rung = min(self._rung + 1, len(RUNGS) - 1)
         return self.state
 
     def name_attempt(self) -> str:

@@ -17,7 +17,6 @@ still open count at no credit. Interest, dividends and assignment before expiry 
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -34,7 +33,7 @@ from holdfast.risk.account import Account
 from holdfast.risk.exposure import Part, Work, floor, lowers_floor, worst_loss
 from holdfast.risk.limits import RiskLimits
 from holdfast.risk.market import Market
-from holdfast.risk.portfolio_book import open_cash
+from holdfast.risk.portfolio_book import open_cash, part_of
 from holdfast.risk.portfolio_rows import PortfolioFacts, passes_portfolio, portfolio_rows
 from holdfast.risk.rows import MILLIS, USD, Row
 
@@ -149,14 +148,9 @@ def structure(
     return tuple(parts), tuple(works), missing
 
 
-def part_of(instrument: Instrument, qty: int) -> Part:
-    """*qty* (signed, 1/100) of one option or stock, as a line of a book."""
-    return Part(instrument.option, qty, instrument.multiplier)
-
-
 def trading_day(now_ns: int) -> int:
     """The date in the trading zone, yyyymmdd."""
-    day = datetime.astimezone(utc(now_ns), TRADING_ZONE)
+    day = utc(now_ns).astimezone(TRADING_ZONE)
     return day.year * 10_000 + day.month * 100 + day.day
 
 

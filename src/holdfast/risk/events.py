@@ -177,9 +177,8 @@ def details_of(event: RiskEvent) -> RiskEventDetails:
     )
 
 
-@lru_cache(
-    maxsize=4096
-)  # an entry premium comes with every event of its stop, the best one is often the current one
+# An entry premium comes with every event of its stop, and the best one is often the current one.
+@lru_cache(maxsize=4096)
 def _text(premium: PriceE4 | None) -> str:
     """`format_price`, quick for the usual ones; "" for None."""
     if premium is None:

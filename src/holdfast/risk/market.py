@@ -157,9 +157,8 @@ class Market:
         rules = self.instruments.get(ticker)
         is_streamed = ticker in self._streamed or ticker in self._results
         if rules is None and (self.lists_contracts or is_option(ticker)):
-            return Held(
-                ticker, qty, None, is_streamed
-            )  # its multiplier is not known, so neither is its worth
+            # Its multiplier is not known, so neither is its worth.
+            return Held(ticker, qty, None, is_streamed)
         multiplier = 0 if rules is None or rules.kind is _BINARY else rules.multiplier
         return Held(ticker, qty, self.mark(ticker), is_streamed, multiplier)
 

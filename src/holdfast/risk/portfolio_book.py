@@ -140,7 +140,7 @@ class GreeksSeen:
 
     def parcel(self, lines: Sequence[Line], cash: int) -> Parcel:
         """An order for *lines* that adds *cash* when it fills."""
-        parts = tuple(Part(instrument.option, qty, instrument.multiplier) for instrument, qty in lines)
+        parts = tuple(part_of(instrument, qty) for instrument, qty in lines)
         return Parcel(Work(parts, cash), *self.of(lines))
 
 
@@ -250,8 +250,7 @@ def read_book(account: Account, market: Market) -> PortfolioBook:
         if instrument is None:
             seen.lacks(held.ticker)
         elif instrument.kind is not _BINARY:
-            part = Part(instrument.option, held.qty, instrument.multiplier)
-            greeks = seen.of([(instrument, held.qty)])
+            part, greeks = part_of(instrument, held.qty), seen.of([(instrument, held.qty)])
             symbols.setdefault(instrument.underlying, SymbolBook()).hold(part, _worth(held), *greeks)
     for lines, cash in _working(account, market, seen):
         parcel = seen.parcel(lines, cash)
@@ -266,6 +265,11 @@ def parcel_of(intent: Intent, seen: GreeksSeen) -> Parcel:
     qty = signal.book_side.sign * signal.count
     lines = [(leg.instrument, qty * leg.ratio) for leg in instrument.parts]
     return seen.parcel(lines, -qty * signal.yes_price * instrument.multiplier)
+
+
+def part_of(instrument: Instrument, qty: int) -> Part:
+    """*qty* (signed, 1/100) of one option or stock, as a line of a book."""
+    return Part(instrument.option, qty, instrument.multiplier)
 
 
 def open_cash(order: Order) -> int:

@@ -9,10 +9,10 @@ from support.execution import MemoryLog
 from holdfast.breaker.breaker import TradingCircuitBreaker
 from holdfast.breaker.config import CircuitBreakerConfig
 from holdfast.core.errors import BadInput
-from holdfast.core.money import MoneyE6, PriceE4
+from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.execution.engine import OrderExecutionEngine
-from holdfast.execution.executions import Executions, split_key, symbol_of
-from holdfast.execution.exits import ExitState
+from holdfast.execution.executions import Execution, Executions, split_key, symbol_of
+from holdfast.execution.exits import ExitState, Ladder
 from holdfast.execution.legging import LeggingPolicy
 from holdfast.execution.outcomes import Outcome
 from holdfast.execution.structures import StructureKind, StructurePlan, pick
@@ -332,3 +332,21 @@ def test_names_of_steps_and_executions_read_back():
     assert symbol_of("iron_condor-SPY-1") == "SPY"
     assert symbol_of("my own name") == ""
     assert Executions("x").name("long_call", "SPX") == "long_call-SPX-1"
+
+
+@pytest.mark.invariant("I11")
+def test_an_average_price_is_whole_numbers_however_much_was_filled():
+    """The price of a leg is the average of its fills to the nearest unit, exact beyond what a float can hold."""
+    qty, price = 10**15, 12_345
+    one = Execution(
+        execution_id="long_call-SPY-1",
+        symbol="SPY",
+        legs=(("A", 1), ("B", -2)),
+        units=QtyE2(qty),
+        ladder=Ladder(),
+        entered={"A": (2 * qty, (2 * price + 1) * qty + 1), "B": (3, 20)},
+    )
+    assert one.leg_price("A") == price + 1  # a little more than half way to the next
+    assert one.leg_price("B") == 7
+    assert one.net_debit == price + 1 - 2 * 7
+    assert one.leg_price("C") is None
