@@ -24,7 +24,6 @@ from holdfast.breaker.machine import Verdict
 from holdfast.core.clock import Clock
 from holdfast.core.errors import (
     AuditError,
-    AuditWriteError,
     VenueAnswerUnknown,
     VenueError,
     VenueRejected,
@@ -33,7 +32,7 @@ from holdfast.core.errors import (
 from holdfast.venues.ib.errors import RULES, Heard, Kind, Rule
 from holdfast.venues.ib.library import load
 from holdfast.venues.ib.session import Session
-from holdfast.venues.permits import Counted
+from holdfast.venues.permits import Counted, fails_its_call, settle
 
 API = "ib"
 COMPONENT = "ib"
@@ -167,11 +166,7 @@ class Calls:
 
     def settle(self, permit: Counted, outcome: Outcome) -> None:
         """Tell the breaker; what only a person can mend latches it."""
-        if outcome.verdict is Verdict.LATCH:
-            permit.settle(Verdict.FAILURE, outcome.error)
-            self.breaker.latch(outcome.error, COMPONENT)
-        else:
-            permit.settle(outcome.verdict, outcome.error)
+        settle(permit, self.breaker, outcome.verdict, outcome.error, component=COMPONENT)
 
     def begun_ns(self) -> int:
         """Now, for `record`."""
@@ -198,9 +193,8 @@ class Calls:
         try:
             await self._audit.record_async("API_CALL", details, user=self._user, component=COMPONENT)
         except AuditError as error:
-            # As at every venue: what a placement or cancel answered must reach its caller.
             self.unrecorded += 1
-            if method == "READ" and not isinstance(error, AuditWriteError):
+            if fails_its_call(error, is_read=method == "READ"):
                 raise
 
 

@@ -42,7 +42,6 @@ from holdfast.breaker.registry import BreakerRegistry
 from holdfast.core.clock import NANOS, Clock
 from holdfast.core.errors import (
     AuditError,
-    AuditWriteError,
     ConfigError,
     VenueAnswerUnknown,
     VenueError,
@@ -51,7 +50,7 @@ from holdfast.core.errors import (
 )
 from holdfast.venues.kalshi import requests, wire
 from holdfast.venues.kalshi.signing import Signer
-from holdfast.venues.permits import Counted
+from holdfast.venues.permits import Counted, fails_its_call, settle
 
 API: Final = "kalshi"
 COMPONENT: Final = "kalshi"
@@ -190,7 +189,7 @@ class Transport:
             outcome.error = f"{type(error).__name__} in the client"
             raise
         finally:
-            self._settle(permit, outcome)
+            settle(permit, self.breaker, outcome.verdict, outcome.error, component=COMPONENT)
             await self._record(call, outcome, (self._wall.monotonic_ns() - begun_ns) / 1_000_000)
 
     def held_secs(self, group: str) -> float:
@@ -332,14 +331,6 @@ class Transport:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _Lost(_describe(error), began=leaving.began, status=status) from None
 
-    def _settle(self, permit: Counted, outcome: _Outcome) -> None:
-        if outcome.verdict is not Verdict.LATCH:
-            permit.settle(outcome.verdict, outcome.error)
-            return
-        # The venue's own breaker is latched, not the keyed child below it: a person releases one, by its name.
-        permit.settle(Verdict.FAILURE, outcome.error)
-        self.breaker.latch(outcome.error, COMPONENT)
-
     def _lost(self, call: Call, lost: _Lost) -> VenueError:
         what = f"{call.method} {call.endpoint}: {lost}"
         if lost.began:
@@ -376,10 +367,8 @@ class Transport:
         try:
             await self._audit.record_async("API_CALL", details, user=self.user_id, component=COMPONENT)
         except AuditError as error:
-            # The answer of a cancel or a placement must reach its caller, and a poisoned log still lets people
-            # look: whoever watches the log has halted new risk by now. A log that never opened is a mistake to tell.
             self.unrecorded += 1
-            if call.method == "GET" and not isinstance(error, AuditWriteError):
+            if fails_its_call(error, is_read=call.method == "GET"):
                 raise
 
 

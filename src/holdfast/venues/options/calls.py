@@ -28,14 +28,13 @@ from holdfast.breaker.machine import Verdict
 from holdfast.core.clock import Clock
 from holdfast.core.errors import (
     AuditError,
-    AuditWriteError,
     VenueAnswerUnknown,
     VenueError,
     VenueRejected,
     VenueUnreachable,
 )
 from holdfast.venues.options.link import Link, Lost
-from holdfast.venues.permits import Counted
+from holdfast.venues.permits import Counted, fails_its_call, settle
 
 API: Final = "options"
 COMPONENT: Final = "options"
@@ -137,7 +136,7 @@ class Caller:
         else:
             return
         outcome.error = str(failure)
-        self._settle(permit, outcome)
+        settle(permit, self._breaker, outcome.verdict, outcome.error, component=COMPONENT)
         await self._record(call, outcome, (self._wall.monotonic_ns() - begun_ns) / 1_000_000)
         raise failure
 
@@ -161,7 +160,7 @@ class Caller:
             outcome.error = f"{type(error).__name__} in the client"
             raise
         finally:
-            self._settle(permit, outcome)
+            settle(permit, self._breaker, outcome.verdict, outcome.error, component=COMPONENT)
             await self._record(call, outcome, (self._wall.monotonic_ns() - begun_ns) / 1_000_000)
 
     async def _call(self, call: Call, outcome: _Outcome, parse: Callable[[msgspec.Raw], T]) -> T:
@@ -198,13 +197,6 @@ class Caller:
             raise VenueRejected(said, code=answer.code, status=status)
         raise VenueAnswerUnknown(said, status=status)
 
-    def _settle(self, permit: Counted, outcome: _Outcome) -> None:
-        if outcome.verdict is not Verdict.LATCH:
-            permit.settle(outcome.verdict, outcome.error)
-            return
-        permit.settle(Verdict.FAILURE, outcome.error)
-        self._breaker.latch(outcome.error, COMPONENT)
-
     async def _record(self, call: Call, outcome: _Outcome, latency_ms: float) -> None:
         details: dict[str, Any] = {
             "api": API,
@@ -219,10 +211,8 @@ class Caller:
         try:
             await self._audit.record_async("API_CALL", details, user=self._user, component=COMPONENT)
         except AuditError as error:
-            # The answer of a cancel or a placement must reach its caller, and a poisoned log still lets people
-            # look: whoever watches the log has halted new risk by now. A log that never opened is a mistake to tell.
             self.unrecorded += 1
-            if call.method == "GET" and not isinstance(error, AuditWriteError):
+            if fails_its_call(error, is_read=call.method == "GET"):
                 raise
 
 
