@@ -21,7 +21,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import polars as pl
@@ -30,7 +30,7 @@ from holdfast.audit.format import leaf_hash
 from holdfast.audit.pruned import InArchive
 from holdfast.audit.tree import Frontier
 from holdfast.core.errors import EXIT_INTEGRITY, EXIT_OK, LakeDamaged
-from holdfast.lake.commit import METADATA_KEY, app_id
+from holdfast.lake.commit import METADATA_KEY, Noted, NotedSpan, app_id
 from holdfast.lake.extras import load
 from holdfast.lake.joined import JoinedJournal, journals_of
 from holdfast.lake.rows import Row, arrow_of, row_of
@@ -390,19 +390,11 @@ def _ranges(sequences: Iterable[int]) -> list[Range]:
 # -- what the commits claim ---------------------------------------------------------------------------------------
 
 
-class _Claim(msgspec.Struct):
-    """What one commit says of its rows of one log: those of the records *first* to *last*."""
+class _Claim(NamedTuple):
+    """What the commit of one version notes of its rows of one log."""
 
-    log_id: str
-    first: int
-    last: int
-    rows: int
-    root: str
-    version: int = -1
-
-
-class _Noted(msgspec.Struct):
-    logs: list[_Claim]
+    version: int
+    said: NotedSpan
 
 
 class _Claims:
@@ -417,16 +409,16 @@ class _Claims:
         self._bad: list[tuple[_Claim, str]] = []
 
     def take(self, seq: int, leaf: bytes) -> None:
-        while self._at < len(self._open) and self._open[self._at].last < seq:
+        while self._at < len(self._open) and self._open[self._at].said.last < seq:
             self._check()
-        if self._at < len(self._open) and self._open[self._at].first <= seq:
+        if self._at < len(self._open) and self._open[self._at].said.first <= seq:
             self._frontier.append(leaf)
 
     def _check(self) -> None:
         claim, found = self._open[self._at], self._frontier
-        if claim.rows != found.size:
-            self._bad.append((claim, f"claims {claim.rows} rows, the journal gives {found.size}"))
-        elif claim.root != found.root().hex():
+        if claim.said.rows != found.size:
+            self._bad.append((claim, f"claims {claim.said.rows} rows, the journal gives {found.size}"))
+        elif claim.said.root != found.root().hex():
             self._bad.append((claim, "claims another root than the journal's records have"))
         self._at += 1
         self._frontier = Frontier()
@@ -436,12 +428,12 @@ class _Claims:
         while self._at < len(self._open):
             self._check()
         for claim, why in self._bad:
-            if claim.first >= first:
+            if claim.said.first >= first:
                 yield Finding(
                     kind="claim",
                     table=self._name,
                     log_id=self._log_id,
-                    ranges=(Range(claim.first, claim.last),),
+                    ranges=(Range(claim.said.first, claim.said.last),),
                     what=f"version {claim.version} {why}",
                 )
 
@@ -454,11 +446,9 @@ def _claims_of(delta: DeltaTable, log_id: str) -> list[_Claim]:
         if not isinstance(text, str):
             continue
         try:
-            noted = msgspec.json.decode(text, type=_Noted)
+            noted = msgspec.json.decode(text, type=Noted)
         except msgspec.MsgspecError:
             continue  # another program's
-        for claim in noted.logs:
-            if claim.log_id == log_id:
-                claim.version = int(entry.get("version", -1))
-                found.append(claim)
-    return sorted(found, key=lambda claim: claim.first)
+        version = int(entry.get("version", -1))
+        found += [_Claim(version, span) for span in noted.logs if span.log_id == log_id]
+    return sorted(found, key=lambda claim: claim.said.first)
