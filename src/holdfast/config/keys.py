@@ -214,7 +214,7 @@ KEYS: Mapping[str, Reader] = {
     "lake.commit_rows": _positive_int,
     "lake.commit_secs": _seconds,
     "lake.memory_mb": _positive_int,
-    "lake.retention_days": _whole(0),
+    "lake.retention_days": _whole(0, 36_500),
     "lake.maintain": _flag,
     "audit.personal_fields": _names,
     "anchors.sinks": _sinks,

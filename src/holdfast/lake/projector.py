@@ -88,7 +88,10 @@ class ProjectorPolicy(msgspec.Struct, frozen=True, kw_only=True):
             if not good
         ]
         if bad:
-            raise ConfigError("projector refused: " + "; ".join(bad))
+            raise ConfigError(
+                "projector refused: " + "; ".join(bad),
+                hint="correct --rows, --age and --memory, or [lake] of holdfast.toml",
+            )
 
 
 LOCAL = ProjectorPolicy()

@@ -90,8 +90,8 @@ def rebuild(
         tell: Is told of the progress, one sentence each.
 
     Raises:
-        BadInput: A journal is not there, or is pruned; a projector works in the lake; on S3 there is a
-            lake and *force* was not said.
+        BadInput: A journal is not there, or is pruned; a projector works in the lake; *force* was not said, and on S3
+            there is a lake, or on a disk the directory holds other things than tables.
         AuditCorruption: A journal is damaged; the lake is as it was.
         OSError: The disk refused, for instance for want of space; the lake is as it was, unless *force* was said.
         LakeError: The store refused, gave no answer, or holds other rows than were written.
@@ -110,6 +110,7 @@ def rebuild(
             records, rows = _fill(store, readers, now_ns, tell)
             replaced = ""
         else:
+            _refuse_other_things(store)
             records, rows, replaced = _rebuild_beside(store, readers, now_ns, tell)
     finally:
         if guard is not None:
@@ -128,6 +129,17 @@ def _hold(store: LakeStore) -> Guard | None:
             f"lake {store}: a projector works in it", hint="stop `holdfast lake project`, then rebuild"
         )
     return guard
+
+
+def _refuse_other_things(store: LakeStore) -> None:
+    """A directory that holds more than tables, such as a project or a journal, does not change its place."""
+    tables = {kind.name for kind in TABLES}
+    others = sorted({path.name for path in store.path.iterdir()} - tables) if store.path.is_dir() else []
+    if others:
+        raise BadInput(
+            f"lake {store}: it holds other things, such as {others[0]!r}",
+            hint="name a directory of the lake's own, or fill the tables in place with --force",
+        )
 
 
 # -- where it grows ---------------------------------------------------------------------------------------------

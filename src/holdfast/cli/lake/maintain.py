@@ -31,6 +31,7 @@ day's files by execution and time. --everything does every action on every day, 
 exit code: 0 done; 1 no lake; 3 a table is damaged; 5 the store cannot be reached
 """
 _NICE = 10
+_MOST_DAYS = 36_500
 
 
 def add(verbs: Verbs) -> None:
@@ -56,6 +57,8 @@ def _maintain(args: argparse.Namespace) -> int:
         os.nice(_NICE)  # whoever trades or commits goes first
     store = lake_of(args)
     days = load_config().lake.retention_days if args.retention_days is None else args.retention_days
+    if not 0 <= days <= _MOST_DAYS:
+        raise BadInput(f"--retention-days {days:g} is outside 0 to {_MOST_DAYS}", hint="0 keeps no old file")
     policy = MaintenancePolicy(retention_secs=int(days * DAY_SECS))
     maintainer = Maintainer(store, policy=policy, tell=progress(args))
     day, count = _day(args.day), 0

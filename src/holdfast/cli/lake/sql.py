@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +26,7 @@ Nothing can be changed, and no other file read. --plot draws lines over time or 
 exit code: 0 answered; 1 the question cannot be asked; 3 a table is damaged; 5 the store cannot be reached
 """
 _MOST_ROWS = 10_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def add(verbs: Verbs) -> None:
@@ -70,6 +71,8 @@ def _sql(args: argparse.Namespace) -> int:
     else:
         text, title = args.sql, textwrap.shorten(args.sql, 100, placeholder=" …")
     since, until = _moment(args.since, "--from"), _moment(args.until, "--to")
+    if args.limit < 0:
+        raise BadInput(f"--limit {args.limit} is below 0", hint="0 prints the columns alone")
     with Lake(lake_of(args), since=since, until=until) as lake:
         answer = lake.ask(text, given)
     if args.parquet is not None:
@@ -97,9 +100,13 @@ def _parameters(words: list[str]) -> dict[str, str]:
 def _moment(text: str | None, what: str) -> datetime | None:
     if text is None:
         return None
+    from holdfast.audit.query import moment_ns
     from holdfast.audit.saved import read_moment
 
-    return datetime.fromtimestamp(float(read_moment(text, what)), UTC)
+    try:
+        return _EPOCH + timedelta(microseconds=moment_ns(read_moment(text, what), what) // 1_000)
+    except OverflowError:
+        raise BadInput(f"{what} {text!r} is no time of the years 1 to 9999", hint="in UTC") from None
 
 
 def _print_saved(args: argparse.Namespace, queries: Any) -> None:
@@ -127,7 +134,7 @@ def _write_parquet(answer: Any, path: Path) -> None:
 
 def _print(args: argparse.Namespace, answer: Any) -> None:
     columns: list[str] = answer.column_names
-    shown = answer.slice(0, args.limit)
+    shown = answer.slice(0, min(args.limit, answer.num_rows))
     if args.json:
         for row in shown.to_pylist():
             print_json({name: _plain(value) for name, value in row.items()})
@@ -136,7 +143,7 @@ def _print(args: argparse.Namespace, answer: Any) -> None:
     elif on_terminal():
         _print_table(columns, shown)
     else:
-        print("\t".join(columns))
+        print("\t".join(map(printable, columns)))
         for row in _rows(shown):
             print("\t".join(map(printable, row)))
     if answer.num_rows > args.limit:
