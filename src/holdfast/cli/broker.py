@@ -84,6 +84,11 @@ def run(args: argparse.Namespace, stop_with_stdin: StopWithStdin) -> int:
 
 
 def _feed(args: argparse.Namespace) -> Feed:
+    unused = ("day",) if args.tape is None else ("symbols", "days")
+    given = next((name for name in unused if getattr(args, name) != _DEFAULTS["options"][name]), None)
+    if given is not None:
+        market = "the seeded chain" if args.tape is None else "a tape"
+        raise BadInput(f"--{given} says nothing to {market}", hint=f"leave --{given} out")
     if args.tape is not None:
         from holdfast.venues.broker.tape import OptionTape
 
@@ -112,7 +117,7 @@ def _rate(text: str) -> int:
     except InvalidOperation:
         rate = Decimal(-1)
     if not (rate.is_finite() and 0 <= rate <= 1):
-        raise BadInput(f"--assign-rate {text!r} is no rate from 0 to 1")
+        raise BadInput(f"--assign-rate {text!r} is no rate from 0 to 1", hint="such as 0.01")
     return int(rate * _MILLION)
 
 
@@ -127,6 +132,8 @@ async def _serve(args: argparse.Namespace, stop_with_stdin: StopWithStdin) -> in
     assignments = read_assignments(args.assign_at, feed.start_ns, listings)
     faults = Faults(args.seed, read_rates(args.faults), read_script(args.faults_at, feed.start_ns))
     cash, assign_ppm = parse_money(args.cash, "--cash"), _rate(args.assign_rate)
+    if cash < 0:
+        raise BadInput(f"--cash {args.cash} is below 0", hint="an account begins with what is its own")
     speed = args.speed
     market_secs = args.market_seconds
     if args.seconds is not None and speed is not None:

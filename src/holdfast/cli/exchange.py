@@ -19,10 +19,10 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.cli import broker
+from holdfast.cli.audit.verbs import path_argument
 from holdfast.cli.output import add_json_argument, print_json
 from holdfast.core.clock import SystemClock
 from holdfast.core.errors import EXIT_OK, BadInput
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address (default: 127.0.0.1)")
     parser.add_argument(
         "--tape",
-        type=Path,
+        type=path_argument,
         metavar="PATH",
         help="play a recording: a parquet file or a folder, here or in $HOLDFAST_DATA",
     )
@@ -112,7 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tier", default="paper", help="rate limits: basic … prime, or paper (default)")
     parser.add_argument(
         "--dir",
-        type=Path,
+        type=path_argument,
         metavar="DIR",
         help="key file and memory; the same DIR takes a market up again (default: a temporary one)",
     )
@@ -125,7 +125,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
     if not 0 <= args.port <= 65_535:
-        raise BadInput(f"port {args.port} is outside 0 to 65535")
+        raise BadInput(f"port {args.port} is outside 0 to 65535", hint="0 takes a free one")
     broker.refuse_others_flags(args)
     if args.desk == "options":
         return broker.run(args, _stop_with_stdin)
@@ -160,7 +160,7 @@ def _start(text: str) -> int:
     """A moment as UTC ns."""
     try:
         when = datetime.fromtimestamp(int(text), UTC) if text.isdecimal() else datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, OSError):  # which of them depends on how far off the number is
         raise argparse.ArgumentTypeError(f"{text!r} is neither ISO 8601 nor Unix seconds") from None
     if when.tzinfo is None:
         raise argparse.ArgumentTypeError(f"{text!r} names no time zone; add Z or an offset")

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple, cast
 
 from holdfast.core.clock import NANOS
 from holdfast.core.errors import BadInput
+from holdfast.core.files import read_named
 from holdfast.core.money import parse_qty
 from holdfast.core.reasons import Code, RejectReason
 
@@ -36,6 +37,7 @@ MAX_AGE_SECS = 86_400
 
 _KNOWN = frozenset({"as_of", "source", "vix", "iv_rank"})
 _HUNDRED_E2 = 10_000
+_MOST_BYTES = 1 << 20
 
 
 class Reading(NamedTuple):
@@ -103,9 +105,11 @@ class ReferenceInput:
             BadInput: It cannot be read; the message names the field.
         """
         try:
-            words: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise BadInput(f"reference file {str(path)!r} cannot be read: {error}") from error
+            words: dict[str, Any] = tomllib.loads(read_named(path, _MOST_BYTES, "reference file").decode())
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise BadInput(
+                f"reference file {str(path)!r} cannot be read: {error}", hint="it is TOML, which is UTF-8"
+            ) from error
         unknown = sorted(set(words) - _KNOWN)
         if unknown:
             raise BadInput(

@@ -15,6 +15,7 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe `holdfast paper`."""
+    from holdfast.cli.audit.verbs import path_argument
     from holdfast.cli.exchange import read_secs, read_speed
     from holdfast.cli.output import add_json_argument
 
@@ -22,6 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         """As the exchange will read it, checked before anything is started."""
         read_speed(text)
         return text
+
+    def path(text: str) -> str:
+        """One that was named."""
+        return str(path_argument(text))
 
     parser.epilog = (
         "examples:\n"
@@ -45,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     market = parser.add_argument_group("the market")
     market.add_argument("--seed", type=int, default=1, help="of the seeded market and its faults (default 1)")
-    market.add_argument("--tape", metavar="PATH", help="trade a recording: a folder or one file")
+    market.add_argument("--tape", type=path, metavar="PATH", help="trade a recording: a folder or one file")
     market.add_argument(
         "--speed",
         type=speed,
@@ -61,9 +66,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     market.add_argument("--exchange", metavar="URL", help="join a running exchange instead of starting one")
     market.add_argument("--key-id", help="with --exchange: the API key it printed")
-    market.add_argument("--pem", metavar="FILE", help="with --exchange: the private key file it printed")
+    market.add_argument(
+        "--pem", type=path, metavar="FILE", help="with --exchange: the private key file it printed"
+    )
     run_group = parser.add_argument_group("the run")
-    run_group.add_argument("--dir", metavar="DIR", help="run directory; an existing one is taken up again")
+    run_group.add_argument(
+        "--dir", type=path, metavar="DIR", help="run directory; an existing one is taken up again"
+    )
     run_group.add_argument(
         "--strategy",
         action="append",
@@ -71,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE:CLASS",
         help="trade this class instead of the four examples (repeatable)",
     )
-    run_group.add_argument("--config", metavar="FILE", help="limits from this holdfast.toml")
+    run_group.add_argument("--config", type=path, metavar="FILE", help="limits from this holdfast.toml")
     run_group.add_argument("--cancel-on-exit", action="store_true", help="cancel resting orders at the end")
     desk = parser.add_argument_group("--desk options")
     desk.add_argument(
@@ -87,7 +96,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="roll out step by step: breaker, then stops, then limits (default: all three)",
     )
     desk.add_argument(
-        "--reference", metavar="FILE", help="IV rank and VIX from this file; none refuses every entry"
+        "--reference",
+        type=path,
+        metavar="FILE",
+        help="IV rank and VIX from this file; none refuses every entry",
     )
     desk.add_argument("--iv-rank", metavar="N", help="the same IV rank for every symbol, recorded as assumed")
     desk.add_argument("--vix", metavar="N", help="the VIX, recorded as assumed")

@@ -90,9 +90,9 @@ class _Plan(NamedTuple):
 
 def run_desk_session(args: argparse.Namespace) -> int:
     """Run it, print the summary, return the exit code."""
-    if args.strategy or args.exchange:
+    if args.strategy or args.exchange or args.key_id or args.pem:
         raise BadInput(
-            "--strategy and --exchange are for event contracts",
+            "--strategy, --exchange, --key-id and --pem are for event contracts",
             hint="docs/options.md shows a structure of your own",
         )
     config = load_config(Path(args.config) if args.config else None)
@@ -121,7 +121,9 @@ def _reference(args: argparse.Namespace, configured: OptionsDeskConfig) -> Refer
     given = args.iv_rank is not None or args.vix is not None
     if args.reference is not None:
         if given:
-            raise BadInput("--reference and --iv-rank, --vix exclude each other")
+            raise BadInput(
+                "--reference and --iv-rank, --vix exclude each other", hint="name a file or the figures"
+            )
         return ReferenceInput() if args.reference == "none" else ReferenceInput.read(Path(args.reference))
     if given:
         return ReferenceInput.by_hand(
@@ -173,7 +175,11 @@ def _lake_of(args: argparse.Namespace, directory: Path) -> str:
         raise BadInput(
             "--lake needs the extra 'lake', which is not installed", hint="pip install 'holdfast[lake]'"
         )
-    return args.lake or (str(directory / "lake") if is_there else "")
+    if args.lake is None:
+        return str(directory / "lake") if is_there else ""
+    from holdfast.lake.store import store_of
+
+    return store_of(args.lake).uri
 
 
 async def _session(plan: _Plan, screen: Screen) -> DeskOutcome:

@@ -331,6 +331,10 @@ def run_directory(args: argparse.Namespace, state: Path, kind: str = "paper") ->
             raise BadInput(
                 f"{args.dir!r} is no directory", hint="name the run's directory; a new one is made"
             )
+        if next(chosen.glob("audit_*.log"), None) is not None:
+            raise BadInput(
+                f"{args.dir!r} is an audit log", hint="name the run's directory, which holds its log"
+            )
         chosen.mkdir(mode=0o700, parents=True, exist_ok=True)
         return chosen
     for number in itertools.count(1):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from math import exp, log, sqrt
 from typing import Final, NamedTuple
 
@@ -85,6 +85,8 @@ SYMBOLS: Final = {
     ),
 }
 """What can be invented, by underlying."""
+_EARLIEST_NS: Final = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * NANOS
+_LATEST_NS: Final = int(datetime(2098, 1, 1, tzinfo=UTC).timestamp()) * NANOS
 DEFAULT_SYMBOLS: Final = ("SPY", "SPX")
 _STRIKES_EACH_SIDE = 8
 
@@ -117,7 +119,12 @@ class SeededChain:
                 hint=f"choose from {', '.join(SYMBOLS)}",
             )
         if days < 1:
-            raise BadInput(f"{days} days of options are below 1")
+            raise BadInput(f"{days} days of options are below 1", hint="--days counts sessions")
+        if not _EARLIEST_NS <= start_ns < _LATEST_NS:
+            raise BadInput(
+                f"a seeded chain cannot begin {start_ns // NANOS} s from 1970",
+                hint="options are named in the years 2000 to 2098",
+            )
         self._seed = seed
         self._symbols = tuple(SYMBOLS[name] for name in dict.fromkeys(symbols))
         self._days = _sessions(start_ns, days)

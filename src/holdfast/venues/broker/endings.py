@@ -106,8 +106,14 @@ def read_assignments(text: str, start_ns: int, listings: dict[str, Listing]) -> 
         listing = listings.get(ticker)
         terms = None if listing is None else listing.terms
         if terms is None:
-            raise BadInput(f"--assign-at names {ticker[:40]!r}, which is no contract of this market")
+            raise BadInput(
+                f"--assign-at names {ticker[:40]!r}, which is no contract of this market",
+                hint="the chain lists what is traded",
+            )
         if terms.style is not ExerciseStyle.AMERICAN:
-            raise BadInput(f"--assign-at names {ticker!r}, which cannot be exercised before its expiry")
+            raise BadInput(
+                f"--assign-at names {ticker!r}, which cannot be exercised before its expiry",
+                hint="name an American one",
+            )
         found.append(Assignment(start_ns + int(when) * NANOS, ticker, QtyE2(int(count) * 100)))
     return sorted(found)

@@ -29,6 +29,8 @@ from holdfast.core.clock import NANOS
 from holdfast.core.errors import BadInput
 
 _MILLION: Final = 1_000_000
+_RATES: Final = "--faults 500=0.1,drop=0.02: rates from 0 to 1"
+_SCRIPTED: Final = "--faults-at 120:orders_500=5: the next five orders after two minutes"
 
 
 class Kind(StrEnum):
@@ -89,13 +91,16 @@ def read_rates(text: str) -> dict[Fault, int]:
     rates: dict[Fault, int] = {}
     for name, value in _pairs(text, "--faults"):
         if name not in set(REQUEST_FAULTS):
-            raise BadInput(f"fault {name!r} is unknown, expected one of {', '.join(REQUEST_FAULTS)}")
+            raise BadInput(
+                f"fault {name!r} is unknown, expected one of {', '.join(REQUEST_FAULTS)}",
+                hint=_RATES,
+            )
         try:
             rate = Decimal(value)
         except InvalidOperation:
-            raise BadInput(f"rate {value!r} of fault {name!r} is not a number") from None
+            raise BadInput(f"rate {value!r} of fault {name!r} is not a number", hint=_RATES) from None
         if not (rate.is_finite() and 0 <= rate <= 1):
-            raise BadInput(f"rate {value} of fault {name!r} is outside 0 to 1")
+            raise BadInput(f"rate {value} of fault {name!r} is outside 0 to 1", hint=_RATES)
         rates[Fault(name)] = int(rate * _MILLION)
     return rates
 
@@ -114,7 +119,10 @@ def read_script(text: str, start_ns: int) -> list[Scripted]:
                 f"--faults-at {left!r} is not SECONDS:FAULT=COUNT", hint=f"faults: {', '.join(SCRIPTS)}"
             )
         if not (when.isdecimal() and value.isdecimal() and int(value)):
-            raise BadInput(f"--faults-at {left}={value}: seconds and count are whole numbers, count above 0")
+            raise BadInput(
+                f"--faults-at {left}={value}: seconds and count are whole numbers, count above 0",
+                hint=_SCRIPTED,
+            )
         fault, kind = SCRIPTS[word]
         script.append(Scripted(fault=fault, kind=kind, left=int(value), at_ns=start_ns + int(when) * NANOS))
     return script
@@ -188,5 +196,5 @@ def _pairs(text: str, what: str) -> Iterable[tuple[str, str]]:
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, equals, value = part.partition("=")
         if not equals:
-            raise BadInput(f"{what} {part!r} is not NAME=VALUE")
+            raise BadInput(f"{what} {part!r} is not NAME=VALUE", hint=f"{_RATES}; {_SCRIPTED}")
         yield name.strip(), value.strip()

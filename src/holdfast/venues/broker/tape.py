@@ -112,7 +112,10 @@ class OptionTape:
         if day:
             frame = frame.filter(pl.col("ts_ms").is_in(_minutes_of(frame, day)))
         if frame.is_empty():
-            raise BadInput(f"{str(path)!r} holds no quotes{f' of {day}' if day else ''}")
+            raise BadInput(
+                f"{str(path)!r} holds no quotes{f' of {day}' if day else ''}",
+                hint="days are written yyyymmdd; without --day all are played",
+            )
         self._frame = frame.sort(_KEY)
         self._contracts = self._listed()
         self._stocks = _read_underlyings(folder / UNDERLYINGS)
@@ -221,16 +224,24 @@ def _minutes_of(frame: pl.DataFrame, day: int) -> list[int]:
 
 
 def _read(path: Path, columns: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
+    if not path.exists():
+        raise BadInput(f"{str(path)!r} does not exist", hint="it lies beside the quotes")
+    if not path.is_file():  # opening a pipe would wait for its other end
+        raise BadInput(f"{str(path)!r} is not a file", hint="name a recording, or the folder that holds it")
     try:
         frame = pl.read_parquet(path)
-    except FileNotFoundError:
-        raise BadInput(f"{str(path)!r} does not exist", hint="it lies beside the quotes") from None
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise BadInput(f"{str(path)!r} is no readable parquet file: {str(error)[:120]}") from error
+        raise BadInput(
+            f"{str(path)!r} is no readable parquet file: {str(error)[:120]}",
+            hint="the recording is damaged, or no recording",
+        ) from error
     for name, kind in columns.items():
         found = frame.schema.get(name)
         if found != kind:
-            raise BadInput(f"{str(path)!r}: column {name!r} is {found or 'missing'}, expected {kind()}")
+            raise BadInput(
+                f"{str(path)!r}: column {name!r} is {found or 'missing'}, expected {kind()}",
+                hint="that is no recording of options",
+            )
     return frame.select(list(columns))
 
 
