@@ -388,6 +388,7 @@ class TableWriter:
         """
         if handle.version() == before + 1:
             return
+        self._watermarks = {}  # theirs may have raised another journal's, and the store refuses only what comes later
         for span in spans:
             if handle.transaction_version(app_id(span.log_id)) != span.last:
                 raise Lost(f"the newest version does not hold the watermark of {span.log_id}")

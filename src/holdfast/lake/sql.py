@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 _READS = frozenset({"SELECT", "EXPLAIN", "MULTI"})  # PIVOT is several statements for DuckDB
+_RUNS = re.compile(r"\banaly[sz]e\b", re.IGNORECASE)
+"""EXPLAIN with this word runs what it explains, a COPY over the lake's own files too."""
 _NO_TABLE = re.compile(r"Table with name \"?([^\s\"]+)\"? does not exist")
 _NO_COLUMN = re.compile(r"(?:Referenced (?:column|table)|have a column named) \"([^\"]+)\"")
 _NO_FUNCTION = re.compile(r"(?:Scalar|Aggregate|Table) Function with name \"?([^\s\"]+)\"? does not exist")
@@ -104,6 +106,11 @@ class Lake:
             if len(kinds) != 1:
                 raise BadInput(
                     f"sql refused: {len(kinds)} statements, expected one", hint="ask one question at a time"
+                )
+            if kinds[0] == "EXPLAIN" and _RUNS.search(sql):
+                raise BadInput(
+                    "sql refused: EXPLAIN ANALYZE runs what it explains",
+                    hint="ask for the plan with EXPLAIN alone",
                 )
             if kinds[0] not in _READS:
                 raise BadInput(

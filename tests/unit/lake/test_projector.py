@@ -145,6 +145,23 @@ def test_several_journals_share_the_tables(tmp_path):
     assert one.commits <= 5 + 2, "one commit for each table, not for each journal"
 
 
+def test_rival_that_brings_one_of_two_journals_meanwhile_doubles_no_row(tmp_path):
+    """A commit of journal A that landed behind a rival's of journal B leaves no old watermark of B to go on from."""
+    logs = [make_journal(tmp_path / name, days=1, events=30, seed=seed) for seed, name in enumerate("ab", 1)]
+    desk = Desk(tmp_path)
+    late = desk.projector(*logs)
+    late.start()
+    assert late._sources[0].reader.look() > 30
+    desk.project(logs[1])
+    piece = late._sources[0].reader.read(1000)
+    assert piece is not None
+    late._take(late._sources[0], piece)
+    late._finish()
+    late.run(follow=False, wait=lambda _: False)
+    late.close()
+    assert assert_exact(logs, desk.store) == 60
+
+
 def test_run_ends_after_the_batch_when_it_is_told(desk):
     """Told to end, it commits what it has read, although nothing was due."""
     desk.append(4)

@@ -317,6 +317,17 @@ def test_picture_needs_a_known_ending_and_a_free_name(lake, tmp_path, capsys):
     assert (tmp_path / "x.png").read_text() == "mine"
 
 
+@pytest.mark.parametrize("how", ["EXPLAIN ANALYZE", "EXPLAIN (analyse)", "/* plan */ explain /* */ Analyze"])
+def test_plan_that_would_run_is_refused(lake, how):
+    """EXPLAIN ANALYZE runs what it explains, and COPY may write the files that a question may read: neither is run."""
+    file = live_files(store_of(lake.uri), "fills")[0]
+    before = file.read_bytes()
+    with pytest.raises(BadInput, match="EXPLAIN ANALYZE runs what it explains"):
+        _ask(lake, f"{how} COPY (SELECT 1) TO '{file}' (USE_TMP_FILE false)")
+    assert file.read_bytes() == before
+    assert _ask(lake, "EXPLAIN SELECT count(*) FROM fills")
+
+
 def test_lake_is_unchanged_by_any_question(lake):
     """Asking writes nothing."""
     before = {path: path.stat().st_mtime_ns for path in store_of(lake.uri).path.rglob("*")}
