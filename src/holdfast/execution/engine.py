@@ -11,10 +11,11 @@ journal: what was sent is looked at, what was never sent is decided anew, a legg
 What the gate refuses comes back as an outcome, and goes out as a `portfolio_limit_rejection` event. Greeks, worst
 loss and reservation are the gate's: there is no way around it from here.
 
-Limits: what protects shares that an assignment left, and the shares, are each no reduction by themselves: the gate
-bars both, a person is alarmed, and both go once the price or the expiry allows it. It acts when told of time, on the
-trader's loop. Quotes come from the board; an exit of which no side can be
-executed waits, counted, and is alarmed after a while.
+Limits: two positions that guarantee something together (a put and the shares of an assignment, a put above a call)
+are each no reduction by themselves. Where nothing is short one of them leaves under the limits of an entry; what these
+refuse, and what guards a short, stays until the price or the expiry allows it, and a person is alarmed. It acts when
+told of time, on the trader's loop. Quotes come from the board; an exit of which no side can be executed waits,
+counted, and is alarmed after a while.
 """
 
 from __future__ import annotations
@@ -385,19 +386,35 @@ class OrderExecutionEngine:
             return self._waits(execution, Code.QUOTE_ONE_SIDED)
         self._held_since_ns.pop(execution.execution_id, None)
         key = key_of(execution.execution_id, ladder.name_attempt())
-        signal = self._signal(found.ticker, found.action, found.qty, found.limit, key, reduce_only=True)
+        signal = self._signal(
+            found.ticker, found.action, found.qty, found.limit, key, reduce_only=not execution.is_guard
+        )
         result = await self._route(execution, signal, is_entry=False, demanded=execution.demanded)
         if result.client_order_id not in self.trader.account.orders:
             ladder.on(ExitEvent.BARRED)
             execution.tried_ns = self._clock.now_ns()
-            # What is left of a structure after an assignment may protect the shares: only pieces of it reduce.
-            execution.in_pieces = execution.in_pieces or result.reason == Code.NOT_REDUCING
+            if result.reason == Code.NOT_REDUCING:
+                # It may protect something else, shares of an assignment for instance: pieces of it may reduce, and
+                # gentler limits. Where nothing is short it protects nobody else's money: what does not even then
+                # reduce leaves if the limits take it as an order like any other.
+                is_last_piece = execution.in_pieces or len(going) == 1
+                execution.is_guard = is_last_piece and self._owes_nothing(execution.symbol)
+                execution.in_pieces = True
+                ladder.restart()
             self._alarm_once(execution, "exit_barred", result.reason)
         else:
             ladder.order = result.client_order_id
             ladder.on(ExitEvent.SENT)
             await self._look_at_exit(execution)
         return self._result(execution, result)
+
+    def _owes_nothing(self, symbol: str) -> bool:
+        """Whether no position on *symbol* is a short one, as far as everything held is known."""
+        rules = self.trader.market.instruments
+        return all(
+            (known := rules.get(ticker)) is not None and (qty > 0 or known.underlying != symbol)
+            for ticker, qty in self.trader.account.portfolio.positions.items()
+        )
 
     async def _next_exit(self, execution: Execution, going: dict[str, int]) -> ExitOrder | None:
         """What of *going* goes out next and at which limit; None while no side of it can be executed."""

@@ -70,6 +70,7 @@ class Execution(msgspec.Struct, kw_only=True):
         demanded: A stop or a person demands the exit, not a mere rule.
         tried_ns: When an exit was barred last, UTC ns.
         in_pieces: Leaving all legs at once would not reduce, so they leave one by one.
+        is_guard: Leaving one by one would not either: each leaves where the limits of an entry allow it.
     """
 
     execution_id: str
@@ -87,6 +88,7 @@ class Execution(msgspec.Struct, kw_only=True):
     demanded: bool = False
     tried_ns: int = 0
     in_pieces: bool = False
+    is_guard: bool = False
 
     @property
     def is_flat(self) -> bool:

@@ -3,16 +3,19 @@
 import asyncio
 
 import pytest
-from support.desk import condor, desk_world, entered, flat_world, quote, quote_chain, tick
+from support.desk import chain, condor, desk_world, entered, flat_world, quote, quote_chain, tick
 from support.execution import drain
 
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2
+from holdfast.core.options import Right
 from holdfast.core.orders import Fill
 from holdfast.core.signals import BookSide
 from holdfast.execution.executions import Phase
 from holdfast.execution.outcomes import Outcome
+from holdfast.execution.structures import Structure, StructureKind, StructureLeg
 from holdfast.execution.venue import StreamGap
 from holdfast.risk.halt import TradingState
+from holdfast.risk.limits import RiskLimits
 from holdfast.risk.stop_rules import PercentTrail, TrailingStopConfig
 
 STOP = TrailingStopConfig(10, 8, 1, rules=(PercentTrail(800, "entry"),), negative_premiums=True)
@@ -188,6 +191,40 @@ def test_a_rules_exit_that_must_wait_is_still_watched_by_its_stop():
         await shrink(w, one, 0.9)
         assert one.demanded
         await shrink(w, one, 0.9)
+        assert flat_world(w)
+
+    go(run())
+
+
+@pytest.mark.invariant("I5")
+def test_two_longs_that_guarantee_something_together_can_both_be_left():
+    """A put above a call is worth their distance whatever happens: neither reduces alone, and both leave."""
+
+    async def run():
+        w = desk_world(limits=RiskLimits(max_order_value=MoneyE6(4_000_000_000)))
+        await w.trader.start()
+        await minutes(w, 1)
+        for n, (right, strike) in enumerate(((Right.CALL, 490), (Right.PUT, 515))):
+            quoted = next(
+                one
+                for one in chain()
+                if (one.instrument.option.right, one.instrument.option.strike) == (right, strike * 10_000)
+            )
+            await w.engine.open(
+                Structure(
+                    kind=StructureKind.LONG_CALL if right is Right.CALL else StructureKind.LONG_PUT,
+                    symbol="SPY",
+                    legs=(StructureLeg(quoted.instrument, 1),),
+                ),
+                execution_id=f"long-SPY-{n + 1}",
+                limit=quoted.ask,
+            )
+            await minutes(w, 1)
+        assert sorted(w.account.portfolio.positions.values()) == [100, 100]
+        for n in (1, 2):
+            await w.engine.exit(f"long-SPY-{n}", rule="Person", demanded=True)
+        await minutes(w, 5)
+        assert "not_reducing" in w.log.violations()
         assert flat_world(w)
 
     go(run())
