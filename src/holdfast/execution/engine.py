@@ -26,7 +26,7 @@ import msgspec
 
 from holdfast.breaker.breaker import Permit, TradingCircuitBreaker
 from holdfast.core.clock import NANOS, Clock
-from holdfast.core.errors import BadInput, CircuitBreakerOpenError, VenueError
+from holdfast.core.errors import BadInput, CircuitBreakerOpenError, VenueError, VenueRejected
 from holdfast.core.ids import client_order_id
 from holdfast.core.money import PriceE4, QtyE2
 from holdfast.core.options import Right
@@ -305,9 +305,22 @@ class OrderExecutionEngine:
     async def step(self, now_ns: int) -> None:
         """Time moved to *now_ns* (UTC): look at everything under way and send what is due, oldest first."""
         await self._probe()
-        self._take_over_what_closed(now_ns)
+        if await self._knows_its_legs():
+            self._take_over_what_closed(now_ns)
         for execution in self.executions.live():
             await self._step(execution, now_ns)
+
+    async def _knows_its_legs(self) -> bool:
+        """Read the rules of legs that no chain lists any more, since they say what an end left; False to try later."""
+        for ticker in {ticker for one in self.executions.live() for ticker in one.held}:
+            if ticker not in self.trader.market.instruments:
+                try:
+                    await self.trader.books.instrument(ticker, regardless=True)
+                except VenueRejected:
+                    continue
+                except (VenueError, CircuitBreakerOpenError):
+                    return False
+        return True
 
     def _take_over_what_closed(self, now_ns: int) -> None:
         """Legs that expiry, assignment or a person closed; shares that these left are adopted, and are to go."""

@@ -230,6 +230,34 @@ def test_two_longs_that_guarantee_something_together_can_both_be_left():
     go(run())
 
 
+def test_shares_of_a_contract_that_no_chain_lists_any_more_are_adopted_after_a_restart():
+    """Assigned and expired while nobody looked, or before the shares were sold: the next run sells them, once."""
+
+    async def run():
+        w = desk_world()
+        one = await entered(w)
+        for ticker, _ in one.legs:
+            w.venue.end_option(ticker, 4_720_000)
+        gone = {ticker for ticker, _ in one.legs}
+        left = [each.instrument for each in chain() if each.instrument.ticker not in gone]
+        limits = RiskLimits(max_exit_value=MoneyE6(10**12))
+        again = desk_world(clock=w.clock, venue=w.venue, log=w.log, limits=limits, chains={"SPY": left})
+        await again.trader.start()
+        assert again.account.portfolio.positions == {"SPY": 100_00}
+        for ticker in gone:
+            again.trader.market.instruments.pop(ticker, None)
+        for n in range(6):
+            w.venue.is_readable = n > 1
+            quote_chain(again, but=tuple(gone))
+            quote(again, "SPY", 4_720_000, 4_720_100, size=10**6)
+            await tick(again, 60)
+        assert flat_world(again)
+        sold = [order for order in again.log.of("ORDER") if order["ticker"] == "SPY"]
+        assert [(order["action"], order["quantity"]) for order in sold] == [("sell", "100.00")]
+
+    go(run())
+
+
 async def shrink(w, one, share):
     """Three quotes of every leg at *share* of its entry price."""
     for _ in range(3):
