@@ -26,14 +26,22 @@ pytestmark = pytest.mark.invariant("I10")
 LATER = 1_764_500_000 * 10**9
 
 
-@pytest.fixture
-def log(tmp_path):
-    return make_journal(tmp_path / "log", events=60)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A journal and its lake, which each test gets a copy of."""
+    home = tmp_path_factory.mktemp("made")
+    project(home / "lake", make_journal(home / "log", events=60))
+    return home
 
 
 @pytest.fixture
-def lake(tmp_path, log):
-    return project(tmp_path / "lake", log)
+def log(tmp_path, made):
+    return shutil.copytree(made / "log", tmp_path / "log")
+
+
+@pytest.fixture
+def lake(tmp_path, made):
+    return store_of(str(shutil.copytree(made / "lake", tmp_path / "lake")))
 
 
 def _others(lake):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,14 +22,22 @@ from holdfast.lake.verify import Range, verify_lake
 pytestmark = [pytest.mark.invariant("I10"), pytest.mark.contract("B8")]
 
 
-@pytest.fixture
-def log(tmp_path):
-    return make_journal(tmp_path / "log", events=60)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A journal and its lake, which each test gets a copy of."""
+    home = tmp_path_factory.mktemp("made")
+    project(home / "lake", make_journal(home / "log", events=60))
+    return home
 
 
 @pytest.fixture
-def lake(tmp_path, log):
-    return project(tmp_path / "lake", log)
+def log(tmp_path, made):
+    return shutil.copytree(made / "log", tmp_path / "log")
+
+
+@pytest.fixture
+def lake(tmp_path, made):
+    return store_of(str(shutil.copytree(made / "lake", tmp_path / "lake")))
 
 
 def _append(lake, name: str, rows: list[dict]) -> None:
@@ -245,9 +254,10 @@ def test_command_says_so_and_ends_with_3(lake, log, capsys):
         (["lake", "verify", "log", "--lake", "nowhere"], "there is no Delta table"),
     ],
 )
-def test_command_names_what_is_not_there(words, said, lake, monkeypatch, capsys):
+def test_command_names_what_is_not_there(words, said, log, lake, monkeypatch, capsys):
     """What is not there is named, with exit code 1."""
-    monkeypatch.chdir(lake.path.parent)
+    assert log.parent == lake.path.parent
+    monkeypatch.chdir(log.parent)
     assert main(words) == 1
     assert said in capsys.readouterr().err
     assert not os.path.exists("nowhere")  # noqa: PTH110
