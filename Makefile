@@ -8,6 +8,8 @@ TAPE   ?=
 MINUTES ?= 10
 WORKERS ?= 2
 SEED   ?=
+KILLS  ?= 100
+S3     ?=
 CEPH   := ceph-mon ceph-mgr ceph-osd radosgw ceph-common
 
 .DEFAULT_GOAL := help
@@ -87,6 +89,9 @@ bench: setup-bench  ## measure, as ratios beside the peers; writes build/bench.j
 
 torture: setup-dev  ## crash the log for MINUTES=10 on a simulated disk, on ext4 and at its system calls; SEED repeats a run
 	$(BIN)/python tests/torture.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) --json build/torture.json
+
+torture-lake: setup-dev  ## kill rival projectors KILLS=100 times and compare every row with its record; S3=1 on moto
+	$(BIN)/python tests/crash/lake_torture.py --kills $(KILLS) $(if $(S3),--s3 --rate 300) $(if $(SEED),--seed $(SEED))
 
 UV_COMPILE = uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 lock:  ## resolve the lock files anew (needs uv)
