@@ -7,7 +7,8 @@ asked; only the gate reserves, and it asks again. What the portfolio is comes fr
 is the one over a gate's own account and market. Every question becomes one risk event, allowed or not.
 
 What is unknown refuses by its own name: Greeks that are missing, not a number or too old (greeks_unknown,
-greeks_stale), an equity that nobody knows (equity_unknown), a loss without bound (unbounded_loss).
+greeks_stale), an equity that nobody knows (equity_unknown), a loss without bound (unbounded_loss). A calculator that
+fails, or says what is no `PortfolioRisk`, leaves everything unknown; the refusal says how it failed.
 
 Limits: a question knows the new position by three numbers. Its concentration is that of the position alone, unless
 `expiry` says which structure it joins; the gate, which sees the legs, is never kinder. Without its gamma the
@@ -16,9 +17,10 @@ present book is judged, and the event says so.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from decimal import ROUND_UP, Decimal
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import Any, NamedTuple, Protocol, TypedDict, cast
 
 import msgspec
 
@@ -35,6 +37,7 @@ from holdfast.risk.rows import MILLIS, POSITIONS, SHARES, USD, Row
 
 _ONE_E6 = 1_000_000
 _MICRO = Decimal("0.000001")
+_log = logging.getLogger("holdfast.risk.limits")
 
 
 class EntryCheck(NamedTuple):
@@ -90,6 +93,21 @@ class PortfolioRisk(msgspec.Struct, frozen=True, kw_only=True):
     missing: str = ""
     oldest: str = ""
     positions: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no whole number: a NaN among them would pass for healthy.
+
+        Raises:
+            BadInput: It names the number.
+        """
+        numbers = {"equity": self.equity, "as_of_ns": self.as_of_ns}
+        numbers |= {f"exposure of {name}": symbol.exposure for name, symbol in self.symbols.items()}
+        for what, number in numbers.items():
+            if number is not None and type(number) is not int:
+                raise BadInput(
+                    f"{what} {number!r} is a {type(number).__name__}, expected whole 1e-6 dollar or ns",
+                    hint="PortfolioRisk.of(…) reads numbers as people have them",
+                )
 
     @classmethod
     def of(
@@ -256,6 +274,8 @@ class PortfolioLimitsChecker:
         Raises:
             BadInput: Something that is no number at all.
         """
+        if not isinstance(cast("object", symbol), str) or not symbol:
+            raise BadInput(f"symbol {symbol!r} names no underlying", hint="such as 'SPY'")
         given = {
             "new_position_delta": str(new_position_delta),
             "new_position_gamma": "" if new_position_gamma is None else str(new_position_gamma),
@@ -267,7 +287,7 @@ class PortfolioLimitsChecker:
         if position_value is not None and (value is None or value < 0):
             row = Row(Code.BAD_INPUT, "position_value", 0, 0, "", ok=False)
             return self._answer((row,), symbol, intent_id, given)
-        risk = self.risk_calc.portfolio_risk()
+        risk = self._risk()
         facts = self._facts(risk, symbol, delta or 0, gamma, value=value, expiry=expiry)
         if delta is None or (gamma is None and new_position_gamma is not None):
             facts = msgspec.structs.replace(facts, missing=facts.missing or f"new position on {symbol}")
@@ -275,7 +295,7 @@ class PortfolioLimitsChecker:
 
     async def check_portfolio_health(self) -> list[str]:
         """What is beyond its limit, or unknown, as things stand; one line and one event each, empty when healthy."""
-        rows = [row for row in self._present(self.risk_calc.portfolio_risk()) if not row.ok]
+        rows = [row for row in self._present(self._risk()) if not row.ok]
         warnings = [str(_reason(row, "")) for row in rows]
         for row, text in zip(rows, warnings, strict=True):
             self._emit(RiskEventType.PORTFOLIO_LIMIT_WARNING, row, rejection_reason=text)
@@ -283,7 +303,7 @@ class PortfolioLimitsChecker:
 
     async def get_remaining_capacity(self, symbol: str) -> RemainingCapacity:
         """How much more fits, for *symbol*."""
-        risk, bounds = self.risk_calc.portfolio_risk(), self.limits.bounds
+        risk, bounds = self._risk(), self.limits.bounds
         facts = self._facts(risk, symbol)
         is_known = not facts.missing and facts.stale_ns <= bounds.greeks_age_ns
         rooms = [
@@ -300,6 +320,19 @@ class PortfolioLimitsChecker:
             exposure=Decimal(min(rooms)) * _MICRO,
             position_count=None if bounds.positions is None else max(0, bounds.positions - risk.positions),
         )
+
+    def _risk(self) -> PortfolioRisk:
+        """What the portfolio is; nothing is known of it where the calculator fails."""
+        try:
+            risk = cast("object", self.risk_calc.portfolio_risk())
+        except Exception as why:  # noqa: BLE001  somebody else's task ends here, and what is unknown is refused
+            failure = f"risk_calc: {type(why).__name__}: {str(why)[:200]}"
+        else:
+            if isinstance(risk, PortfolioRisk):
+                return risk
+            failure = f"risk_calc: it said {type(risk).__name__}, no PortfolioRisk"
+        _log.error("%s", failure)
+        return PortfolioRisk(symbols={}, equity=None, as_of_ns=0, missing=failure)
 
     def _facts(
         self,
@@ -436,11 +469,11 @@ def _e6(value: object, what: str) -> int | None:
         raise BadInput(f"{what} {value!r} is a {type(value).__name__}, expected a number")
     try:
         number = Decimal(repr(value) if isinstance(value, float) else value)
+        if not number.is_finite():
+            return None
+        return int((number * _ONE_E6).to_integral_value(ROUND_UP))
     except ArithmeticError as error:
-        raise BadInput(f"{what} {value!r} is not a number") from error
-    if not number.is_finite():
-        return None
-    return int((number * _ONE_E6).to_integral_value(ROUND_UP))
+        raise BadInput(f"{what} {value!r} is not a number, or beyond all") from error
 
 
 def _present(code: Code, scope: str, value: int | None, bound: int | None, unit: str) -> Row:

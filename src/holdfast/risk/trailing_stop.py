@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
 from enum import StrEnum
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from holdfast.core.clock import Clock, SystemClock
 from holdfast.core.errors import BadInput, IllegalTransition
@@ -141,7 +141,12 @@ class TrailingStop:
         symbol: str = "",
         clock: Clock | None = None,
     ) -> None:
-        if sign not in {1, -1}:
+        if not isinstance(cast("object", execution_id), str) or not execution_id:
+            raise BadInput(
+                f"stop refused: execution id {execution_id!r} is no text",
+                hint="a stop is found again by the id of its execution",
+            )
+        if type(sign) is not int or sign not in {1, -1}:
             raise BadInput(f"sign {sign!r} is neither 1 nor -1 (execution_id={execution_id!r})")
         self.execution_id = execution_id
         self.symbol = symbol
