@@ -126,7 +126,11 @@ def plot(answer: Any, path: Path, title: str) -> Picture:
         figure = load("matplotlib.figure").Figure(figsize=(10, _height(picture)), layout="constrained")
         _draw(figure.add_subplot(), picture, title)
         metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
-        figure.savefig(path, metadata=metadata)
+        try:
+            figure.savefig(path, metadata=metadata)
+        except OSError:
+            path.unlink(missing_ok=True)  # what a full disk cut off is no picture
+            raise
     return picture
 
 
