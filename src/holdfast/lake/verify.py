@@ -180,11 +180,15 @@ def verify_lake(
     for reader in readers:
         compared += _compare(reader, tables, seed, findings, tell)
     known = [reader.log_id for reader in readers]
-    others = {
-        name: count
-        for name, table in tables.items()
-        if (count := table.rows.filter(~pl.col("writer_id").is_in(known)).height)
-    }
+    others: dict[str, int] = {}
+    for name, table in tables.items():
+        unnamed = table.rows.filter(~pl.col("writer_id").is_in(known))
+        vouched = [one for one in unnamed["writer_id"].unique() if table.covered(one)]
+        if count := unnamed.filter(pl.col("writer_id").is_in(vouched)).height:
+            others[name] = count
+        if count := unnamed.height - count:
+            what = f"{count:,} rows are of no journal that the table covers"
+            findings.append(Finding(kind="foreign", table=name, count=count, what=what))
     return Report(
         lake=str(store),
         versions={name: table.delta.version() for name, table in tables.items()},
@@ -217,8 +221,10 @@ def require_schema(store: LakeStore, kind: type[LakeTable], delta: DeltaTable) -
 
 def _open_all(store: LakeStore, findings: list[Finding]) -> dict[str, _Table]:
     tables: dict[str, _Table] = {}
+    absent: list[Finding] = []
     for kind in TABLES:
         if not store.has(kind.name):
+            absent.append(Finding(kind="missing", table=kind.name, what="the table is not there"))
             continue
         delta = store.open(kind.name)
         try:
@@ -229,6 +235,7 @@ def _open_all(store: LakeStore, findings: list[Finding]) -> dict[str, _Table]:
         tables[kind.name] = _Table(kind, delta)
     if not tables and not findings:
         store.open(TABLES[0].name)  # says by name that there is no table
+    findings += absent
     return tables
 
 
@@ -262,7 +269,9 @@ def fragments_of(store: LakeStore, delta: DeltaTable) -> list[Any]:
 
 def _hashed(rows: Any, seed: int) -> pl.DataFrame:
     frame = pl.DataFrame(rows)
-    return frame.select("writer_id", "seq").with_columns(hash=frame.hash_rows(seed=seed))
+    # Where another hand left them empty: no journal, and no sequence that a journal has.
+    place = frame.select(pl.col("writer_id").fill_null(""), pl.col("seq").fill_null(-1))
+    return place.with_columns(hash=frame.hash_rows(seed=seed))
 
 
 # -- the journal's side -----------------------------------------------------------------------------------------
@@ -352,7 +361,7 @@ def _differences(
     name: str, log_id: str, mine: pl.DataFrame, expected: _Expected, first: int
 ) -> Iterator[Finding]:
     wanted = pl.concat(expected.hashed) if expected.hashed else pl.DataFrame(schema=_HASHED)
-    mine = mine.filter(pl.col("seq") >= first)
+    mine = mine.filter((pl.col("seq") >= first) | (pl.col("seq") < 1))
     twice = mine.filter(pl.col("seq").is_duplicated())["seq"].unique().sort()
     both = wanted.join(mine, on="seq", how="left", suffix="_lake")
     missing = both.filter(pl.col("hash_lake").is_null())["seq"]

@@ -50,7 +50,8 @@ def _append(lake, name: str, rows: list[dict]) -> None:
 def _rewrite(path: Path, change) -> None:
     """Change the rows of one data file in place, and its length in the commit that names it."""
     table, size = pq.ParquetFile(path).read(), path.stat().st_size
-    pq.write_table(pa.Table.from_pylist(change(table.to_pylist()), schema=table.schema), path)
+    schema = pa.schema([field.with_nullable(True) for field in table.schema])
+    pq.write_table(pa.Table.from_pylist(change(table.to_pylist()), schema=schema), path)
     for commit in (path.parent.parent / "_delta_log").glob("*.json"):
         lines = commit.read_text().splitlines()
         changed = [
@@ -127,6 +128,36 @@ def test_foreign_row_is_named(lake, log):
     assert (finding.kind, finding.ranges) == ("foreign", (Range(2, 2),))
 
 
+@pytest.mark.parametrize("change", [{"writer_id": "f" * 32}, {"seq": 0}, {"seq": -7}])
+def test_row_that_nobody_vouches_for_is_foreign(lake, log, change):
+    """A row of a journal that the table knows nothing of, or of a sequence that no journal has, is foreign."""
+    _append(lake, "orders", [{**rows_of(lake, "orders")[0], **change}])
+    assert _only(verify_lake(lake, [log])).kind == "foreign"
+
+
+def test_row_without_a_journal_or_a_sequence_is_foreign(lake, log):
+    """Columns that another hand left empty hide no row."""
+    file = live_files(lake, "orders")[0]
+    _rewrite(
+        file,
+        lambda rows: (
+            [{**row, "writer_id": None} for row in rows[:1]]
+            + [{**row, "seq": None} for row in rows[1:2]]
+            + rows[2:]
+        ),
+    )
+    found = {one.kind: one.count for one in verify_lake(lake, [log]).findings}
+    assert found["missing"] == 2
+    assert found["foreign"] >= 1
+
+
+def test_table_that_is_gone_is_named(lake, log):
+    """A lake without one of its tables is not equal to its journal."""
+    shutil.rmtree(lake.path / "fills")
+    finding = _only(verify_lake(lake, [log]))
+    assert (finding.kind, finding.table) == ("missing", "fills")
+
+
 def test_rows_of_journals_that_were_not_named_are_counted(lake, log, tmp_path):
     """A second journal's rows are told, not compared; named, they are compared too."""
     other = make_journal(tmp_path / "other", events=20, seed=8)
@@ -200,7 +231,7 @@ def test_table_of_another_schema_is_named(lake, log, tmp_path):
     """A table with another column type is not compared, and named."""
     other = store_of(str(tmp_path / "other"))
     write_deltalake(other.table_uri("fills"), pa.table({"event_id": [1], "seq": [2]}))
-    finding = _only(verify_lake(other, [log]))
+    finding = verify_lake(other, [log]).findings[0]
     assert finding.kind == "schema"
     assert "column 'event_id' is int64, expected string" in finding.what
 
