@@ -60,7 +60,7 @@ _NO_ANSWER = re.compile(
 )
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _REFUSED = re.compile(
-    r"AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|NoSuchBucket|403|401"
+    r"AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|NoSuchBucket|status code: 40[13]\b"
 )
 
 

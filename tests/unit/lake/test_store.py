@@ -128,6 +128,24 @@ def test_store_that_returns_other_bytes_is_refused(s3, proxy):
         store_of(f"s3://{s3.make(lock=False)}/lake", _through(proxy, s3)).prove()
 
 
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("PUT http://s/b/_delta_log/00000000000000000403.json - error sending request", LakeUnreachable),
+        (
+            "PUT http://s/b/part-1a-4011f.parquet, after 4 retries - status code: 503 Slow Down",
+            LakeUnreachable,
+        ),
+        ("GET http://s/b/x - Server returned non-2xx status code: 403 Forbidden", LakeRefused),
+    ],
+)
+def test_name_of_an_object_is_no_refusal(said, kind):
+    """A store that is away is waited for, also where version 403 or a file of that number could not be written."""
+    store = store_of("s3://lake/x", {})
+    with pytest.raises(kind), store.failures("commit"):
+        raise OSError(said)
+
+
 @pytest.mark.parametrize(("kind", "kept"), [("denied", "access denied"), ("no bucket", "no such bucket")])
 def test_store_that_says_no_is_quoted(s3, proxy, kind, kept):
     """What the store refuses is told with its own code."""
