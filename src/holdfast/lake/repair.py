@@ -93,19 +93,31 @@ class Guard:
     """A lake's directory held by this process: shared to work in it, alone to repair it."""
 
     def __init__(self, lake: Path) -> None:
-        self._descriptor = os.open(lake, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._lake = lake
+        self._descriptor = self._open()
 
     def alone(self) -> bool:
         """Whether nobody else works in the lake; if so nobody can begin until `share`."""
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
     def share(self) -> None:
-        """Work in the lake beside others, once nobody repairs it."""
-        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        """Work in the lake beside others, once nobody repairs or rebuilds it."""
+        self._lock(fcntl.LOCK_SH)
+
+    def _open(self) -> int:
+        return os.open(self._lake, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _lock(self, how: int) -> None:
+        fcntl.flock(self._descriptor, how)
+        # A rebuild puts another directory in the place of the one that was waited for.
+        while not os.path.samestat(os.fstat(self._descriptor), self._lake.stat()):
+            self.release()
+            self._descriptor = self._open()
+            fcntl.flock(self._descriptor, how)
 
     def release(self) -> None:
         """Let go."""

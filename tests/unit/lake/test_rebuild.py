@@ -95,6 +95,18 @@ def test_force_fills_the_tables_in_place(lake, log):
     assert (done.replaced, _others(lake)) == ("", [])
 
 
+def test_projector_that_waited_for_a_rebuild_holds_the_new_lake(lake, log):
+    """Who waited for the old directory's lock holds the one that took its place: no second rebuild goes behind him."""
+    waiting = Guard(lake.path)
+    rebuild(lake, [log], now_ns=LATER)
+    waiting.share()
+    try:
+        with pytest.raises(BadInput, match="a projector works in it"):
+            rebuild(lake, [log], now_ns=LATER)
+    finally:
+        waiting.release()
+
+
 def test_lake_that_a_projector_works_in_is_refused(lake, log):
     """A rebuild does not take the tables away from under a projector."""
     guard = Guard(lake.path)
