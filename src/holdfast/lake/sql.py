@@ -89,12 +89,13 @@ class Lake:
         """Close it."""
         self._base.close()
 
-    def ask(self, sql: str, parameters: Mapping[str, str] | None = None) -> Any:
+    def ask(self, sql: str, parameters: Mapping[str, str] | None = None, *, most: int | None = None) -> Any:
         """The answer to the question *sql* as a `pyarrow.Table`.
 
         Args:
             sql: One statement that reads.
             parameters: What stands for `$name` in it.
+            most: Give at most so many rows of the answer, and compute no more than they need.
 
         Raises:
             BadInput: It is no such statement, or names what is not there; the hint says what is near.
@@ -117,7 +118,8 @@ class Lake:
                     f"sql refused: {kinds[0]} is no question; the lake is only read",
                     hint="the journal is where rows come from; ask with SELECT, --parquet FILE keeps an answer",
                 )
-            return self._base.sql(sql, params=dict(parameters or {})).to_arrow_table()
+            answer = self._base.sql(sql, params=dict(parameters or {}))
+            return (answer if most is None else answer.limit(most)).to_arrow_table()
         except self._duckdb.Error as why:
             raise self._told(why) from why
         except (OSError, ValueError) as why:

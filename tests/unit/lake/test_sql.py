@@ -195,7 +195,26 @@ def test_long_answers_are_cut_and_said(lake, capsys):
     assert main(["lake", "sql", "SELECT * FROM fills", "--lake", str(lake), "--limit", "3"]) == 0
     told = capsys.readouterr()
     assert len(told.out.splitlines()) == 4
-    assert "37 more rows" in told.err
+    assert "there are more than these 3 rows" in told.err
+
+
+def test_printing_computes_no_more_than_is_printed(lake, capsys):
+    """An answer of a million million rows is cut where it is made; of two columns of one name both are printed."""
+    assert (
+        main(
+            [
+                "lake",
+                "sql",
+                "SELECT range AS a, 1 AS a FROM range(1000000000000)",
+                "--lake",
+                str(lake),
+                "--limit",
+                "2",
+            ]
+        )
+        == 0
+    )
+    assert capsys.readouterr().out == "a\ta_1\n0\t1\n1\t1\n"
 
 
 def test_list_prints_every_saved_question_with_its_sql(capsys):

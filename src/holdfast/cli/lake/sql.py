@@ -74,7 +74,8 @@ def _sql(args: argparse.Namespace) -> int:
     if args.limit < 0:
         raise BadInput(f"--limit {args.limit} is below 0", hint="0 prints the columns alone")
     with Lake(lake_of(args), since=since, until=until) as lake:
-        answer = lake.ask(text, given)
+        printed = args.parquet is None and args.plot is None
+        answer = lake.ask(text, given, most=args.limit + 1 if printed else None)
     if args.parquet is not None:
         _write_parquet(answer, args.parquet)
     if args.plot is not None:
@@ -82,7 +83,7 @@ def _sql(args: argparse.Namespace) -> int:
 
         picture = plot(answer, args.plot, title)
         tell(f"{args.plot}: {picture.kind}, {len(picture.series)} series, {answer.num_rows} rows")
-    if args.parquet is None and args.plot is None:
+    if printed:
         _print(args, answer)
     return EXIT_OK
 
@@ -147,7 +148,9 @@ def _print(args: argparse.Namespace, answer: Any) -> None:
         for row in _rows(shown):
             print("\t".join(map(printable, row)))
     if answer.num_rows > args.limit:
-        tell(f"{answer.num_rows - args.limit} more rows; --limit, --csv or --parquet FILE has them")
+        tell(
+            f"there are more than these {args.limit} rows; --limit N prints more, --parquet FILE has them all"
+        )
 
 
 def _print_table(columns: list[str], answer: Any) -> None:
