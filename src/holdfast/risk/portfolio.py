@@ -392,18 +392,22 @@ class PortfolioLimitsChecker:
         ]
         if risk.equity is None and bounds.is_of_equity and risk.symbols:
             rows.append(Row(Code.EQUITY_UNKNOWN, ACCOUNT, 0, 0, "", ok=False))
+        # Without a price for all that is held no loss can be told, also one that has an end.
+        endless = Code.UNBOUNDED_LOSS if risk.equity is not None else Code.EQUITY_UNKNOWN
         rows += [
-            _present(Code.CONCENTRATION, f"{name} {day}", loss, single, USD)
+            _present(Code.CONCENTRATION, f"{name} {day}", loss, single, USD, endless)
             for name, symbol in risk.symbols.items()
             for day, loss in symbol.by_expiry.items()
         ]
         groups = {limits.group(name) for name in risk.symbols}
         rows += [
-            _present(Code.CORRELATED_EXPOSURE, group, risk.of_group(group, limits), shared, USD)
+            _present(Code.CORRELATED_EXPOSURE, group, risk.of_group(group, limits), shared, USD, endless)
             for group in sorted(groups)
         ]
         if bounds.exposure_e6 is not None:
-            rows.append(_present(Code.TOTAL_EXPOSURE_CAP, ACCOUNT, risk.exposure(), bounds.exposure_e6, USD))
+            rows.append(
+                _present(Code.TOTAL_EXPOSURE_CAP, ACCOUNT, risk.exposure(), bounds.exposure_e6, USD, endless)
+            )
         if bounds.positions is not None:
             rows.append(_present(Code.MAX_POSITIONS, ACCOUNT, risk.positions, bounds.positions, POSITIONS))
         return rows
@@ -476,10 +480,17 @@ def _e6(value: object, what: str) -> int | None:
         raise BadInput(f"{what} {value!r} is not a number, or beyond all") from error
 
 
-def _present(code: Code, scope: str, value: int | None, bound: int | None, unit: str) -> Row:
-    """A row over what is there already; a value without bound is named so, a bound that is unknown is told apart."""
+def _present(  # noqa: PLR0917  a row and what it is called without a value
+    code: Code,
+    scope: str,
+    value: int | None,
+    bound: int | None,
+    unit: str,
+    missing: Code = Code.UNBOUNDED_LOSS,
+) -> Row:
+    """A row over what is there already; one without a value is named *missing*."""
     if value is None:
-        return Row(Code.UNBOUNDED_LOSS, scope, 0, 0, "", ok=False)
+        return Row(missing, scope, 0, 0, "", ok=False)
     return Row(code, scope, value, bound or 0, unit, ok=bound is None or value <= bound)
 
 

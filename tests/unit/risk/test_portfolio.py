@@ -12,6 +12,7 @@ from support.portfolio import CONDOR, call, loose, noon, options_gate, put, rule
 from holdfast.core.clock import NANOS, ManualClock
 from holdfast.core.errors import BadInput
 from holdfast.core.greeks import MODEL, Greeks
+from holdfast.risk.contracts import structure
 from holdfast.risk.events import RiskEvent
 from holdfast.risk.limits import RiskLimitsConfig
 from holdfast.risk.market import Market
@@ -310,7 +311,7 @@ def test_health_names_everything_beyond_its_limit():
     assert asyncio.run(checker(events=events).check_portfolio_health()) == []
     unknown = checker(delta={"SPY": NAN}, exposure={"SPY": None}, equity=None)
     codes = [line.split()[0] for line in asyncio.run(unknown.check_portfolio_health())]
-    assert codes == ["greeks_unknown", "equity_unknown", "unbounded_loss"]
+    assert codes == ["greeks_unknown", "equity_unknown", "equity_unknown"]
     stale = checker(delta={"SPY": 1}, as_of_ns=-400 * NANOS)
     assert [line.split()[0] for line in asyncio.run(stale.check_portfolio_health())] == ["greeks_stale"]
 
@@ -421,10 +422,25 @@ def test_a_combination_filled_in_part_works_with_what_each_leg_has_open():
     decision = gate.admit(wish(CONDOR, "-1.50", name="hf-1"))
     order = decision.order
     assert order is not None
-    assert open_cash(order) == 150_000_000
+    assert open_cash(order, 100) == 150_000_000
     (work,) = read_book(gate.account, gate.market).of("SPY").works
     assert sorted(part.qty for part in work.parts) == [-100, -100, 100, 100]
     order.leg_filled = tuple(100 if ticker == put(95) else 0 for ticker, _ in order.legs)
-    assert open_cash(order) == 0
+    assert open_cash(order, 100) == 0
     (work,) = read_book(gate.account, gate.market).of("SPY").works
     assert sorted(part.qty for part in work.parts) == [-100, 100, 100]
+
+
+@pytest.mark.invariant("I3")
+def test_an_order_that_was_adopted_costs_what_its_rules_say():
+    """The cash of an order that a venue listed without its multiplier is counted by the contract's rules."""
+    gate = options_gate(deltas={call(105): (0.1, 0.01)})
+    details = {
+        "client_order_id": "", "order_id": "theirs", "event": "adopted", "leaves": "2.00",
+        "ticker": call(105), "side": "bid", "yes_price": "1.5000",
+    }  # fmt: skip
+    gate.account.apply("ORDER_UPDATE", details)
+    (work,) = read_book(gate.account, gate.market).of("SPY").works
+    assert work.cash == -300_000_000
+    parts, works, missing = structure(gate.account, gate.market, "SPY")
+    assert (parts, works, missing) == ((), (work,), "")
