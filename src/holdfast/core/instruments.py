@@ -113,8 +113,8 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse what cannot be such a kind.
 
         Raises:
-            BadInput: An option without terms, a combination of nothing, of several underlyings or under another
-                name than its legs give, or a multiplier below one.
+            BadInput: An option without terms, a combination of nothing, of several underlyings or multipliers or
+                under another name than its legs give, or a multiplier below one.
         """
         if self.kind is _BINARY:
             return
@@ -135,6 +135,10 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
             if len(underlyings := {leg.instrument.underlying for leg in self.legs}) != 1:
                 raise BadInput(
                     f"combination {self.ticker!r} has legs on {', '.join(sorted(underlyings))}, expected one underlying"
+                )
+            if (sizes := {leg.instrument.multiplier for leg in self.legs}) != {self.multiplier}:
+                raise BadInput(
+                    f"combination {self.ticker!r} of multiplier {self.multiplier} has legs of {sorted(sizes)}"
                 )
 
     @property

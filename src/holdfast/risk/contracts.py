@@ -141,10 +141,9 @@ def structure(
         unknown = [ticker for ticker, _ in lines if ticker not in rules]
         if unknown:
             missing = unknown[0]
-        elif rules[lines[0][0]].underlying == underlying:
-            works.append(
-                Work(tuple(part_of(rules[ticker], qty) for ticker, qty in lines if qty), open_cash(order))
-            )
+        elif (first := rules[lines[0][0]]).underlying == underlying:
+            open_parts = tuple(part_of(rules[ticker], qty) for ticker, qty in lines if qty)
+            works.append(Work(open_parts, open_cash(order, first.multiplier)))
     return tuple(parts), tuple(works), missing
 
 

@@ -272,12 +272,12 @@ def part_of(instrument: Instrument, qty: int) -> Part:
     return Part(instrument.option, qty, instrument.multiplier)
 
 
-def open_cash(order: Order) -> int:
-    """What the open part of *order* would add to cash at its limit, 1e-6 dollar.
+def open_cash(order: Order, multiplier: int) -> int:
+    """What the open part of *order* would add to cash at its limit, 1e-6 dollar; *multiplier* as its rules say.
 
     Of a combination whose legs filled unevenly no credit is counted: part of it was paid already.
     """
-    cash = -order.side.sign * order.yes_price * order.leaves * order.multiplier
+    cash = -order.side.sign * order.yes_price * order.leaves * multiplier
     return cash if order.is_even else min(0, cash)
 
 
@@ -296,7 +296,7 @@ def _working(account: Account, market: Market, seen: GreeksSeen) -> Iterator[tup
         if len(lines) < len(known):
             seen.lacks(order.ticker)
         elif lines[0][0].kind is not _BINARY and (still := [line for line in lines if line[1]]):
-            yield still, open_cash(order)
+            yield still, open_cash(order, lines[0][0].multiplier)
 
 
 def _worth(held: Held) -> MoneyE6 | None:

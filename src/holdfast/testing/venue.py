@@ -601,7 +601,7 @@ def combination(legs: tuple[ComboLeg, ...]) -> Instrument:
         ticker=combo_ticker([(leg.instrument.ticker, leg.ratio) for leg in legs]),
         kind=InstrumentKind.COMBO,
         legs=legs,
-        multiplier=max(leg.instrument.multiplier for leg in legs),
+        multiplier=first.multiplier,
         price_ranges=COMBO_CENTS,
         close_ns=first.close_ns,
         is_open=all(leg.instrument.is_open for leg in legs),

@@ -180,6 +180,11 @@ def test_a_combination_must_be_what_its_name_says() -> None:
     goog = Instrument(venue="test", ticker="GOOG", kind=InstrumentKind.STOCK)
     with pytest.raises(BadInput, match="one underlying"):
         combo(legs[0], ComboLeg(goog, 1))
+    mini = ComboLeg(msgspec.structs.replace(option(470), multiplier=10), -1)
+    with pytest.raises(BadInput, match=r"of multiplier 100 has legs of \[10, 100\]"):
+        combo(legs[0], mini)
+    with pytest.raises(BadInput, match=r"of multiplier 1 has legs of \[100\]"):
+        msgspec.structs.replace(combo(*legs), multiplier=1)
     with pytest.raises(BadInput, match="has terms"):
         Instrument(venue="test", ticker=PUT_430, kind=InstrumentKind.OPTION)
     with pytest.raises(BadInput, match="has legs"):

@@ -7,6 +7,7 @@ from ib_async.contract import Contract
 from ib_async.objects import CommissionReport, Execution, Fill
 from ib_async.order import Order, OrderStatus, Trade
 
+from holdfast.core.errors import BadInput
 from holdfast.core.money import QtyE2
 from holdfast.core.orders import OrderStatus as Ours
 from holdfast.core.signals import TimeInForce
@@ -103,6 +104,18 @@ def test_an_execution_has_one_identity_and_the_worse_price():
     sold = Execution(execId="0001.02.02", side="SLD", shares=2, price=1.00005)
     assert fill_of(Fill(contract, sold, CommissionReport(), sold.time), "X", 0).price == 10_000
     assert trade_id("0001.02.01") == trade_id("0001.02.02")
+
+
+@pytest.mark.invariant("I11")
+def test_an_option_execution_without_its_multiplier_is_no_fill():
+    """A multiplier that is not told has no default: cash would be off by a factor; a share has 1."""
+    bought = Execution(execId="0001.02.01", side="BOT", shares=2, price=1.5)
+    for said, kind in (("", "OPT"), ("1e2", "OPT")):
+        contract = Contract(secType=kind, multiplier=said, localSymbol="SPY   261218C00500000")
+        with pytest.raises(BadInput, match="has the multiplier"):
+            fill_of(Fill(contract, bought, CommissionReport(), bought.time), "X", 0)
+    share = Fill(Contract(secType="STK"), bought, CommissionReport(), bought.time)
+    assert fill_of(share, "SPY", 0).multiplier == 1
 
 
 def test_a_report_that_has_not_come_is_no_free_trade():

@@ -365,19 +365,30 @@ def listed_of(
         raise not_found(ticker)
     hours = hours_of(details)
     terms = terms_of(details, hours) if contract.secType == "OPT" else None
-    if terms is not None and not contract.multiplier.isdigit():
-        raise BadInput(f"contract {ticker!r} has the multiplier {contract.multiplier!r}")
     instrument = Instrument(
         venue=VENUE,
         ticker=ticker,
         kind=InstrumentKind.STOCK if terms is None else InstrumentKind.OPTION,
         option=terms,
-        multiplier=1 if terms is None else int(contract.multiplier),
+        multiplier=1 if terms is None else multiplier_of(contract),
         price_ranges=grid_of(steps, details.minTick),
         fee_per_contract=fee,
     )
     contract.exchange = SMART
     return at(Listed(instrument, contract, hours), now_ns)
+
+
+def multiplier_of(contract: Contract) -> int:
+    """Units of the underlying per contract; 1 of a share.
+
+    Raises:
+        BadInput: An option of which the gateway does not say it; there is no default.
+    """
+    if contract.secType != "STK" and contract.multiplier.isdigit():
+        return int(contract.multiplier)
+    if contract.secType == "OPT":
+        raise BadInput(f"option {contract.localSymbol!r} has the multiplier {contract.multiplier!r}")
+    return 1
 
 
 def combo_of(ticker: str, legs: Sequence[tuple[Listed, int]], *, now_ns: int, fee: MoneyE6) -> Listed:
@@ -386,15 +397,12 @@ def combo_of(ticker: str, legs: Sequence[tuple[Listed, int]], *, now_ns: int, fe
     Raises:
         BadInput: Legs of several multipliers or underlyings.
     """
-    multipliers = {leg.instrument.multiplier for leg, _ in legs}
-    if len(multipliers) != 1:
-        raise BadInput(f"combination {ticker!r} mixes multipliers {sorted(multipliers)}")
     instrument = Instrument(
         venue=VENUE,
         ticker=ticker,
         kind=InstrumentKind.COMBO,
         legs=tuple(ComboLeg(leg.instrument, ratio) for leg, ratio in legs),
-        multiplier=multipliers.pop(),
+        multiplier=legs[0][0].instrument.multiplier,
         price_ranges=COMBO_CENTS,
         fee_per_contract=fee,
     )

@@ -28,7 +28,7 @@ from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.orders import Fill, OrderStatus
 from holdfast.core.signals import BookSide, Intent, TimeInForce
 from holdfast.execution.venue import Ack, PlaceAnswer, Reject, VenueOrder
-from holdfast.venues.ib.contracts import contracts, dollars, price_e4, qty_e2, utc_ns
+from holdfast.venues.ib.contracts import contracts, dollars, multiplier_of, price_e4, qty_e2, utc_ns
 from holdfast.venues.ib.errors import Heard, OrderSays, classify
 from holdfast.venues.ib.library import load
 
@@ -213,11 +213,10 @@ def fill_of(execution: Execution, ticker: str, fee: MoneyE6) -> Fill:
     """One of our fills.
 
     Raises:
-        BadInput: A price or quantity that is no number.
+        BadInput: A price or quantity that is no number, or an option without its multiplier.
     """
     said: Any = execution.execution
     side = BookSide.BID if said.side == "BOT" else BookSide.ASK
-    multiplier = execution.contract.multiplier
     return Fill(
         trade_id=trade_id(said.execId),
         order_id=str(said.permId),
@@ -229,7 +228,7 @@ def fill_of(execution: Execution, ticker: str, fee: MoneyE6) -> Fill:
         fee=fee,
         is_taker=said.lastLiquidity != 1,
         ts_ns=utc_ns(said.time),
-        multiplier=int(multiplier) if execution.contract.secType != "STK" and multiplier.isdigit() else 1,
+        multiplier=multiplier_of(execution.contract),
     )
 
 
