@@ -35,7 +35,7 @@ from holdfast.execution.entry import EntryOutcome, EntryRules, EntryWorkflow, Po
 from holdfast.execution.executions import Phase
 from holdfast.execution.legging import LeggingPolicy
 from holdfast.execution.monitoring import ExitRules, PositionMonitoringWorkflow
-from holdfast.execution.quotes import QuoteBoard
+from holdfast.execution.quotes import QuoteBoard, proven_ns
 from holdfast.execution.reference import ReferenceInput
 from holdfast.execution.schedule import ENTRY_SECS, EXIT_SECS, MONITOR_SECS, Every
 from holdfast.execution.structures import Quoted
@@ -264,9 +264,9 @@ class OptionsDesk:
         since_ns = self._clock.monotonic_ns() - self._max_age_ns
         for instrument in self._chains[symbol]:
             quote = self._board.quotes.get(instrument.ticker)
-            if instrument.option is None or quote is None or quote.alive_ns < since_ns:
-                continue
             mark = self._trader.market.mark(instrument.ticker)
+            if instrument.option is None or quote is None or proven_ns(quote, mark) < since_ns:
+                continue
             if mark is None or mark.is_crossed:  # the newest word on it is no price
                 continue
             greeks = self._trader.market.greeks(instrument.ticker)

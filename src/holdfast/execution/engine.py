@@ -94,7 +94,7 @@ class OrderExecutionEngine:
         self._clock = clock
         self._breaker = circuit_breaker
         self._legging = legging
-        self._pricer = ExitQuotes(board, clock)
+        self._pricer = ExitQuotes(board, trader.market, clock)
         self._events = event_logger
         self._name = name
         self._structures: dict[str, Structure] = {}

@@ -19,9 +19,10 @@ from holdfast.core.signals import Action
 from holdfast.execution.executions import units_of
 from holdfast.execution.exits import Rung, exit_limit
 from holdfast.execution.legging import next_leg_out
-from holdfast.execution.quotes import Quote, QuoteBoard
+from holdfast.execution.quotes import Quote, QuoteBoard, proven_ns
 from holdfast.execution.structures import closing_ticker
 from holdfast.risk.exposure import Part, floor
+from holdfast.risk.market import Market
 
 EXIT_QUOTE_AGE_SECS = 600
 _CONTRACT = 100
@@ -38,18 +39,20 @@ class ExitOrder(NamedTuple):
 
 
 class ExitQuotes:
-    """The board's quotes as far as an exit may believe them."""
+    """The board's quotes as far as an exit may believe them; *market* proves what still stands."""
 
-    def __init__(self, board: QuoteBoard, clock: Clock) -> None:
+    def __init__(self, board: QuoteBoard, market: Market, clock: Clock) -> None:
         self._board = board
+        self._market = market
         self._clock = clock
 
     def fresh(self, ticker: str) -> Quote | None:
         """The newest quote; None where there is none, or an old one."""
         quote = self._board.quotes.get(ticker)
-        if quote is None or self._clock.monotonic_ns() - quote.alive_ns > EXIT_QUOTE_AGE_SECS * NANOS:
+        if quote is None:
             return None
-        return quote
+        age_ns = self._clock.monotonic_ns() - proven_ns(quote, self._market.mark(ticker))
+        return None if age_ns > EXIT_QUOTE_AGE_SECS * NANOS else quote
 
     def leavable(self, held: Mapping[str, int]) -> dict[str, int]:
         """*held* (signed quantities) without long legs that nobody bids for."""

@@ -26,6 +26,7 @@ from holdfast.core.money import PriceE4, format_price
 from holdfast.execution.engine import OrderExecutionEngine
 from holdfast.execution.executions import Execution, Phase
 from holdfast.execution.outcomes import EngineResult
+from holdfast.execution.quotes import proven_ns
 from holdfast.risk.events import RiskEvent, RiskEventSink, RiskEventType
 from holdfast.risk.stop_manager import TrailingStopManager
 from holdfast.risk.stop_rules import TrailingStopConfig
@@ -232,7 +233,9 @@ class PositionMonitoringWorkflow:
         for ticker, ratio in execution.legs:
             quote = board.quotes.get(ticker)
             price = board.confirmed(ticker, is_long=ratio > 0)
-            if quote is None or price is None or now_ns - quote.alive_ns > self._max_age_ns:
+            if quote is None or price is None:
+                return None
+            if now_ns - proven_ns(quote, self._engine.trader.market.mark(ticker)) > self._max_age_ns:
                 return None
             worth += ratio * price
         return PriceE4(execution.sign * worth)

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from holdfast.core.money import PriceE4
+from holdfast.core.positions import Mark
 from holdfast.core.signals import Signal
 from holdfast.execution.strategy import Strategy
 from holdfast.execution.venue import Book
@@ -37,6 +38,16 @@ class Quote(NamedTuple):
     bid: PriceE4 | None
     ask: PriceE4 | None
     alive_ns: int
+
+
+def proven_ns(quote: Quote, mark: Mark | None) -> int:
+    """When *quote* was last known to be true, clock monotonic.
+
+    A source that tells changes alone proves with every message that the rest of what it shows still stands: *mark*,
+    the market's, is as old as that proof. One that says something else proves nothing.
+    """
+    still_stands = mark is not None and (mark.bid, mark.ask) == (quote.bid, quote.ask)
+    return max(quote.alive_ns, mark.as_of_ns) if mark is not None and still_stands else quote.alive_ns
 
 
 class Confirmed:

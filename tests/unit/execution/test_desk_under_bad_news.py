@@ -258,6 +258,33 @@ def test_shares_of_a_contract_that_no_chain_lists_any_more_are_adopted_after_a_r
     go(run())
 
 
+def test_a_leg_that_nobody_quotes_anew_keeps_its_price_while_its_stream_lives():
+    """Sources that tell changes alone are silent about a quiet wing: its price stands, until a gap takes it."""
+
+    async def run():
+        w = desk_world(stop=STOP)
+        one = await entered(w)
+        await minutes(w, 3)
+        wing = next(ticker for ticker, ratio in one.legs if ratio > 0)
+        for _ in range(15):  # longer than an exit's quote may be old
+            quote_chain(w, but=(wing,))
+            await tick(w, 60)
+        assert w.desk.monitoring.premium(one) is not None
+        assert wing in {each.instrument.ticker for each in w.desk.chain("SPY")}
+        w.venue.put_event(StreamGap(reason="disconnected", tickers=(wing,)))
+        await drain(w)
+        assert w.desk.monitoring.premium(one) is None
+        quote(w, wing, 9_000, 9_400)
+        for _ in range(15):
+            quote_chain(w, but=(wing,))
+            await tick(w, 60)
+        await w.engine.exit(one.execution_id, rule="Person", demanded=True)
+        await tick(w, 60)
+        assert flat_world(w)
+
+    go(run())
+
+
 async def shrink(w, one, share):
     """Three quotes of every leg at *share* of its entry price."""
     for _ in range(3):
