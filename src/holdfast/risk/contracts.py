@@ -17,7 +17,7 @@ still open count at no credit. Interest, dividends and assignment before expiry 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -36,9 +36,7 @@ from holdfast.risk.market import Market
 from holdfast.risk.portfolio_book import open_cash, part_of
 from holdfast.risk.portfolio_rows import PortfolioFacts, passes_portfolio, portfolio_rows
 from holdfast.risk.rows import MILLIS, USD, Row
-
-if TYPE_CHECKING:
-    from holdfast.risk.checks import Terms
+from holdfast.risk.terms import Terms
 
 TRADING_ZONE: Final = ZoneInfo("America/New_York")
 """An expiry is a day of this zone."""

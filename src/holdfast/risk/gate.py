@@ -38,7 +38,7 @@ from holdfast.core.positions import Mark
 from holdfast.core.reasons import Code, RejectReason
 from holdfast.core.signals import Action, BookSide, Intent, Side, Signal
 from holdfast.risk.account import Account, Order
-from holdfast.risk.checks import Facts, Judgement, Leg, Terms, is_reducing, judge, passes
+from holdfast.risk.checks import Facts, Judgement, Leg, is_reducing, judge, passes
 from holdfast.risk.contracts import (
     ContractFacts,
     contract_facts,
@@ -53,6 +53,7 @@ from holdfast.risk.limits import RiskLimits
 from holdfast.risk.market import Held, Holdings, Market
 from holdfast.risk.portfolio_rows import portfolio_facts
 from holdfast.risk.rows import CONTRACTS, MILLIS, POSITIONS, SHARES, STATE, USD, Row
+from holdfast.risk.terms import Terms
 
 JOURNAL: Final = "journal"
 """Who holds trading back to cancels once the journal takes nothing more."""
