@@ -62,7 +62,7 @@ ORDER BY ts_ns, writer_id, seq""",
         "Which stops triggered, where, and how far from the best premium?",
         """SELECT timestamp, execution_id, symbol, entry_premium, highest_premium, stop_premium,
        current_premium AS triggered_at, round(current_premium - entry_premium, 4) AS from_entry,
-       round(highest_premium - current_premium, 4) AS from_best, seq
+       round(abs(highest_premium - current_premium), 4) AS from_best, seq
 FROM risk_events WHERE event_type = 'trailing_stop_trigger'
 ORDER BY ts_ns, writer_id, seq""",
     ),

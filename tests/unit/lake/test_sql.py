@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from xml.parsers.expat import ParserCreate
 
+import duckdb
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -111,6 +112,25 @@ def test_histories_hold_every_event_in_order(lake):
     assert breaker["breaker"] == "broker"
     assert stop["highest_premium"] == 2.4
     assert limit["limit_value"] == 50.0
+
+
+@pytest.mark.contract("B14")
+def test_a_short_stop_triggers_as_far_from_its_best_premium_as_a_long_one():
+    """The best premium of a short is its lowest: how far the trigger lies from it is no negative distance."""
+    base = duckdb.connect()
+    base.execute(
+        "CREATE TABLE risk_events AS SELECT * FROM (VALUES"
+        " (1, 1, 'w', 'trailing_stop_trigger', 'long', 2.0, 2.4, 2.2, 2.1),"
+        " (2, 2, 'w', 'trailing_stop_trigger', 'short', 2.0, 1.6, 1.8, 1.9))"
+        " AS t(seq, ts_ns, writer_id, event_type, execution_id, entry_premium, highest_premium, stop_premium,"
+        " current_premium)"
+    )
+    base.execute(
+        "ALTER TABLE risk_events ADD COLUMN timestamp TIMESTAMPTZ; ALTER TABLE risk_events ADD COLUMN symbol TEXT"
+    )
+    rows = base.sql(saved_sql("stops_triggered").sql).to_arrow_table().to_pylist()
+    assert [float(row["from_best"]) for row in rows] == [0.3, 0.3]
+    assert [float(row["from_entry"]) for row in rows] == [0.1, -0.1]
 
 
 def test_saved_question_that_is_not_there_or_lacks_something_is_refused():
