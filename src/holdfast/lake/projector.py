@@ -5,7 +5,7 @@ it, the next one goes on behind the watermark that the tables themselves hold. R
 stores without answer cost time, never a row, and no row comes twice.
 
 When it commits: a table that holds `rows` waiting rows, or whose oldest one waits for `age_secs`. While it is behind
-it takes larger batches, which cost a thirtieth for each row. A table without rows is told every `idle_secs` how far
+it takes larger batches, which cost a thirtieth for each row; what waits is never heavier than `BATCH_BYTES`. A table without rows is told every `idle_secs` how far
 its journals were read, so that a restart need not read again.
 
 What it cannot go on with is named: a journal that went back, was replaced, went another way than the one that the
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 POLL_SECS = 0.05
+BATCH_BYTES = 64 << 20
+"""So many bytes of journal are read at most before what waits is committed: records may be 65,000 bytes long."""
 RECYCLE_COMMITS = 20
 """A process that was started anew for its memory makes at least so many commits before the next time."""
 _BEAT_NS = 2 * NANOS
@@ -186,6 +188,7 @@ class Projector:
         }
         self._guard: Guard | None = None
         self._batch = self._policy.rows
+        self._read_bytes = 0  # since everything that waited was committed for its weight
         self._beat_ns = 0
         self._trouble = ""
         self._pause_secs = 0.0
@@ -343,9 +346,12 @@ class Projector:
         done = self.commits + self.lost
         came = self._read(look=look)
         unread = sum(source.reader.durable - source.reached.seq for source in self._sources if source.log_id)
+        heavy = self._read_bytes >= BATCH_BYTES
         for sink in self._sinks.values():
-            if self._is_due(sink):
+            if self._is_due(sink) or (heavy and sink):
                 self._commit(sink)
+        if heavy:
+            self._read_bytes = 0
         behind = unread > self._batch
         self._batch = min(2 * self._batch, self._policy.most_rows) if behind else self._policy.rows
         return came or self.commits + self.lost > done
@@ -361,8 +367,13 @@ class Projector:
             if source.log_id not in self._reached:
                 self._begin(source)
             left = self._batch
-            while left > 0 and (piece := source.reader.read(left)) is not None:
+            while (
+                left > 0
+                and self._read_bytes < BATCH_BYTES
+                and (piece := source.reader.read(left)) is not None
+            ):
                 self._take(source, piece)
+                self._read_bytes += sum(map(len, piece.lines))
                 left -= len(piece.lines)
                 came = True
         return came

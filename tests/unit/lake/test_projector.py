@@ -125,6 +125,21 @@ def test_projector_takes_larger_batches_while_it_is_behind(desk):
     assert desk.rows() == 400
 
 
+def test_heavy_rows_do_not_wait_for_their_number(desk, monkeypatch):
+    """What was read is committed at its weight in bytes, and reading stops until then: memory has a bound."""
+    monkeypatch.setattr(projector_module, "BATCH_BYTES", 2_000)
+    one = desk.projector(rows=1_000, age_secs=1_000.0)
+    one.start()
+    for _ in range(4):
+        desk.append(20)
+    assert one._round(look=True)
+    assert (one.commits, desk.rows()) == (1, 20)
+    while one._round(look=True):
+        pass
+    assert (one.commits, desk.rows()) == (4, 80)
+    one.close()
+
+
 def test_restart_goes_on_behind_what_the_tables_hold(desk):
     """A second run adds what came, and a third that finds nothing new makes no commit."""
     desk.append(5)
