@@ -10,7 +10,7 @@ import time
 import pytest
 
 from holdfast.audit.logger import AuditLogger
-from holdfast.audit.projected import is_projected
+from holdfast.audit.projected import is_projected, read_note
 from holdfast.audit.wal import WriteAheadLog
 from holdfast.core.clock import SystemClock
 from holdfast.risk.event_logger import RiskEventLogger
@@ -56,6 +56,10 @@ def test_every_event_is_in_the_table_when_close_returns(tmp_path):
         logger = RiskEventLogger(audit, lake=str(tmp_path / "lake"))
         await logger.initialize()
         assert is_projected(tmp_path / "audit", str(tmp_path / "lake"))
+        note = read_note(tmp_path / "audit", str(tmp_path / "lake"))
+        assert os.getpgid(note.pid) != os.getpgid(0), (
+            "Ctrl-C at the terminal would end it before the last event"
+        )
         manager = TrailingStopManager(logger)
         for name in "abc":
             manager.add_trailing_stop(name, 100.0, symbol="SPY")

@@ -83,7 +83,8 @@ class RiskEventLogger:
         self._project = project
         self._durable = frozenset(durable)
         self._projector: Popen[bytes] | None = None
-        self._lock = threading.Lock()
+        self._lock, self._starting = threading.Lock(), threading.Lock()
+        self._refusal: AuditError | OSError | None = None
         self.lost: Counter[str] = Counter()
         self.failure = ""
 
@@ -113,6 +114,8 @@ class RiskEventLogger:
             is_first = not self.lost
             self.lost[str(getattr(event, "event_type", getattr(event, "kind", type(event).__name__)))] += 1
             self.failure = f"{type(why).__name__}: {why}"
+            if isinstance(why, AuditError | OSError):
+                self._refusal = why
         if is_first:
             _log.error("risk event lost: %s", self.failure)
         return 0
@@ -121,9 +124,15 @@ class RiskEventLogger:
         """Return once every event is on the disk, without blocking the event loop.
 
         Raises:
-            AuditError: The journal failed; what was not on the disk before may be lost to a power cut.
+            AuditError: The journal failed, or refused events since the last flush; what was not on the disk before may
+                be lost to a power cut.
+            OSError: As above, where the journal could not be begun.
         """
         await _in_a_thread(self._audit.wal.sync)
+        with self._lock:
+            refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            raise refusal
 
     # The projector
 
@@ -133,8 +142,13 @@ class RiskEventLogger:
         Raises:
             TradingError: It did not start; events are written all the same, and a later one finds all of them.
         """
-        if self._project and (self._projector is None or self._projector.poll() is not None):
-            await _in_a_thread(self._start)
+        if self._project:
+            await _in_a_thread(self._start_one)
+
+    def _start_one(self) -> None:
+        with self._starting:  # callers at once start one together
+            if self._projector is None or self._projector.poll() is not None:
+                self._start()
 
     def _start(self) -> None:
         import tempfile  # noqa: PLC0415  with the two below it costs memory that a trader who projects nothing keeps
@@ -195,7 +209,12 @@ def _popen(command: list[str], words: IO[bytes]) -> Popen[bytes]:
     import subprocess  # noqa: PLC0415  as above
 
     return subprocess.Popen(  # noqa: S603  our own interpreter, and no shell
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=words
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=words,
+        # A signal to our process group (Ctrl-C) must not end it before our own last events.
+        start_new_session=True,
     )
 
 

@@ -253,7 +253,7 @@ def test_initialize_starts_one_projector_and_close_lets_it_end(log, tmp_path, mo
     first, second = (RiskEventLogger(log, lake="lake") for _ in range(2))
 
     async def life():
-        await first.initialize()
+        await asyncio.gather(first.initialize(), first.initialize())
         await first.initialize()
         await second.initialize()
         assert first.emit(event())
