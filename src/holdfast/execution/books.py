@@ -21,7 +21,7 @@ import msgspec
 from holdfast.core.clock import NANOS, Clock, utc
 from holdfast.core.errors import BadInput, CircuitBreakerOpenError, VenueError, VenueRejected
 from holdfast.core.instruments import Instrument, InstrumentKind
-from holdfast.core.money import MoneyE6, QtyE2, format_money, format_price, format_qty
+from holdfast.core.money import MoneyE6, PriceE4, QtyE2, format_money, format_price, format_qty
 from holdfast.core.orders import Fill, OrderEvent, OrderStatus
 from holdfast.core.positions import Mark, liquidation_value
 from holdfast.execution.ledger import Ledger
@@ -33,6 +33,7 @@ from holdfast.execution.reconcile import (
     position_differences,
     resolve,
 )
+from holdfast.execution.unseen import UnseenEndings
 from holdfast.execution.venue import (
     AlreadyClosed,
     Book,
@@ -94,6 +95,7 @@ class Books:
         self._is_routing = is_routing
         self._reconcile_ns = reconcile_secs * NANOS
         self._alarm_ns = alarm_secs * NANOS
+        self._unseen = UnseenEndings(venue, ledger, gate.market, clock=clock, rules=self._rules_regardless)
         self._unclaimed: dict[str, Fill] = {}
         self._lookups: dict[str, _Lookup] = {}
         self._claimed_ns: dict[str, int] = {}
@@ -124,6 +126,7 @@ class Books:
         if differences:
             await self._settle_missing(differences)
             theirs = await self._venue.positions()
+            await self._unseen.book(theirs)
             differences = position_differences(self._account.portfolio.positions, theirs)
         cash = await self._venue.balance()
         self.reconciled(
@@ -134,6 +137,7 @@ class Books:
             theirs=_quantities(theirs),
             differences=_texts(differences),
             balance=format_money(cash),
+            **self._why_not(),
         )
         if differences:
             return False
@@ -246,7 +250,11 @@ class Books:
                 return
             order = self._account.orders.get(listed.client_order_id) if listed else None
         self._unclaimed.pop(fill.trade_id, None)
-        if self._ledger.saw_fill(fill, order) and order is not None and not order.external:
+        was_claimed = self._unseen.make_room(fill, order)
+        is_new = self._ledger.saw_fill(fill, order)
+        if was_claimed:
+            self._unseen.saw_told()
+        if is_new and order is not None and not order.external:
             await self._on_own_fill(fill, order)
 
     def _believed(self, fill: Fill) -> Fill:
@@ -288,6 +296,7 @@ class Books:
         self._value_account()
         await self._resolve_lost()
         await self._collect_claims()
+        self._unseen.note()
         if self._market.lacks_rules(self._account.portfolio.positions):
             await self.learn_rules()
         await self.refresh_marks()
@@ -463,6 +472,7 @@ class Books:
         if differences:
             await self.read_fills_quietly()
             await self._settle_missing(differences)
+            await self._unseen.book(theirs)
             differences = position_differences(self._account.portfolio.positions, theirs)
         if not differences:
             self._drifted = False
@@ -473,7 +483,9 @@ class Books:
         if not self._drifted:  # a fill may be on its way; look once more before acting
             self._drifted = True
             return
-        self.reconciled("periodic", "positions", explained=False, differences=_texts(differences))
+        self.reconciled(
+            "periodic", "positions", explained=False, differences=_texts(differences), **self._why_not()
+        )
         self._ledger.hold(DRIFT, TradingState.CANCEL_ONLY, reason="positions differ from the venue's")
 
     async def _settle_missing(self, differences: Sequence[tuple[str, QtyE2, QtyE2]]) -> None:
@@ -485,6 +497,19 @@ class Books:
             if instrument is not None and instrument.result in {"yes", "no"}:
                 self._market.saw_result(ticker, instrument.result)
                 self._ledger.settle(ticker, instrument.result, self._clock.now_ns())
+
+    def _why_not(self) -> dict[str, Any]:
+        """Why a missing option is not taken for ended, by underlying; nothing where none is missing."""
+        return {"unexplained": dict(self._unseen.unexplained)} if self._unseen.unexplained else {}
+
+    async def settle_option(self, ticker: str, price: PriceE4) -> None:
+        """A person says what one unit of an option paid whose ending the venue never told; see `UnseenEndings.settle`.
+
+        Raises:
+            BadInput: No ending of it is claimed.
+        """
+        self._unseen.settle(ticker, price)
+        await self._ledger.write()
 
     # Cancelling ---------------------------------------------------------------------------------------
 
@@ -563,9 +588,19 @@ class Books:
         """
         known = self._market.instruments.get(ticker)
         if known is None or refresh:
-            known = await self._venue.instrument(ticker, regardless=regardless)
+            try:
+                known = await self._venue.instrument(ticker, regardless=regardless)
+            except VenueRejected as rejected:
+                # Expired contracts are listed nowhere, and are held until their end is told.
+                kept = self._unseen.kept(ticker)
+                if kept is None or rejected.status != 404:
+                    raise
+                known = kept
             self._market.saw_rules(known)
         return known
+
+    async def _rules_regardless(self, ticker: str) -> Instrument | None:
+        return await self._quietly(self.instrument(ticker, regardless=True))
 
     async def learn_rules(self) -> None:
         """Read the rules of every market held or worked in that are not known; what cannot be read is tried later.

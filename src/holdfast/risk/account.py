@@ -47,6 +47,7 @@ from holdfast.core.options import is_combo, parse_combo_ticker
 from holdfast.core.orders import Fill, FillCause, OrderEvent, OrderStatus, next_status
 from holdfast.core.positions import Portfolio
 from holdfast.core.signals import BookSide, TimeInForce
+from holdfast.risk.claims import Claims
 from holdfast.risk.halt import Holds
 from holdfast.risk.rolling import RollingValue
 
@@ -210,10 +211,12 @@ class Account:
         last_fill_ns: Venue time of the newest fill known; 0 before any.
         runs: How often a trader has started on this journal.
         reserved: Dollars set aside for all open orders of ours.
+        claims: Endings of options that nobody told.
     """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.claims = Claims()
         self.orders: dict[str, Order] = {}
         self.portfolio = Portfolio()
         self.holds = Holds()
@@ -287,6 +290,7 @@ class Account:
                 "results": dict(sorted(self.results.items())),
                 "decisions": self.decisions,
                 "runs": self.runs,
+                "claims": self.claims.snapshot(),
                 "denials": dict(sorted(self._denials.items())),
             }
 
@@ -455,7 +459,9 @@ class Account:
             return
         self.portfolio.apply_fill(fill)
         self.moves += 1
-        self.last_fill_ns = max(self.last_fill_ns, fill.ts_ns)
+        self.claims.moved(fill)
+        if not self.claims.is_claim(fill.trade_id):  # the venue told no fill up to then
+            self.last_fill_ns = max(self.last_fill_ns, fill.ts_ns)
         order = self.by_venue_id(fill.order_id) or self.orders.get(fill.client_order_id)
         # Of an external order the venue's listing alone says what is still open.
         if order is None or order.external or not order.can_own(fill):
@@ -513,6 +519,7 @@ class Account:
     def _apply_reconcile(self, details: Mapping[str, Any]) -> None:
         if details["phase"] == "start" and details["what"] == "run":
             self.runs += 1
+        self.claims.noted(details)
 
     def _count(self, order: Order, sign: int) -> None:
         """Add (+1) or take away (-1) an open order's leaves and dollars; called around every change of one."""
