@@ -354,6 +354,8 @@ class OrderExecutionEngine:
         if phase is Phase.ENTERING:
             if not has_open(execution.entries, account):
                 await self._continue_entry(execution, now_ns)
+            elif execution.leg_count and execution.held and not self._is_entering(execution):
+                self.demand(execution, rule="LegLost", demanded=True)
             return
         if phase is Phase.HELD and not execution.is_balanced:
             self.demand(execution, rule="Unbalanced", demanded=True)
@@ -386,7 +388,7 @@ class OrderExecutionEngine:
     async def _send_exit(self, execution: Execution) -> EngineResult | None:
         """The next rung, if one is due and has a price; None where nothing was to be done."""
         ladder = execution.ladder
-        if ladder.state is not ExitState.DUE or has_open(execution.entries, self.trader.account):
+        if ladder.state is not ExitState.DUE or self._is_entering(execution):
             return None
         going = self._pricer.leavable(execution.held)
         if not going:
@@ -420,6 +422,21 @@ class OrderExecutionEngine:
             ladder.on(ExitEvent.SENT)
             await self._look_at_exit(execution)
         return self._result(execution, result)
+
+    def _is_entering(self, execution: Execution) -> bool:
+        """Whether an entry may still execute soon.
+
+        One that stays UNKNOWN may never be told of: what is held is left beside it, as far as the gate calls that a
+        reduction with the lost order filled or not.
+        """
+        lost_before_ns = self._clock.now_ns() - RETRY_SECS * NANOS
+        orders = (self.trader.account.orders.get(name) for name in execution.entries)
+        return any(
+            order is not None
+            and order.is_open
+            and (order.status is not OrderStatus.UNKNOWN or order.created_ns > lost_before_ns)
+            for order in orders
+        )
 
     def _owes_nothing(self, symbol: str) -> bool:
         """Whether no position on *symbol* is a short one, as far as everything held is known."""

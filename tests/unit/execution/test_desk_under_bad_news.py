@@ -8,15 +8,17 @@ from support.execution import drain
 
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.options import Right
-from holdfast.core.orders import Fill
+from holdfast.core.orders import Fill, OrderStatus
 from holdfast.core.signals import BookSide
 from holdfast.execution.executions import Phase
+from holdfast.execution.legging import LeggingPolicy
 from holdfast.execution.outcomes import Outcome
 from holdfast.execution.structures import Structure, StructureKind, StructureLeg
 from holdfast.execution.venue import StreamGap
 from holdfast.risk.halt import TradingState
 from holdfast.risk.limits import RiskLimits
 from holdfast.risk.stop_rules import PercentTrail, TrailingStopConfig
+from holdfast.testing.venue import Play
 
 STOP = TrailingStopConfig(10, 8, 1, rules=(PercentTrail(800, "entry"),), negative_premiums=True)
 
@@ -254,6 +256,26 @@ def test_shares_of_a_contract_that_no_chain_lists_any_more_are_adopted_after_a_r
         assert flat_world(again)
         sold = [order for order in again.log.of("ORDER") if order["ticker"] == "SPY"]
         assert [(order["action"], order["quantity"]) for order in sold] == [("sell", "100.00")]
+
+    go(run())
+
+
+@pytest.mark.invariant("I5")
+def test_what_is_held_is_left_beside_an_entry_that_nobody_can_tell_of():
+    """The second leg of an entry is lost for good: the first one does not wait for its contract to expire."""
+
+    async def run():
+        w = desk_world(legging=LeggingPolicy(leg_timeout_secs=600))
+        await w.trader.start()
+        await minutes(w, 1)
+        structure = condor(w)
+        w.venue.script(Play.NORMAL, Play.VANISHED)
+        price = structure.entry_price({ticker: (one.bid, one.ask) for ticker, one in w.board.quotes.items()})
+        await w.engine.open(structure, execution_id="iron_condor-SPY-1", limit=price)
+        await minutes(w, 6)
+        (lost,) = w.account.open_orders()
+        assert lost.status is OrderStatus.UNKNOWN
+        assert w.account.portfolio.positions == {}
 
     go(run())
 
