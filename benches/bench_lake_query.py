@@ -45,8 +45,9 @@ def _make(lake: Path) -> None:
     import lake_events
     from deltalake import DeltaTable, Schema, write_deltalake
 
+    from holdfast.lake.due import MaintenancePolicy
     from holdfast.lake.encodings import delta_properties
-    from holdfast.lake.maintenance import Maintainer, MaintenancePolicy
+    from holdfast.lake.maintenance import Maintainer
     from holdfast.lake.store import store_of
     from holdfast.lake.tables import PARTITION, PROPERTIES, RiskEventsTable
 

@@ -31,9 +31,10 @@ from holdfast.audit.format import leaf_hash
 from holdfast.audit.pruned import InArchive
 from holdfast.core.errors import BadInput, LakeDamaged
 from holdfast.lake.commit import Span, TableWriter
+from holdfast.lake.due import MaintenancePolicy
 from holdfast.lake.durable import sync_folder
 from holdfast.lake.joined import JoinedJournal, journals_of
-from holdfast.lake.maintenance import Maintainer, MaintenancePolicy
+from holdfast.lake.maintenance import Maintainer
 from holdfast.lake.repair import Guard
 from holdfast.lake.rows import Row, row_of
 from holdfast.lake.store import LakeStore

@@ -16,17 +16,8 @@ from support.lake import START_NS, all_rows, live_files, make_journal, project
 from holdfast.cli.main import main
 from holdfast.core.errors import ConfigError
 from holdfast.lake import maintenance
-from holdfast.lake.maintenance import (
-    Action,
-    Facts,
-    LiveFile,
-    Maintainer,
-    MaintenancePolicy,
-    Step,
-    due,
-    end_ns,
-    facts_of,
-)
+from holdfast.lake.due import Action, Facts, LiveFile, MaintenancePolicy, Step, due, end_ns
+from holdfast.lake.maintenance import Maintainer, facts_of
 from holdfast.lake.sql import Lake
 from holdfast.lake.store import store_of
 

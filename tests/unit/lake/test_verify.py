@@ -285,10 +285,10 @@ def test_command_says_so_and_ends_with_3(lake, log, capsys):
         (["lake", "verify", "log", "--lake", "nowhere"], "there is no Delta table"),
     ],
 )
-def test_command_names_what_is_not_there(words, said, log, lake, monkeypatch, capsys):
+@pytest.mark.usefixtures("log", "lake")
+def test_command_names_what_is_not_there(words, said, tmp_path, monkeypatch, capsys):
     """What is not there is named, with exit code 1."""
-    assert log.parent == lake.path.parent
-    monkeypatch.chdir(log.parent)
+    monkeypatch.chdir(tmp_path)
     assert main(words) == 1
     assert said in capsys.readouterr().err
     assert not os.path.exists("nowhere")  # noqa: PTH110

@@ -51,7 +51,8 @@ def _maintain(args: argparse.Namespace) -> int:
     import time
 
     from holdfast.config import load_config
-    from holdfast.lake.maintenance import DAY_SECS, Maintainer, MaintenancePolicy
+    from holdfast.lake.due import DAY_SECS, MaintenancePolicy
+    from holdfast.lake.maintenance import Maintainer
 
     with contextlib.suppress(OSError):
         os.nice(_NICE)  # whoever trades or commits goes first

@@ -103,7 +103,8 @@ def _run(args: argparse.Namespace) -> int:
             require_log(log)
     from holdfast.config import load_config
     from holdfast.core.clock import SystemClock
-    from holdfast.lake.maintenance import DAY_SECS, Maintainer, MaintenancePolicy
+    from holdfast.lake.due import DAY_SECS, MaintenancePolicy
+    from holdfast.lake.maintenance import Maintainer
     from holdfast.lake.projector import Projector
 
     store, settings = lake_of(args), load_config().lake
