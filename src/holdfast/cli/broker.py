@@ -15,7 +15,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.cli.output import print_json
+from holdfast.cli.output import print_json, quiet_stderr
 from holdfast.core.errors import EXIT_OK, BadInput
 from holdfast.core.money import parse_money
 
@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--symbols", default="SPY,SPX", help="of the seeded chain: SPY QQQ IWM SPX (default: SPY,SPX)"
     )
     group.add_argument("--days", type=int, default=1, help="sessions of the seeded chain (default: 1)")
-    group.add_argument("--day", type=int, default=0, metavar="YYYYMMDD", help="play this day of a tape alone")
+    group.add_argument(
+        "--day", type=_day, default=0, metavar="YYYYMMDD", help="play this day of a tape alone, or the last"
+    )
     group.add_argument("--cash", default="100000", help="opening balance in dollars (default: 100000)")
     group.add_argument(
         "--assign-at",
@@ -49,6 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RATE",
         help="chance per minute that a short without time value, deep in the money, is assigned (default: 0)",
     )
+
+
+def _day(text: str) -> int:
+    from holdfast.venues.broker.tape import LAST_DAY
+
+    if text != "last" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no day such as 20230803, nor last")
+    return LAST_DAY if text == "last" else int(text)
 
 
 _DEFAULTS = {
@@ -92,7 +102,8 @@ def _feed(args: argparse.Namespace) -> Feed:
     if args.tape is not None:
         from holdfast.venues.broker.tape import OptionTape
 
-        return OptionTape(_recording(args.tape), day=args.day)
+        with quiet_stderr():
+            return OptionTape(_recording(args.tape), day=args.day)
     from holdfast.venues.broker.chain import DEFAULT_START_NS, SeededChain
 
     symbols = [name.strip() for name in args.symbols.split(",") if name.strip()]

@@ -16,14 +16,12 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from holdfast.cli import broker
 from holdfast.cli.audit.verbs import path_argument
-from holdfast.cli.output import add_json_argument, print_json
+from holdfast.cli.output import add_json_argument, print_json, quiet_stderr
 from holdfast.core.clock import SystemClock
 from holdfast.core.errors import EXIT_OK, BadInput
 
@@ -167,25 +165,11 @@ def _start(text: str) -> int:
     return int(when.timestamp()) * _NANOS
 
 
-@contextmanager
-def _quiet_stderr() -> Generator[None, None, None]:
-    """Keep what polars' Rust code prints about a damaged file, besides raising it, off the reader's screen."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
 def _feed(args: argparse.Namespace) -> Feed:
     if args.tape is not None:
         from holdfast.config import find_recording
 
-        with _quiet_stderr():
+        with quiet_stderr():
             from holdfast.venues.paper.tape import open_feed
 
             return open_feed(find_recording(args.tape))

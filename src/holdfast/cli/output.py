@@ -7,10 +7,12 @@ wrapped or cut. JSON goes out as one compact object per line, CSV so that no spr
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 _INDENT = "    "
@@ -50,6 +52,20 @@ def print_json(value: Any) -> None:
 
         # A path that is not UTF-8: its bytes go out as \udc80 to \udcff, which Python turns back into that path.
         print(json.dumps(msgspec.to_builtins(value), separators=(",", ":")))
+
+
+@contextmanager
+def quiet_stderr() -> Generator[None, None, None]:
+    """Keep what polars' Rust code prints about a damaged file, besides raising it, off the reader's screen."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def printable(text: str) -> str:

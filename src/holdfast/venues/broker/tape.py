@@ -45,6 +45,8 @@ from holdfast.venues.broker.feed import (
 
 UNDERLYINGS: Final = "underlyings.parquet"
 QUOTES: Final = "*-quotes.parquet"
+LAST_DAY: Final = -1
+"""As the day of a tape: the last one that is recorded."""
 _MINUTE_MS: Final = 60_000
 _NS_PER_MS: Final = 1_000_000
 _MOST_E4: Final = 10**9
@@ -90,7 +92,7 @@ class OptionTape:
 
     Args:
         path: A folder, or one file of quotes with `underlyings.parquet` beside it.
-        day: Play this day alone, yyyymmdd; 0 for all.
+        day: Play this day alone, yyyymmdd; 0 for all, LAST_DAY for the last one.
 
     Raises:
         BadInput: Nothing is recorded there (on that day), or a file is damaged.
@@ -109,12 +111,16 @@ class OptionTape:
             )
         folder = path if path.is_dir() else path.parent
         frame = pl.concat([_read_quotes(file) for file in files])
+        self._others: list[int] = []
+        recorded = _days_of(frame)
         if day:
-            frame = frame.filter(pl.col("ts_ms").is_in(_minutes_of(frame, day)))
+            played = max(recorded, default=0) if day == LAST_DAY else day
+            self._others = [other for other in recorded if other != played]
+            frame = frame.filter(pl.col("ts_ms").is_in(recorded.get(played, [])))
         if frame.is_empty():
             raise BadInput(
                 f"{str(path)!r} holds no quotes{f' of {day}' if day else ''}",
-                hint="days are written yyyymmdd; without --day all are played",
+                hint=f"recorded are: {', '.join(map(str, recorded)) or 'no days'}",
             )
         self._frame = frame.sort(_KEY)
         self._contracts = self._listed()
@@ -128,9 +134,11 @@ class OptionTape:
     def describe(self) -> str:
         """One line for people."""
         days = sorted({day_of(ts * _NS_PER_MS) for ts in self._frame["ts_ms"].unique().to_list()})
+        others = f" (other days: {', '.join(map(str, self._others))})" if self._others else ""
         return (
             f"option tape {self._name!r}: {self._frame.height:,} minute quotes of {len(self._contracts)} contracts on"
             f" {', '.join(day.isoformat() for day in days)}"
+            f"{others}"
         )
 
     def __iter__(self) -> Iterator[Minute]:
@@ -215,12 +223,12 @@ def _date(day: int) -> date:
     return date(day // 10_000, day // 100 % 100, day % 100)
 
 
-def _minutes_of(frame: pl.DataFrame, day: int) -> list[int]:
-    return [
-        ts
-        for ts in frame["ts_ms"].unique().to_list()
-        if int(day_of(ts * _NS_PER_MS).strftime("%Y%m%d")) == day
-    ]
+def _days_of(frame: pl.DataFrame) -> dict[int, list[int]]:
+    """The minutes that were recorded, by day, in order."""
+    days: dict[int, list[int]] = {}
+    for ts in frame["ts_ms"].unique().sort().to_list():
+        days.setdefault(int(day_of(ts * _NS_PER_MS).strftime("%Y%m%d")), []).append(ts)
+    return days
 
 
 def _read(path: Path, columns: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
@@ -230,7 +238,7 @@ def _read(path: Path, columns: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
         raise BadInput(f"{str(path)!r} is not a file", hint="name a recording, or the folder that holds it")
     try:
         frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         raise BadInput(
             f"{str(path)!r} is no readable parquet file: {str(error)[:120]}",
             hint="the recording is damaged, or no recording",
