@@ -16,7 +16,7 @@ from holdfast.core.options import ExerciseStyle, SettlementStyle
 from holdfast.core.orders import FillCause
 from holdfast.venues.broker.engine import Engine
 from holdfast.venues.broker.feed import MINUTE_NS, closing_ns, day_of
-from holdfast.venues.broker.tape import OptionTape
+from holdfast.venues.broker.tape import LAST_DAY, OptionTape
 
 TS_MS = 1_609_770_600_000
 ROW = {
@@ -131,8 +131,9 @@ def test_what_is_no_recording_is_refused(tmp_path):
     with pytest.raises(BadInput, match="holds no"):
         OptionTape(tmp_path)
     folder = written(tmp_path, [ROW])
-    with pytest.raises(BadInput, match="holds no quotes of 20210105"):
+    with pytest.raises(BadInput, match="holds no quotes of 20210105") as caught:
         OptionTape(folder, day=20210105)
+    assert "recorded are: 2" in caught.value.hint
     (folder / "y-quotes.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(BadInput, match="no readable parquet file"):
         OptionTape(folder / "y-quotes.parquet")
@@ -168,6 +169,14 @@ def test_the_recordings_play_as_they_were():
     assert ("GOOG", ExerciseStyle.AMERICAN, SettlementStyle.PHYSICAL) in styles
     one_day = OptionTape(require("options", "spy-20230803-quotes.parquet"))
     assert {day_of(m.ts_ns).isoformat() for m in one_day} == {"2023-08-03"}
+
+
+@pytest.mark.data
+def test_the_last_day_alone_names_the_others():
+    """LAST_DAY plays the newest day; the line for people says which others there are."""
+    tape = OptionTape(require("options"), day=LAST_DAY)
+    assert {day_of(m.ts_ns).isoformat() for m in tape} == {"2023-08-03"}
+    assert "on 2023-08-03 (other days: 20151223, 20210104, 20210105, 20210106)" in tape.describe()
 
 
 @pytest.mark.data

@@ -56,7 +56,38 @@ def test_a_combination_is_entered_once_every_leg_is_filled():
     assert "entered" not in one.proven
     both, lines = told(order(), trade("SPY230901P00430000"), trade("SPY230901P00470000"))
     assert both.proven["entered"] == 3
-    assert "combination of 2 legs at -1.20" in lines[0]
+    assert "combination of 2 legs at -1.20 (a credit of 1.20)" in lines[0]
+
+
+def test_all_legs_of_an_order_are_told_or_none():
+    """With many orders some are left out whole: no order shows one leg of two."""
+    legs = ("SPY230901P00430000", "SPY230901P00470000")
+    orders = [order() for _ in range(9)]
+    for n, (_, details) in enumerate(orders):
+        details |= {"client_order_id": f"hf-{n}", "intent": f"put_credit-SPY-{n}/open"}
+    fills = [trade(leg, client_order_id=f"hf-{n}") for n in range(9) for leg in legs]
+    _, lines = told(*orders, *fills)
+    told_of = [sum(f"-{n}/open bought" in line for line in lines) for n in range(9)]
+    assert set(told_of) == {0, 2}
+
+
+def test_ages_are_told_in_seconds_and_name_the_contract():
+    """A refusal and a warning say how old which Greeks are."""
+    facts = {
+        "limit_type": "greeks_stale",
+        "current_value": "960000",
+        "limit_value": "300000",
+        "unit": "ms",
+        "scope": "SPY230901P00430000",
+    }
+    _, lines = told(
+        ("RISK_EVENT", {"event_type": "portfolio_limit_rejection", "symbol": "SPY", **facts}),
+        ("RISK_EVENT", {"event_type": "portfolio_limit_warning", **facts}),
+    )
+    assert lines == [
+        "refused: SPY: greeks_stale 960 > 300 s (SPY230901P00430000); nothing was sent",
+        "warning: the book as it stands: greeks_stale 960 > 300 s (SPY230901P00430000)",
+    ]
 
 
 @pytest.mark.parametrize("lacking", ["activate", "update", "trigger", "remove"])

@@ -43,7 +43,8 @@ def test_a_tape_is_found_in_the_folder_of_recordings_and_a_day_chosen(monkeypatc
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stderr
-    assert "on 2021-01-06, as fast as its followers" in done.stdout
+    assert "on 2021-01-06 (other days: 2015" in done.stdout
+    assert "as fast as its followers" in done.stdout
 
 
 @pytest.mark.parametrize(

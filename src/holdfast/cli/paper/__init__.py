@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import argparse
 
+_OF_OPTIONS = ("symbols", "day", "market_seconds", "layers", "reference", "iv_rank", "vix", "lake")
+"""Flags that only the options desk has, by their names in the arguments."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe `holdfast paper`."""
@@ -56,13 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=speed,
         default=None,
         metavar="N|max",
-        help="market seconds per wall second (default 20; tapes: max)",
+        help="market seconds per wall second (default 20; tapes and options: max)",
     )
     market.add_argument(
         "--seconds",
         type=read_secs,
         default=None,
-        help="stop after this much wall time (default 60; tapes: to the end)",
+        help="stop after this much wall time (default 60; tapes and options: to the end)",
     )
     market.add_argument("--exchange", metavar="URL", help="join a running exchange instead of starting one")
     market.add_argument("--key-id", help="with --exchange: the API key it printed")
@@ -86,9 +89,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     desk.add_argument(
         "--symbols", metavar="A,B", help="underlyings (default SPY,QQQ,IWM,SPX; of a tape SPY,GOOG,SPX)"
     )
-    desk.add_argument("--day", type=int, metavar="YYYYMMDD", help="play this day of the tape alone")
+    desk.add_argument("--day", type=int, metavar="YYYYMMDD", help="of the tape (default: its last one)")
     desk.add_argument(
-        "--market-seconds", type=read_secs, metavar="S", help="stop after this much market time"
+        "--market-seconds", type=read_secs, metavar="S", help="stop when the market has run so long"
     )
     desk.add_argument(
         "--layers",
@@ -116,5 +119,10 @@ def run(args: argparse.Namespace) -> int:
 
         return run_desk_session(args)
     from holdfast.cli.paper.session import run_session
+    from holdfast.core.errors import BadInput
 
+    given = next((name for name in _OF_OPTIONS if getattr(args, name) is not None), None)
+    if given is not None:
+        flag = "--" + given.replace("_", "-")
+        raise BadInput(f"{flag} belongs to --desk options", hint=f"add --desk options, or leave {flag} out")
     return run_session(args)

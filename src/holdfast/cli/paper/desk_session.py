@@ -35,7 +35,7 @@ from holdfast.cli.paper.session import (
 )
 from holdfast.config import Config, OptionsDeskConfig, load_config
 from holdfast.core.errors import BadInput, TradingError, VenueUnreachable
-from holdfast.core.money import PriceE4
+from holdfast.core.money import PriceE4, format_qty
 from holdfast.execution.desk import Layer, read_layers
 from holdfast.execution.entry import EntryRules
 from holdfast.execution.reference import ReferenceInput
@@ -70,13 +70,17 @@ TAPE_RULES = EntryRules(
 
 
 class DeskFacts(msgspec.Struct, frozen=True):
-    """What a run was begun with, kept as `run.json` so that `--dir` alone takes it up again."""
+    """What a run was begun with, kept as `run.json` so that `--dir` alone takes it up again.
+
+    *day* is of a tape, 0 for its last one.
+    """
 
     seed: int
     tape: str | None
     symbols: tuple[str, ...]
     layers: tuple[str, ...]
     full_story: bool
+    day: int = 0
 
 
 class _Plan(NamedTuple):
@@ -95,6 +99,8 @@ def run_desk_session(args: argparse.Namespace) -> int:
             "--strategy, --exchange, --key-id and --pem are for event contracts",
             hint="docs/options.md shows a structure of your own",
         )
+    if args.day is not None and not args.tape and not args.dir:
+        raise BadInput("--day is of a tape, and none is named", hint="add --tape, or leave --day out")
     config = load_config(Path(args.config) if args.config else None)
     reference = _reference(args, config.options_desk)
     layers = read_layers(args.layers or ",".join(config.options_desk.layers))
@@ -146,7 +152,7 @@ def _recall(args: argparse.Namespace, directory: Path, layers: frozenset[Layer])
     """What the run in *directory* was begun with; written down when it begins now."""
     path = directory / "run.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=DeskFacts)
+        begun = msgspec.json.decode(path.read_bytes(), type=DeskFacts)
     except FileNotFoundError:
         default = TAPE_SYMBOLS if args.tape else SYMBOLS
         named = tuple(word.strip() for word in args.symbols.split(",")) if args.symbols else ()
@@ -157,6 +163,7 @@ def _recall(args: argparse.Namespace, directory: Path, layers: frozenset[Layer])
             symbols=named or default,
             layers=tuple(layer.value for layer in Layer if layer in layers),
             full_story=not cut and len(layers) == len(Layer),
+            day=args.day or 0,
         )
         path.write_bytes(msgspec.json.encode(facts))
         return facts
@@ -164,6 +171,25 @@ def _recall(args: argparse.Namespace, directory: Path, layers: frozenset[Layer])
         raise BadInput(
             f"{str(path)!r} is no options run: {error}", hint="start a new run without --dir"
         ) from error
+    _refuse_another(args, begun, directory)
+    return begun
+
+
+def _refuse_another(args: argparse.Namespace, begun: DeskFacts, directory: Path) -> None:
+    """What a run was begun with stays so; another wish would be ignored without a word."""
+    had = {
+        "tape": begun.tape or "",
+        "day": str(begun.day or ""),
+        "symbols": ",".join(begun.symbols),
+        "layers": ",".join(begun.layers),
+    }
+    for name, value in had.items():
+        wanted = getattr(args, name)
+        if wanted is not None and str(wanted).replace(" ", "") != value:
+            raise BadInput(
+                f"--{name} {wanted}: the run in {str(directory)!r} was begun with {value or 'none'}",
+                hint=f"leave --{name} out, or start a new run without --dir",
+            )
 
 
 def _lake_of(args: argparse.Namespace, directory: Path) -> str:
@@ -209,7 +235,8 @@ async def _session(plan: _Plan, screen: Screen) -> DeskOutcome:
         story = DeskStory()
         for record in read_records(audit, missing_ok=True):
             story.recall(record)
-        said = await _start_projector(desk, lake)
+        why_none = "none, as asked" if args.lake == "none" else "none: pip install 'holdfast[lake]' makes one"
+        said = await _start_projector(desk) if lake else why_none
         try:
             with screen:
                 if await until_told(
@@ -221,6 +248,11 @@ async def _session(plan: _Plan, screen: Screen) -> DeskOutcome:
                     screen.heading("interrupted; the story ends here")
             resting, differences = await compare_books(desk.trader, cancel=args.cancel_on_exit)
             today = desk.trader.gate.daily_pnl()
+            held = {
+                ticker: format_qty(qty)
+                for ticker, qty in sorted(desk.trader.account.portfolio.positions.items())
+                if qty
+            }
         finally:
             await desk.close()
     for record in read_records(audit, start_seq=story.last_seq + 1):
@@ -231,6 +263,7 @@ async def _session(plan: _Plan, screen: Screen) -> DeskOutcome:
         directory,
         story,
         layers=list(facts.layers),
+        held=held,
         lake=await _bring_to_the_end(audit, lake, said),
         differences=differences,
         resting=resting,
@@ -246,9 +279,11 @@ def _broker_arguments(args: argparse.Namespace, facts: DeskFacts, directory: Pat
         arguments += ["--seconds", str(args.seconds)]
     if args.market_seconds is not None:
         arguments += ["--market-seconds", str(args.market_seconds)]
-    arguments += ["--tape", facts.tape] if facts.tape else ["--symbols", ",".join(facts.symbols)]
-    if args.day is not None:
-        arguments += ["--day", str(args.day)]
+    if facts.tape:
+        # Days years apart are no market that a position lives through: one is played.
+        arguments += ["--tape", facts.tape, "--day", str(facts.day or "last")]
+    else:
+        arguments += ["--symbols", ",".join(facts.symbols)]
     if facts.full_story:
         arguments += ["--faults-at", STORY_FAULTS]
     return arguments
@@ -261,10 +296,8 @@ async def _follow(desk: WiredOptionsDesk, stop: asyncio.Event) -> None:
     await desk.trader.run(stream)
 
 
-async def _start_projector(desk: WiredOptionsDesk, lake: str) -> str:
+async def _start_projector(desk: WiredOptionsDesk) -> str:
     """Start what carries events into the lake beside the run; why it did not start, or ""."""
-    if not lake:
-        return "none: --lake none, or the extra 'lake' is not installed"
     try:
         await desk.events.initialize()
     except TradingError as error:

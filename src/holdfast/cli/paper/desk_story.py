@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from holdfast.cli.paper.story import Line, Story
@@ -77,6 +78,8 @@ class DeskStory(Story):
         self._legs: dict[str, set[str]] = {}
         self._steps: dict[str, set[str]] = {}
         self._refused_intents: set[str] = set()
+        # All the legs of an order are told, or none.
+        self._fills_told: dict[str, bool] = {}
 
     def _tell_order(self, seq: int, details: Mapping[str, Any]) -> Iterator[Line]:
         order, intent, ticker = details["client_order_id"], str(details["intent"]), str(details["ticker"])
@@ -90,8 +93,8 @@ class DeskStory(Story):
         yield Line(
             "",
             "order",
-            f"{intent}: {details['action']} {_plain(details['quantity'])} {shape(ticker)} at {_cents(details['price'])}, "
-            f"written at {seq}, then sent",
+            f"{intent}: {details['action']} {_plain(details['quantity'])} {shape(ticker)} at {_cents(details['price'])}"
+            f"{_net(details)}, record {seq} on disk, then sent",
         )
 
     def _tell_order_update(self, seq: int, details: Mapping[str, Any]) -> Iterator[Line]:
@@ -122,7 +125,9 @@ class DeskStory(Story):
             waiting.discard(ticker)
             if not waiting:
                 self.proven.setdefault("entered", seq)
-        if self._seldom("fill"):
+        if order not in self._fills_told:
+            self._fills_told[order] = self._seldom("fill")
+        if self._fills_told[order]:
             verb = "bought" if details["side"] == "bid" else "sold"
             yield Line(
                 "",
@@ -154,7 +159,7 @@ class DeskStory(Story):
             yield Line(
                 "",
                 "ALARM",
-                f"{facts.get('execution_id', '')}: {_ALARMS[kind]} ({details['current_value']})",
+                f"{facts.get('execution_id', '')}: {_ALARMS[kind].format(details['current_value'])}",
                 "bad",
             )
 
@@ -186,26 +191,20 @@ class DeskStory(Story):
             self._take_stock(details)
         elif kind == _WARNING:
             limit = str(details.get("limit_type", "?"))
+            # What an execution is warned of is told as its alarm.
+            if details.get("execution_id"):
+                return
             self.warnings[limit] += 1
             if self._seldom(f"warned {limit}"):
-                yield Line(
-                    "",
-                    "warning",
-                    f"the market moved the book: {details.get('rejection_reason', limit)}",
-                    "bad",
-                )
+                yield Line("", "warning", f"the book as it stands: {limit}{_measured(details)}", "bad")
         elif kind == _REJECTION:
             limit = str(details.get("limit_type", "refused"))
             self.rejections[limit] += 1
             if limit in PORTFOLIO_LIMITS_SHOWN:
                 self.proven.setdefault("limits", seq)
             if self._seldom(f"rejected {limit}"):
-                value, bound = details.get("current_value", ""), details.get("limit_value", "")
-                relation = "within" if " to " in bound else ">"
-                measured = f" {value} {relation} {bound} {details.get('unit', '')}".rstrip() if value else ""
-                yield Line(
-                    "", "refused", f"{details.get('symbol', '')}: {limit}{measured}; nothing was sent", "bad"
-                )
+                symbol = details.get("symbol", "")
+                yield Line("", "refused", f"{symbol}: {limit}{_measured(details)}; nothing was sent", "bad")
 
     def _tell_stop(self, seq: int, did: str, details: Mapping[str, Any]) -> Iterator[Line]:
         execution_id = str(details.get("execution_id", ""))
@@ -246,17 +245,41 @@ PORTFOLIO_LIMITS_SHOWN = frozenset(
 
 _ENDED = {"expiration": "expired", "assignment": "assigned", "exercise": "exercised"}
 _ALARMS = {
-    "exit_barred": "its exit is barred, and stays demanded",
-    "exit_unknown": "nobody knows whether its exit is live; no other one goes out",
-    "exit_waits": "nothing of it can be executed",
-    "closed_elsewhere": "a leg was closed by something else than its own orders",
-    "premium_unknown": "its premium has been unknown for long",
+    "exit_barred": "its exit is barred ({}), and stays demanded",
+    "exit_unknown": "nobody knows whether its exit {} is live; no other one goes out",
+    "exit_waits": "nothing of it can be executed ({})",
+    "closed_elsewhere": "a leg was closed by something else than its own orders ({})",
+    "premium_unknown": "its premium has been unknown for {} s, a leg has no fresh quote; its stop waits",
 }
 
 
 def shape(ticker: str) -> str:
     """A ticker for eyes: how many legs a combination has, or the contract."""
     return f"combination of {len(parse_combo_ticker(ticker))} legs" if is_combo(ticker) else ticker
+
+
+def _net(details: Mapping[str, Any]) -> str:
+    """What a combination brings or costs, in words; a single contract's price needs none."""
+    price = Decimal(details["price"])
+    if not is_combo(str(details["ticker"])) or not price:
+        return ""
+    takes = (price < 0) == (details["action"] == "buy")
+    return f" (a {'credit' if takes else 'debit'} of {_cents(f'{abs(price):f}')})"
+
+
+def _measured(details: Mapping[str, Any]) -> str:
+    """The value, the limit and what it is about, as far as the event says; times in seconds."""
+    value, bound = str(details.get("current_value", "")), str(details.get("limit_value", ""))
+    unit, scope = str(details.get("unit", "")), str(details.get("scope", ""))
+    if unit == "ms":
+        value, bound, unit = f"{int(value) // 1000:,}", f"{int(bound) // 1000:,}", "s"
+    about = (
+        f" ({scope})"
+        if scope not in {"", "account", details.get("symbol"), f"symbol:{details.get('symbol')}"}
+        else ""
+    )
+    relation = "within" if " to " in bound else ">"
+    return (f" {value} {relation} {bound} {unit}".rstrip() if value else "") + about
 
 
 def _plain(text: object) -> str:

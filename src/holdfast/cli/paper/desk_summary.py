@@ -62,6 +62,7 @@ class DeskOutcome(msgspec.Struct, kw_only=True):
     breaker: list[dict[str, Any]]
     contracts_ended: dict[str, int]
     alarms: dict[str, int]
+    held: dict[str, str]
     greeks: list[dict[str, Any]]
     pnl_e6: MoneyE6 | None
     lake: LakeFacts
@@ -81,6 +82,7 @@ def sum_up(
     story: DeskStory,
     *,
     layers: list[str],
+    held: dict[str, str],
     lake: LakeFacts,
     differences: list[str],
     resting: list[str],
@@ -103,6 +105,7 @@ def sum_up(
         breaker=story.breaker,
         contracts_ended=dict(story.contracts_ended),
         alarms=dict(story.alarms),
+        held=held,
         greeks=[stock._asdict() for stock in story.stocks],
         pnl_e6=story.gain(today),
         lake=lake,
@@ -153,6 +156,7 @@ def print_summary(outcome: DeskOutcome) -> None:
         f"  contracts    {_counted(outcome.contracts_ended)}",
         f"  breaker      {breaker}",
         f"  P&L          {_money(outcome.pnl_e6)}",
+        f"  held         {_held(outcome.held)}",
         *_greeks(outcome.greeks),
         f"  books        {books}",
         f"  lake         {_lake(outcome.lake)}",
@@ -197,10 +201,15 @@ def _lake(lake: LakeFacts) -> str:
     return f"{rows} in {lake.uri}, {exact}"
 
 
+def _held(held: dict[str, str]) -> str:
+    """What stays on the books, a contract each: "-1 SPY230915P00438000"."""
+    return ", ".join(f"{qty.removesuffix('.00')} {ticker}" for ticker, qty in held.items()) or "nothing"
+
+
 def _greeks(stocks: list[dict[str, Any]]) -> list[str]:
     """Delta, gamma, vega, theta and equity over the run: a picture, and from where to where."""
-    if not stocks:
-        return ["  Greeks       never taken: too short a run"]
+    if len(stocks) < 2:
+        return ["  Greeks       too short a run: they are taken every 15 minutes of market time"]
     first, last = (utc(stock["ts_ns"]).strftime("%H:%M") for stock in (stocks[0], stocks[-1]))
     lines = [f"  Greeks       {first} to {last} UTC, every 15 minutes of market time"]
     for name in ("delta", "gamma", "vega", "theta", "equity"):

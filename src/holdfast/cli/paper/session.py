@@ -335,6 +335,11 @@ def run_directory(args: argparse.Namespace, state: Path, kind: str = "paper") ->
             raise BadInput(
                 f"{args.dir!r} is an audit log", hint="name the run's directory, which holds its log"
             )
+        if not (chosen / "run.json").exists() and chosen.is_dir() and any(chosen.iterdir()):
+            raise BadInput(
+                f"{args.dir!r} holds other things than a run",
+                hint="name a new directory, or the one that an earlier run printed",
+            )
         chosen.mkdir(mode=0o700, parents=True, exist_ok=True)
         return chosen
     for number in itertools.count(1):

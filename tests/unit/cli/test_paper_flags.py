@@ -1,0 +1,45 @@
+"""`holdfast paper` refuses what it would otherwise ignore without a word, and leaves other people's folders alone."""
+
+import pytest
+
+from holdfast.cli.main import main
+
+BEGUN = '{"seed":1,"tape":null,"symbols":["SPY"],"layers":["breaker"],"full_story":false,"day":0}'
+
+
+@pytest.mark.parametrize("flag", ["--symbols", "--day", "--market-seconds", "--layers", "--vix", "--lake"])
+def test_flags_of_the_options_desk_need_it(tmp_path, capsys, monkeypatch, flag):
+    """Each ends with exit code 1 on event contracts, and begins nothing."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["paper", flag, "1"]) == 1
+    assert f"{flag} belongs to --desk options" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("desk", ["kalshi", "options"])
+def test_a_folder_of_other_things_is_no_run(tmp_path, capsys, desk):
+    """A checkout named by mistake stays as it was."""
+    (tmp_path / "README.md").touch()
+    assert main(["paper", "--desk", desk, "--dir", str(tmp_path)]) == 1
+    assert "holds other things than a run" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "had"),
+    [("--layers", "breaker,stops", "breaker"), ("--symbols", "QQQ", "SPY"), ("--day", "20230803", "none")],
+)
+def test_a_run_taken_up_again_stays_what_it_was(tmp_path, capsys, flag, value, had):
+    """Other layers, symbols or days than it was begun with are refused by name."""
+    (tmp_path / "run.json").write_text(BEGUN)
+    assert main(["paper", "--desk", "options", "--dir", str(tmp_path), flag, value]) == 1
+    assert f"{flag} {value}: the run in" in (said := capsys.readouterr().err)
+    assert f"begun with {had}" in said
+
+
+def test_a_day_without_a_tape_is_refused(tmp_path, capsys, monkeypatch):
+    """A seeded chain has its own day."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["paper", "--desk", "options", "--day", "20230803"]) == 1
+    assert "--day is of a tape" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
