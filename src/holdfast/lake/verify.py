@@ -44,7 +44,6 @@ MOST_COMMITS = 10_000
 MOST_RANGES = 100
 
 _PIECE = 8192
-_BATCH = 50_000
 
 
 class Range(msgspec.Struct, frozen=True, array_like=True):
@@ -250,7 +249,8 @@ def _hash_rows(store: LakeStore, table: _Table, seed: int, findings: list[Findin
     for fragment in fragments_of(store, table.delta):
         try:
             hashed.extend(
-                _hashed(batch, seed) for batch in fragment.to_batches(schema=schema, columns=columns)
+                _hashed(batch, seed)
+                for batch in fragment.to_batches(schema=schema, columns=columns, batch_size=_PIECE)
             )
         except (OSError, ValueError) as why:  # Arrow's own errors are ValueErrors
             name = str(fragment.path).rpartition("/")[2]
@@ -293,7 +293,7 @@ class _Expected:
         self.frontier.append(leaf)
         self.claims.take(seq, leaf)
         self._rows.append(row)
-        if len(self._rows) >= _BATCH:
+        if len(self._rows) >= _PIECE:
             self.flush()
 
     def flush(self) -> None:
