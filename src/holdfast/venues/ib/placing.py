@@ -134,14 +134,13 @@ class Placer:
         self.session.numbers_from = number + 1
         if number >= self._numbers_below:
             self._numbers_below = number + NUMBERS_AHEAD
-            facts = {"numbers_below": self._numbers_below}
             details = {
                 "api": API,
                 "endpoint": "numbers",
                 "method": "RESERVE",
                 "status_code": None,
                 "latency_ms": None,
-                **facts,
+                "numbers_below": self._numbers_below,
             }
             try:
                 await self._audit.record_async("API_CALL", details, component=API, level=Level.DURABLE)
