@@ -312,7 +312,8 @@ class OrderExecutionEngine:
 
     async def _knows_its_legs(self) -> bool:
         """Read the rules of legs that no chain lists any more, since they say what an end left; False to try later."""
-        for ticker in {ticker for one in self.executions.live() for ticker in one.held}:
+        held = {ticker for one in self.executions.live() for ticker in one.held}
+        for ticker in held.union(one.ticker for one in self.executions.given_up):
             if ticker not in self.trader.market.instruments:
                 try:
                     await self.trader.books.instrument(ticker, regardless=True)

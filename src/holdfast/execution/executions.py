@@ -195,6 +195,7 @@ class Executions:
         by_order: Which execution an order is of.
         strategy: The name under which the desk's orders are written.
         numbered: How many names were given to entries, those that were refused included.
+        given_up: What the journal says that something else closed, until `trim` has told it.
     """
 
     def __init__(self, strategy: str) -> None:
@@ -202,6 +203,7 @@ class Executions:
         self.known: dict[str, Execution] = {}
         self.by_order: dict[str, Execution] = {}
         self.numbered = 0
+        self.given_up: list[Trimmed] = []
 
     def name(self, kind: str, symbol: str) -> str:
         """A name for a new entry that none had before, in any run on this journal."""
@@ -253,7 +255,7 @@ class Executions:
 
     def trim(self, account: Account) -> list[Trimmed]:
         """Hold all legs against the account's positions; what was given up because something else closed it."""
-        trimmed: list[Trimmed] = []
+        trimmed, self.given_up = self.given_up, []
         for ticker in sorted({ticker for one in self.live() for ticker in one.held}):
             holders = [one for one in self.live() if ticker in one.held]
             total = sum(one.held[ticker] for one in holders)
@@ -285,9 +287,24 @@ class Executions:
             elif type_ == "DECISION" and component == GATE_COMPONENT and details["strategy"] == self.strategy:
                 self._restore_attempt(details)
             elif type_ == "TRADE" and component == COMPONENT:
-                one = self.by_order.get(details.get("client_order_id", ""))
+                one, fill = self.by_order.get(details.get("client_order_id", "")), read_trade(details)
                 if one is not None:
-                    one.book(read_trade(details))
+                    one.book(fill)
+                else:
+                    self._close(fill)
+
+    def _close(self, fill: Fill) -> None:
+        """What no order of the desk's did closes what was held the other way then, as `trim` found it then.
+
+        Held against the position of now, a leg that ended long ago would come back to life as soon as another
+        execution holds the same contract the other way.
+        """
+        left = int(fill.qty)
+        for one in self.known.values():
+            if one.held.get(fill.ticker, 0) * fill.delta < 0 and left:
+                gone = one.trim(fill.ticker, left)
+                left -= gone
+                self.given_up.append(Trimmed(one, fill.ticker, -gone if fill.delta > 0 else gone))
 
     def _restore_order(self, details: Mapping[str, Any]) -> None:
         execution_id, step = split_key(details["intent"])

@@ -260,6 +260,34 @@ def test_shares_of_a_contract_that_no_chain_lists_any_more_are_adopted_after_a_r
     go(run())
 
 
+def test_a_leg_that_ended_stays_ended_when_its_contract_is_held_again():
+    """After a restart a short leg that was assigned long ago is not bought back out of another position."""
+
+    async def run():
+        w = desk_world()
+        one = await entered(w)
+        for ticker, _ in one.legs:
+            w.venue.end_option(ticker, 5_000_000)
+        await minutes(w, 2)
+        assert flat_world(w)
+        put = next(ticker for ticker, ratio in one.legs if ratio < 0 and "P" in ticker[9:])
+        quoted = next(each for each in chain() if each.instrument.ticker == put)
+        again = Structure(
+            kind=StructureKind.LONG_PUT, symbol="SPY", legs=(StructureLeg(quoted.instrument, 1),)
+        )
+        await w.engine.open(again, execution_id="long_put-SPY-2", limit=quoted.ask)
+        await minutes(w, 2)
+        placed = len(w.venue.arrived)
+        w = desk_world(clock=w.clock, venue=w.venue, log=w.log)
+        await w.trader.start()
+        await minutes(w, 4)
+        assert w.account.portfolio.positions == {put: 100}
+        assert len(w.venue.arrived) == placed
+        assert w.engine.executions.known["long_put-SPY-2"].held == {put: 100}
+
+    go(run())
+
+
 @pytest.mark.invariant("I5")
 def test_what_is_held_is_left_beside_an_entry_that_nobody_can_tell_of():
     """The second leg of an entry is lost for good: the first one does not wait for its contract to expire."""
