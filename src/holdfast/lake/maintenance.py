@@ -13,7 +13,6 @@ the machine's clock: whoever reads an older version than the retention finds its
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from holdfast.lake.due import Action, Facts, LiveFile, MaintenancePolicy, Step, 
 from holdfast.lake.durable import sync_checkpoint, sync_versions
 from holdfast.lake.encodings import delta_properties
 from holdfast.lake.extras import load
+from holdfast.lake.resident import resident_bytes
 from holdfast.lake.store import LakeStore
 from holdfast.lake.tables import PARTITION
 
@@ -186,7 +186,7 @@ class Maintainer:
         table = self.store.open(name)
         took = time.perf_counter() - start
         listed, live = self.store.listed(name), len(table.file_uris())
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        memory = resident_bytes()
         measured = (
             (listed.log_bytes, policy.log_alarm_bytes, "bytes of log", "vacuum and clean-up do not keep up"),
             (live, policy.files_alarm, "live files", "compaction does not keep up"),

@@ -18,7 +18,6 @@ Limits: a journal is projected from its first record on. Following looks at each
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +33,7 @@ from holdfast.core.errors import AuditCorruption, AuditError, BadInput, ConfigEr
 from holdfast.lake.commit import Lost, TableWriter
 from holdfast.lake.journal import JournalReader, Piece, went_back
 from holdfast.lake.repair import Guard, repair
+from holdfast.lake.resident import resident_bytes
 from holdfast.lake.rows import row_of
 from holdfast.lake.sink import Made, Reached, Sink
 from holdfast.lake.store import LakeStore
@@ -109,7 +109,7 @@ class Maintains(Protocol):
         ...
 
     def close(self) -> None:
-        """Wait for nothing, and let go of everything."""
+        """Wait for what was begun, and let go of everything."""
         ...
 
 
@@ -470,12 +470,3 @@ class Projector:
 def _may_pass(why: Exception) -> bool:
     """Whether it is worth waiting for: a full disk is emptied, a store comes back."""
     return isinstance(why, LakeUnreachable) or (isinstance(why, OSError) and why.errno in NO_SPACE)
-
-
-def resident_bytes() -> int:
-    """The memory that this process has in use now; its peak where the system does not tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -58,6 +58,7 @@ from holdfast.execution.venue import (
 from holdfast.venues.broker.faults import Fault, Kind, Scripted
 from holdfast.venues.broker.feed import MINUTE_NS
 from holdfast.venues.broker.server import Endpoints
+from holdfast.venues.options.link import Link
 from holdfast.venues.options.quotes import BadQuote, QuoteFault
 from holdfast.venues.options.stream import StreamMachine
 from holdfast.venues.options.wire import Frame
@@ -610,3 +611,19 @@ def test_the_token_is_in_no_record_and_no_message(tmp_path):
                 assert "wrong-token-x" not in str(caught.value)
 
     asyncio.run(scenario())
+
+
+def test_a_connection_that_is_let_go_before_anything_was_read_is_closed():
+    """A link that is closed right after it was opened leaves no socket behind."""
+
+    async def run() -> None:
+        async with serving() as (_, at):
+            link = Link(at.ws, at.token, on_frame=lambda *_: None, on_down=lambda _: None, greeting=list)
+            await link.connect()
+            socket = link._socket
+            await link.close()
+            assert socket is not None
+            assert socket.closed
+            assert not link.is_up
+
+    asyncio.run(run())

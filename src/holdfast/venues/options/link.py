@@ -121,8 +121,9 @@ class Link:
     async def close(self) -> None:
         """Let go of the connection."""
         reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.cancel()
+        if self._socket is not None:
+            await self._socket.close()
+        if reader is not None:  # it ends with its socket; cancelled, it might leave that half closed
             await asyncio.gather(reader, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
