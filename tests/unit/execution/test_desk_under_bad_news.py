@@ -10,7 +10,8 @@ from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.options import Right
 from holdfast.core.orders import Fill, OrderStatus
 from holdfast.core.signals import BookSide
-from holdfast.execution.executions import Phase
+from holdfast.execution.executions import Execution, Phase
+from holdfast.execution.exits import Ladder
 from holdfast.execution.legging import LeggingPolicy
 from holdfast.execution.outcomes import Outcome
 from holdfast.execution.structures import Structure, StructureKind, StructureLeg
@@ -258,6 +259,18 @@ def test_shares_of_a_contract_that_no_chain_lists_any_more_are_adopted_after_a_r
         assert [(order["action"], order["quantity"]) for order in sold] == [("sell", "100.00")]
 
     go(run())
+
+
+@pytest.mark.invariant("I11")
+def test_what_was_paid_on_average_is_exact_however_much_was_bought():
+    """Beyond the whole numbers that a float can hold the average is still the right one."""
+    ticker = "SPY261218P00470000"
+    one = Execution(
+        execution_id="x-SPY-1", symbol="SPY", legs=((ticker, 1),), units=QtyE2(100), ladder=Ladder()
+    )
+    price, qty = 900_000_001, 10**10 + 7
+    one.entered[ticker] = (qty, price * qty + qty // 2)
+    assert (one.leg_price(ticker), one.net_debit) == (price, price)
 
 
 def test_a_leg_that_ended_stays_ended_when_its_contract_is_held_again():
