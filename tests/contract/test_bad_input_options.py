@@ -15,6 +15,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from support.portfolio import call, loose, noon, options_gate, put, wish
 
 from holdfast import (
     PortfolioLimitsChecker,
@@ -30,6 +31,7 @@ from holdfast.cli.main import main
 from holdfast.config import load_config
 from holdfast.core.clock import ManualClock
 from holdfast.core.errors import EXIT_USER_ERROR, BadInput, ConfigError, TradingError
+from holdfast.core.money import parse_price
 from holdfast.execution.reference import ReferenceInput
 from holdfast.risk.events import RiskEvent, RiskEventType
 from holdfast.risk.portfolio import PortfolioRisk, SymbolRisk
@@ -238,7 +240,7 @@ def test_minutes_out_of_order_play_in_order(tmp_path):
 
 
 def test_quotes_that_are_no_price_are_shown_and_nothing_trades_on_them(tmp_path):
-    """Crossed and sizeless quotes play as they were recorded, and an order at any price fills nothing on them."""
+    """Crossed and sizeless quotes play as they were recorded, and the venue's reader takes neither for a price."""
     from holdfast.venues.options.quotes import QuoteFault, read_sides
 
     odd = (QUOTE | {"bid_c": 12_000}, QUOTE | {"ts_ms": TS_MS + MINUTE, "bid_sz": 0, "ask_sz": 0})
@@ -463,6 +465,58 @@ def test_a_question_that_is_none_is_the_callers_mistake(question, said):
     )
     with pytest.raises(BadInput, match=said):
         asyncio.run(checker.check_entry_allowed(*question))
+
+
+# -- what is unknown, and what still goes ----------------------------------------------------------------------------------
+
+SHORT, WING, OTHER = put(95), put(90), call(105)
+GREEKS = {SHORT: (-0.3, 0.01), WING: (-0.2, 0.01), OTHER: (0.4, 0.02)}
+SOUND = ("2.00", "2.10")
+UNKNOWN: dict[str, tuple[str, dict[str, Any]]] = {
+    "crossed": ("mark_unknown", {"quote": ("2.20", "2.10")}),
+    "nobody offers": ("mark_unknown", {"quote": ("2.00", None)}),
+    "nobody at all": ("mark_unknown", {"quote": (None, None)}),
+    "never quoted": ("mark_unknown", {"quote": None}),
+    "stale": ("mark_stale", {"secs": 31}),
+    "without Greeks": ("greeks_unknown", {"deltas": {WING: GREEKS[WING], OTHER: GREEKS[OTHER]}}),
+    "old Greeks": ("greeks_stale", {"secs": 301}),
+    "soon at its end": ("near_expiry", {"secs": 3 * 86_400 + 4 * 3_600 - 60}),
+}
+
+
+@pytest.mark.contract("B4")
+@pytest.mark.invariant("I4")
+@pytest.mark.invariant("I5")
+@pytest.mark.parametrize("what", UNKNOWN)
+def test_what_is_unknown_refuses_what_increases_and_lets_what_reduces_go(what):
+    """A short whose quote or Greeks cannot be believed: nothing is opened, by name; buying the short back passes."""
+    code, case = UNKNOWN[what]
+    clock = noon()
+    quote = case.get("quote", SOUND)
+    quotes = {WING: ("1.00", "1.10"), OTHER: ("1.40", "1.50")} | ({} if quote is None else {SHORT: quote})
+    limits = loose(portfolio=RiskLimitsConfig(10**6, 10**6, 1, 10**6, 1))
+    gate = options_gate(
+        limits, held={SHORT: -1, WING: 1}, quotes=quotes, deltas=case.get("deltas", GREEKS), clock=clock
+    )
+    if "secs" in case:
+        clock.advance(case["secs"])
+    if code != "mark_stale":  # the prices are young, whatever else is old
+        for ticker, (bid, ask) in quotes.items():
+            sides = (None if side is None else parse_price(side) for side in (bid, ask))
+            gate.market.saw_book(ticker, *sides, clock.monotonic_ns(), streamed=True)
+    entry = gate.evaluate(wish(OTHER, "1.50"))
+    assert not entry.allowed
+    assert code in {row.code.value for row in entry.rows if not row.ok}
+    leaving = gate.evaluate(wish(SHORT, "2.10"))
+    assert (leaving.reducing, leaving.allowed) == (True, True), leaving.reason
+
+
+def test_the_same_entry_passes_where_everything_is_known():
+    """What the test above refuses, it refuses for what is unknown alone."""
+    quotes = {SHORT: SOUND, WING: ("1.00", "1.10"), OTHER: ("1.40", "1.50")}
+    limits = loose(portfolio=RiskLimitsConfig(10**6, 10**6, 1, 10**6, 1))
+    gate = options_gate(limits, held={SHORT: -1, WING: 1}, quotes=quotes, deltas=GREEKS)
+    assert gate.evaluate(wish(OTHER, "1.50")).allowed
 
 
 # -- the event logger ------------------------------------------------------------------------------------------------------
