@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from docs.test_compliance import commands, pattern
 
+from holdfast.config.keys import KEYS, TABLES
 from holdfast.execution.exits import RUNGS
 from holdfast.execution.outcomes import Outcome
 from holdfast.execution.structures import StructureKind
@@ -87,3 +88,12 @@ def test_the_page_names_every_structure_rung_and_outcome():
         assert f"`{word.value}`" in PAGE
     for rung in RUNGS:
         assert f"| {rung.name} |" in PAGE
+
+
+def test_every_setting_of_the_desk_is_on_the_page():
+    """The three sections list the keys that `holdfast.toml` takes, each once, and no other."""
+    rows = dict(re.findall(r"^\| `\[([a-z.]+)\]` \| (.+) \|$", PAGE, re.MULTILINE))
+    known = [*KEYS, *TABLES]
+    for section in ("limits.options", "stops", "desk.options"):
+        taken = [key.removeprefix(f"{section}.") for key in known if key.startswith(f"{section}.")]
+        assert sorted(re.findall(r"`(\w+)`", rows[section])) == sorted(taken)

@@ -35,7 +35,7 @@ from holdfast.cli.paper.session import (
 )
 from holdfast.config import Config, OptionsDeskConfig, load_config
 from holdfast.core.errors import BadInput, TradingError, VenueUnreachable
-from holdfast.core.money import PriceE4, format_qty
+from holdfast.core.money import PriceE4, format_money, format_qty
 from holdfast.execution.desk import Layer, read_layers
 from holdfast.execution.entry import EntryRules
 from holdfast.execution.reference import ReferenceInput
@@ -72,7 +72,7 @@ TAPE_RULES = EntryRules(
 class DeskFacts(msgspec.Struct, frozen=True):
     """What a run was begun with, kept as `run.json` so that `--dir` alone takes it up again.
 
-    *day* is of a tape, 0 for its last one.
+    *day* is of a tape, 0 for its last one; *cash* is what the account began with, "" for the broker's own.
     """
 
     seed: int
@@ -81,6 +81,7 @@ class DeskFacts(msgspec.Struct, frozen=True):
     layers: tuple[str, ...]
     full_story: bool
     day: int = 0
+    cash: str = ""
 
 
 class _Plan(NamedTuple):
@@ -107,7 +108,7 @@ def run_desk_session(args: argparse.Namespace) -> int:
     # A trail inside the spread is said in the stop's own event.
     logging.getLogger("holdfast.risk.stops").setLevel(logging.ERROR)
     directory = run_directory(args, Path(config.paths.state), "options")
-    facts = _recall(args, directory, layers)
+    facts = _recall(args, config, directory, layers)
     lake = _lake_of(args, directory)
     screen = choose_screen(json=args.json, terminal=on_terminal(), chapters=facts.full_story)
     try:
@@ -148,15 +149,18 @@ def _reference(args: argparse.Namespace, configured: OptionsDeskConfig) -> Refer
     )
 
 
-def _recall(args: argparse.Namespace, directory: Path, layers: frozenset[Layer]) -> DeskFacts:
+def _recall(args: argparse.Namespace, config: Config, directory: Path, layers: frozenset[Layer]) -> DeskFacts:
     """What the run in *directory* was begun with; written down when it begins now."""
     path = directory / "run.json"
     try:
         begun = msgspec.json.decode(path.read_bytes(), type=DeskFacts)
     except FileNotFoundError:
+        plain = OptionsDeskConfig()
+        chosen = config.options_desk.symbols if config.options_desk.symbols != plain.symbols else ()
         default = TAPE_SYMBOLS if args.tape else SYMBOLS
-        named = tuple(word.strip() for word in args.symbols.split(",")) if args.symbols else ()
-        cut = args.tape or args.symbols or args.reference or args.iv_rank or args.vix
+        named = tuple(word.strip() for word in args.symbols.split(",")) if args.symbols else chosen
+        cut = args.tape or named or args.reference or args.iv_rank or args.vix
+        equity = config.options_desk.equity
         facts = DeskFacts(
             seed=args.seed,
             tape=args.tape,
@@ -164,6 +168,7 @@ def _recall(args: argparse.Namespace, directory: Path, layers: frozenset[Layer])
             layers=tuple(layer.value for layer in Layer if layer in layers),
             full_story=not cut and len(layers) == len(Layer),
             day=args.day or 0,
+            cash="" if equity == plain.equity else format_money(equity),
         )
         path.write_bytes(msgspec.json.encode(facts))
         return facts
@@ -210,8 +215,10 @@ def _lake_of(args: argparse.Namespace, directory: Path) -> str:
 
 async def _session(plan: _Plan, screen: Screen) -> DeskOutcome:
     args, facts, config, directory, reference, lake = plan
-    # A run cut short is not held to the whole story.
-    full_story = facts.full_story and args.seconds is None and args.market_seconds is None
+    # A run cut short, or under rules of one's own, is not held to the whole story.
+    full_story = (
+        facts.full_story and args.seconds is None and args.market_seconds is None and _is_plain(config)
+    )
     audit = directory / "audit"
     own_stops = config.stops.trailing_stop == TrailingStopConfig()
     async with running_exchange(_broker_arguments(args, facts, directory), BrokerEndpoints) as broker:
@@ -272,6 +279,13 @@ async def _session(plan: _Plan, screen: Screen) -> DeskOutcome:
     )
 
 
+def _is_plain(config: Config) -> bool:
+    """Whether limits, stops and desk are as they come."""
+    plain = Config()
+    own = (config.limits, config.stops, config.options_desk)
+    return own == (plain.limits, plain.stops, plain.options_desk)
+
+
 def _broker_arguments(args: argparse.Namespace, facts: DeskFacts, directory: Path) -> list[str]:
     arguments = ["--desk", "options", "--seed", str(facts.seed), "--port", "0", "--hold"]
     arguments += ["--dir", str(directory / "broker"), "--speed", args.speed or "max"]
@@ -284,6 +298,8 @@ def _broker_arguments(args: argparse.Namespace, facts: DeskFacts, directory: Pat
         arguments += ["--tape", facts.tape, "--day", str(facts.day or "last")]
     else:
         arguments += ["--symbols", ",".join(facts.symbols)]
+    if facts.cash:
+        arguments += ["--cash", facts.cash]
     if facts.full_story:
         arguments += ["--faults-at", STORY_FAULTS]
     return arguments
