@@ -137,7 +137,7 @@ class Books:
             theirs=_quantities(theirs),
             differences=_texts(differences),
             balance=format_money(cash),
-            **self._why_not(),
+            **(self._why_not() if differences else {}),
         )
         if differences:
             return False

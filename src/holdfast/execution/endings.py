@@ -143,13 +143,11 @@ def explain(
     ways = [way for picked in product(*courses) if (way := _way(groups, picked)).shares == shares - before]
     if not ways:
         return f"no way in which it may have ended moves {format_qty(shares)} shares"
-    amount = Amount.KNOWN
-    if len({way.cash for way in ways}) > 1:
-        ways = [way for way in ways if not any(way.delivered.values())]
-        if not ways or early:
+    amount, way = Amount.KNOWN, min(ways, key=lambda one: sum(one.delivered.values()))
+    if len({one.cash for one in ways}) > 1:
+        if shares or early:
             return "several ways in which it may have ended"
-        amount = Amount.UNKNOWN
-    way = min(ways, key=lambda one: sum(one.delivered.values()))
+        amount, way = Amount.UNKNOWN, _Way(dict.fromkeys(way.delivered, 0), 0, 0)
     lines = [line for lack in early for line in _delivery(lack, lack.gone)]
     lines += [line for lack in delivered for line in _ended(lack, way.delivered[lack.ticker], amount)]
     return lines + [_paid(lack, spots.get(lack.terms.expires_ns)) for lack in cash]

@@ -8,7 +8,9 @@ What must be known when it is too late to ask (an expired contract is no longer 
 longer shown) is kept here too: the terms of every option ever held, and the underlying's price at its expiry.
 
 Limits: an execution is taken for a claimed ending's where ticker and side agree and it is dated no later than the
-claim, or says itself that it is an ending; of shares also the price must agree, and the order be none of ours.
+claim, or says itself that it is an ending. Shares that no order of ours moved, exactly at the claim's strike, are
+taken for its delivery up to `DELIVERED_SECS` after it. A person's trade that looks like this is taken for it too: then
+positions differ, and are compared.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from holdfast.core.clock import NANOS
 from holdfast.core.money import PriceE4, QtyE2, parse_price
 from holdfast.core.options import ExerciseStyle, OptionTerms, SettlementStyle, parse_option_ticker
 from holdfast.core.orders import Fill, FillCause
@@ -25,6 +28,8 @@ from holdfast.core.orders import Fill, FillCause
 CLAIM, TERMS, SPOT = "ended_unseen", "terms", "settlement_value"
 """What RECONCILE records of these are about."""
 UNDONE = "/undone/"
+DELIVERED_SECS = 86_400
+"""How much later than its claim a delivery of shares may be dated: venues book it in the morning after."""
 _NOTED = frozenset({CLAIM, TERMS, SPOT})
 
 
@@ -160,5 +165,6 @@ def _is_of(fill: Fill, claim: Claim, *, is_own: bool) -> bool:
         return False
     says_so = fill.cause is not FillCause.TRADE
     if claim.is_share:
-        return not is_own and fill.price == ended.price and (says_so or fill.ts_ns <= ended.ts_ns)
+        late_ns = ended.ts_ns + DELIVERED_SECS * NANOS
+        return not is_own and fill.price == ended.price and (says_so or fill.ts_ns <= late_ns)
     return says_so or not fill.price or fill.ts_ns <= ended.ts_ns

@@ -107,6 +107,7 @@ class FakeBroker:
         self.commission = 0.65
         self.clock = clock
         self._details: dict[int, ContractDetails] = {}
+        self._untold: list[tuple[int, int, float]] = []
         self._permanent = 1_700_000_000
 
     # What a test does ---------------------------------------------------------------------------------
@@ -200,6 +201,55 @@ class FakeBroker:
     def cancel_at_broker(self, ref: str) -> None:
         """The broker takes an order off its books."""
         self.end(self.order_of(ref), "Cancelled")
+
+    def end_option(self, ticker: str, shares: int = 0, *, count: int = 0) -> None:
+        """An option ends as it does here: overnight, in holdings and cash, without any execution.
+
+        Args:
+            ticker: The contract.
+            shares: What its delivery adds to the shares of its underlying, at its strike; 0 where it expires worthless.
+            count: How many contracts of it; 0 for all.
+        """
+        number, name = self.number_of(ticker), parse_option_ticker(ticker)
+        held = self.holdings[number]
+        ends = (1 if held > 0 else -1) * count or held
+        self.holdings[number] = held - ends
+        strike = name.strike / 10_000
+        self._untold.append((number, -ends, 0.0))
+        if shares:
+            stock = self.number_of(self._symbol(number))
+            self.holdings[stock] = self.holdings.get(stock, 0) + shares
+            self.cash -= shares * strike
+            self._untold.append((stock, shares, strike))
+        self.account_changed()
+
+    def _symbol(self, number: int) -> str:
+        contract = self._details[number].contract
+        return contract.symbol if contract is not None else ""
+
+    def delist(self, ticker: str) -> None:
+        """The contract is described to nobody any more, as an expired one."""
+        del self._details[self.number_of(ticker)]
+
+    def tell_endings(self) -> None:
+        """Tell executions of the endings that were not told, as of a screen's order, free of cost."""
+        untold, self._untold = self._untold, []
+        for number, signed, price in untold:
+            contract = copy.copy(self._details[number].contract or Contract())
+            exec_id = f"0000f1f1.{len(self.executions) + 1:08x}.01.01"
+            execution = Execution(
+                execId=exec_id,
+                time=datetime.fromtimestamp(self.clock.now_ns() // NANOS, UTC),
+                acctNumber=self.accounts[0],
+                exchange="SMART",
+                side="BOT" if signed > 0 else "SLD",
+                shares=float(abs(signed)),
+                price=price,
+            )
+            report = CommissionReport(execId=exec_id, commission=0.0, currency="USD")
+            done = Done(contract, execution, report)
+            self.executions.append(done)
+            self.executed(done)
 
     def position(self, ticker: str) -> int:
         """The broker's own count."""

@@ -16,7 +16,7 @@ spoils the next placements' answers, in order:
 
 A combination trades against the books of its legs, whole units at a time, where their executable sides add up to its
 limit or better; each leg is a fill of its own. `fill_leg` fills one leg alone, `end_option` exercises, assigns or
-expires what is held.
+expires what is held, also without telling an execution of it until `tell_endings`.
 
 Limits: one account, no fees of its own for event contracts (set `fee_per_contract`), no margin, no queue priority.
 Events wait in a list until `events` is read; nothing waits for time.
@@ -182,6 +182,7 @@ class FakeVenue:
         self._books: dict[str, tuple[list[Level], list[Level]]] = {}
         self._orders: list[_Listed] = []
         self._fills: list[Fill] = []
+        self._untold: list[Fill] = []
         self._positions: dict[str, QtyE2] = {}
         self._cash = cash
         self._plays: deque[Play] = deque()
@@ -234,16 +235,27 @@ class FakeVenue:
         self._execute(listed, PriceE4(price), QtyE2(qty), is_taker=False, part=part)
         self._show(listed)
 
-    def end_option(self, ticker: str, spot: int, qty: int | None = None) -> None:
+    def end_option(self, ticker: str, spot: int, qty: int | None = None, *, told: bool = True) -> None:
         """Exercise, assign or expire what is held of *ticker* with the underlying at *spot* (1e-4 dollar).
 
-        *qty* (1/100, without sign) ends only a part of it, as an early assignment does.
+        *qty* (1/100, without sign) ends only a part of it, as an early assignment does. Where it is not *told*,
+        positions and cash alone show it.
         """
         held = self.books_position(ticker)
         ends = held if qty is None else QtyE2(qty if held > 0 else -qty)
-        name, now_ns = f"E{len(self._fills) + 1}", self._clock.now_ns()
+        name, now_ns = f"E{len(self._fills) + len(self._untold) + 1}", self._clock.now_ns()
         for fill in ending_fills(self._instruments[ticker], ends, PriceE4(spot), name=name, ts_ns=now_ns):
-            self._book_fill(fill)
+            if told:
+                self._book_fill(fill)
+            else:
+                self._move(fill)
+                self._untold.append(fill)
+
+    def tell_endings(self) -> None:
+        """List and stream the executions of every ending that was not told."""
+        untold, self._untold = self._untold, []
+        for fill in untold:
+            self._tell_fill(fill)
 
     def settle(self, ticker: str, result: str) -> None:
         """Determine and pay out a market."""
@@ -553,7 +565,15 @@ class FakeVenue:
         )
 
     def _book_fill(self, fill: Fill) -> None:
+        self._move(fill)
+        self._tell_fill(fill)
+
+    def _tell_fill(self, fill: Fill) -> None:
         self._fills.append(fill)
+        if not self.mute or len(self._fills) == self._tells_until:
+            self._emit(FillSeen(fill))
+
+    def _move(self, fill: Fill) -> None:
         before = self._positions.get(fill.ticker, QtyE2(0))
         after = QtyE2(before + fill.delta)
         self._positions[fill.ticker] = after
@@ -563,8 +583,6 @@ class FakeVenue:
         is_event = known is None or known.kind is InstrumentKind.BINARY
         collateral = (max(0, -after) - max(0, -before)) * ONE_DOLLAR_E4 if is_event else 0
         self._cash = MoneyE6(self._cash + fill.cash - collateral)
-        if not self.mute or len(self._fills) == self._tells_until:
-            self._emit(FillSeen(fill))
 
     def _close(self, listed: _Listed, status: OrderStatus) -> None:
         listed.canceled = listed.leaves
