@@ -100,7 +100,12 @@ class Piece(NamedTuple):
             worst=worst_price(instrument, sells=sells, touch=touch),
             tick=tick_at(instrument, touch),
         )
-        return None if limit is None else ExitOrder(self.ticker, self.action, QtyE2(self.units), limit)
+        if limit is None:
+            return None
+        # The collar may lead into a stretch of the grid with other steps than the touch's.
+        tick = tick_at(instrument, limit)
+        limit = PriceE4(limit // tick * tick if sells else -(-limit // tick) * tick)
+        return ExitOrder(self.ticker, self.action, QtyE2(self.units), limit)
 
 
 def next_piece(going: Mapping[str, int], *, by_legs: bool) -> Piece:

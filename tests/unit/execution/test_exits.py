@@ -2,9 +2,14 @@
 
 import itertools
 
+import msgspec
 import pytest
+from support.desk import option
 
 from holdfast.core.errors import IllegalTransition
+from holdfast.core.instruments import PriceRange
+from holdfast.core.options import Right
+from holdfast.core.signals import Action
 from holdfast.execution.exits import (
     AT_WORK,
     RUNGS,
@@ -15,6 +20,7 @@ from holdfast.execution.exits import (
     Rung,
     exit_limit,
 )
+from holdfast.execution.leaving import Piece
 
 
 def ladder(*events):
@@ -105,6 +111,19 @@ def test_limits_lie_on_the_grid_rounded_away_from_the_touch():
     """A collar that falls between two ticks is widened to the next one."""
     assert limit(Rung("x", collar_bp=150), touch=50_000) == 49_200
     assert limit(Rung("x", collar_bp=150), sells=False, touch=50_000, worst=10**6) == 50_800
+
+
+@pytest.mark.invariant("I5")
+@pytest.mark.parametrize(("action", "touch"), [(Action.BUY, 29_500), (Action.SELL, 31_000)])
+def test_an_exit_that_crosses_into_other_steps_stays_on_the_grid(action, touch):
+    """Nickels below three dollars, dimes above: a collar from one into the other gives no price that is refused."""
+    grid = (PriceRange(500, 30_000, 500), PriceRange(30_000, 10**9, 1_000))
+    one = msgspec.structs.replace(option(Right.CALL, 500), price_ranges=grid)
+    piece = Piece(one.ticker, action, 100, {one.ticker: 100 if action is Action.SELL else -100})
+    for rung in RUNGS:
+        sent = piece.order(one, touch, rung)
+        assert one.check_price(sent.limit) is None, rung
+        assert (sent.limit >= touch) if action is Action.BUY else (sent.limit <= touch)
 
 
 def test_without_a_touch_only_the_last_rung_has_a_price():

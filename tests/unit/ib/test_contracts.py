@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from ib_async.objects import PriceIncrement
 from support.ib import CALL, LOWER_PUT, PUT, SPREAD, play
@@ -11,8 +12,9 @@ from support.ib import CALL, LOWER_PUT, PUT, SPREAD, play
 from holdfast.core.clock import NANOS
 from holdfast.core.errors import BadInput, VenueRejected
 from holdfast.core.instruments import InstrumentKind
+from holdfast.core.money import MoneyE6
 from holdfast.core.options import ExerciseStyle, Right, SettlementStyle
-from holdfast.venues.ib.contracts import asked_contract, expires_ns, grid_of, price_e4, qty_e2
+from holdfast.venues.ib.contracts import asked_contract, combo_of, expires_ns, grid_of, price_e4, qty_e2
 
 
 def utc(*moment: int) -> int:
@@ -91,6 +93,24 @@ def test_a_combination_has_its_legs_and_prices_of_any_sign():
         assert [(leg.instrument.ticker, leg.ratio) for leg in one.legs] == [(LOWER_PUT, 1), (PUT, -1)]
         assert one.multiplier == 100
         assert one.check_price(-39_000) is None
+
+    play(scenario)
+
+
+@pytest.mark.invariant("I5")
+def test_a_combination_is_priced_in_the_steps_of_its_legs():
+    """A class that trades in nickels, and in dimes from three dollars on, refuses a combination at a cent (110)."""
+
+    async def scenario(w):
+        nickels = grid_of([PriceIncrement(0.0, 0.05), PriceIncrement(3.0, 0.1)], 0.01)
+        legs = []
+        for ticker, ratio in ((LOWER_PUT, 1), (PUT, -1)):
+            leg = await w.venue._directory.describe(ticker)
+            instrument = msgspec.structs.replace(leg.instrument, price_ranges=nickels)
+            legs.append((leg._replace(instrument=instrument), ratio))
+        one = combo_of(SPREAD, legs, now_ns=w.clock.now_ns(), fee=MoneyE6(0)).instrument
+        prices = (-29_900, 29_900, -30_500, 500, 0)
+        assert [one.check_price(price) is None for price in prices] == [False, False, True, True, True]
 
     play(scenario)
 

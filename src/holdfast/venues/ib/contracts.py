@@ -28,7 +28,6 @@ import msgspec
 
 from holdfast.core.errors import BadInput, VenueRejected
 from holdfast.core.instruments import (
-    COMBO_CENTS,
     ComboLeg,
     Instrument,
     InstrumentKind,
@@ -403,7 +402,7 @@ def combo_of(ticker: str, legs: Sequence[tuple[Listed, int]], *, now_ns: int, fe
         kind=InstrumentKind.COMBO,
         legs=tuple(ComboLeg(leg.instrument, ratio) for leg, ratio in legs),
         multiplier=legs[0][0].instrument.multiplier,
-        price_ranges=COMBO_CENTS,
+        price_ranges=_combo_grid(legs),
         fee_per_contract=fee,
     )
     contract = bag_of(
@@ -411,6 +410,13 @@ def combo_of(ticker: str, legs: Sequence[tuple[Listed, int]], *, now_ns: int, fe
     )
     hours = min((leg.hours for leg, _ in legs), key=lambda stretches: close_of(stretches, now_ns))
     return at(Listed(instrument, contract, hours), now_ns)
+
+
+def _combo_grid(legs: Iterable[tuple[Listed, int]]) -> tuple[PriceRange, ...]:
+    """The finest step of its legs, at any sign: no market rule of a bag is told, and a finer price is refused (110)."""
+    step = min(stretch.step for leg, _ in legs for stretch in leg.instrument.price_ranges)
+    end = PriceE4(_FAR // step * step)
+    return (PriceRange(PriceE4(-end), end, step),)
 
 
 def at(listed: Listed, now_ns: int) -> Listed:
