@@ -142,7 +142,7 @@ class _Table:
         self.kind = kind
         self.delta = delta
         self.rows = pl.DataFrame(schema=_HASHED)
-        self.unreadable: list[str] = []
+        self.history: list[dict[str, Any]] = []
 
     def covered(self, log_id: str) -> int:
         return self.delta.transaction_version(app_id(log_id)) or 0
@@ -174,6 +174,7 @@ def verify_lake(
     seed = secrets.randbits(63)
     for table in tables.values():
         _hash_rows(store, table, seed, findings)
+        _read_history(store, table, findings)
         tell(f"{table.kind.name}: version {table.delta.version()}, {table.rows.height:,} rows read")
     compared: list[Compared] = []
     for reader in readers:
@@ -258,6 +259,15 @@ def _hash_rows(store: LakeStore, table: _Table, seed: int, findings: list[Findin
             findings.append(Finding(kind="unreadable", table=table.kind.name, what=what))
     if hashed:
         table.rows = pl.concat(hashed)
+
+
+def _read_history(store: LakeStore, table: _Table, findings: list[Finding]) -> None:
+    """The kept commits, of which the rows need none that a checkpoint covers."""
+    try:
+        with store.failures("read its history"):
+            table.history = table.delta.history(MOST_COMMITS)
+    except LakeDamaged as why:
+        findings.append(Finding(kind="unreadable", table=table.kind.name, what=str(why)))
 
 
 def fragments_of(store: LakeStore, delta: DeltaTable) -> list[Any]:
@@ -412,7 +422,7 @@ class _Claims:
     def __init__(self, table: _Table, log_id: str) -> None:
         self._name = table.kind.name
         self._log_id = log_id
-        self._open = _claims_of(table.delta, log_id)
+        self._open = _claims_of(table.history, log_id)
         self._at = 0
         self._frontier = Frontier()
         self._bad: list[tuple[_Claim, str]] = []
@@ -447,10 +457,10 @@ class _Claims:
                 )
 
 
-def _claims_of(delta: DeltaTable, log_id: str) -> list[_Claim]:
+def _claims_of(history: Sequence[Mapping[str, Any]], log_id: str) -> list[_Claim]:
     """The claims about *log_id*, in the order of its records."""
     found: list[_Claim] = []
-    for entry in delta.history(MOST_COMMITS):
+    for entry in history:
         text = entry.get(METADATA_KEY)
         if not isinstance(text, str):
             continue

@@ -243,6 +243,17 @@ def test_place_without_a_lake_is_refused(tmp_path, log):
         verify_lake(store_of(str(tmp_path / "empty")), [log])
 
 
+def test_torn_commit_behind_a_checkpoint_is_named_and_the_rows_compared(lake, log):
+    """A commit that a checkpoint covers is needed by no row: its damage is told, and hides no other."""
+    table = lake.open("orders")
+    table.create_checkpoint()
+    torn = lake.path / "orders" / "_delta_log" / f"{1:020d}.json"
+    os.truncate(torn, 200)
+    live_files(lake, "fills")[0].unlink()
+    found = {(one.table, one.kind) for one in verify_lake(lake, [log]).findings}
+    assert found == {("orders", "unreadable"), ("fills", "unreadable"), ("fills", "missing")}
+
+
 def test_torn_delta_log_is_damage(lake, log):
     """A table whose log cannot be read ends the comparison with exit code 3."""
     commit = lake.path / "risk_events" / "_delta_log" / "00000000000000000001.json"
