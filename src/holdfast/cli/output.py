@@ -56,13 +56,18 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def quiet_stderr() -> Generator[None, None, None]:
-    """Keep what polars' Rust code prints about a damaged file, besides raising it, off the reader's screen."""
-    sys.stderr.flush()
+    """Keep what Rust code prints, besides raising it, off the reader's screen; our own words still get there."""
+    ours = sys.stderr
+    ours.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
-        yield
+        with open(kept, "w", encoding="utf-8", errors="backslashreplace", closefd=False) as screen:
+            if ours is sys.__stderr__:
+                sys.stderr = screen
+            yield
     finally:
+        sys.stderr = ours
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)

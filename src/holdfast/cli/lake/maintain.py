@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from holdfast.cli.audit.verbs import Verbs
 from holdfast.cli.lake.project import add_lake_argument, lake_of
 from holdfast.cli.lake.sources import progress
-from holdfast.cli.output import print_json, tell
+from holdfast.cli.output import print_json, quiet_stderr, tell
 from holdfast.core.errors import EXIT_OK, BadInput
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _maintain(args: argparse.Namespace) -> int:
     policy = MaintenancePolicy(retention_secs=int(days * DAY_SECS))
     maintainer = Maintainer(store, policy=policy, tell=progress(args))
     day, count = _day(args.day), 0
-    with _beside_others(store):
+    with _beside_others(store), quiet_stderr():  # delta-rs panics in its threads where a disk is full
         for name in _tables(args, store):
             done = maintainer.run(name, time.time_ns(), everything=args.everything, day=day)
             count += len(done)
