@@ -53,6 +53,7 @@ class RecordType(StrEnum):
     VALUATION = "VALUATION"
     STREAM = "STREAM"
     CANCEL = "CANCEL"
+    PLAN = "PLAN"
     ERASURE = "ERASURE"
 
 
@@ -337,6 +338,7 @@ class OrderDetails(msgspec.Struct, kw_only=True):
         decision: Number of the DECISION that admitted it.
         multiplier: Units of the underlying per contract; 1 where it says nothing.
         legs: Of a combination, [ticker, signed ratio] each.
+        plan: Of which PLAN it is a step; "" of none.
     """
 
     order_id: str
@@ -361,6 +363,26 @@ class OrderDetails(msgspec.Struct, kw_only=True):
     decision: int | None = None
     multiplier: int = 1
     legs: list[list[Any]] = []
+    plan: str = ""
+
+
+class PlanDetails(msgspec.Struct, kw_only=True):
+    """PLAN: what a structure that goes leg by leg may need on its way, reserved before the first leg leaves.
+
+    Attributes:
+        plan: Its name.
+        event: reserved, unwinding or given_back; a plan holds until it is given back, through any restart.
+        reason: Why.
+        legs: In the order in which they go in: ticker, signed contracts, worst price, units of the underlying per
+            contract, and the fee per contract and side in 1e-6 dollar. Only where it is reserved, as the next.
+        reserved: Dollars: the worst loss on the way, and the fees of the way in and of the way out.
+    """
+
+    plan: str
+    event: str
+    reason: str = ""
+    legs: list[list[Any]] = []
+    reserved: str = ""
 
 
 class OrderUpdateDetails(msgspec.Struct, kw_only=True):
@@ -686,6 +708,7 @@ SCHEMAS: Mapping[str, type[msgspec.Struct]] = {
     RecordType.VALUATION: ValuationDetails,
     RecordType.STREAM: StreamDetails,
     RecordType.CANCEL: CancelDetails,
+    RecordType.PLAN: PlanDetails,
     RecordType.ERASURE: ErasureDetails,
 }
 

@@ -1,12 +1,13 @@
 """`OrderExecutionEngine`: structures in and out, through the trader's one path, with a name for every step.
 
-    open    gate's question for legged states ─▶ Trader.route (gate reserves, journal, venue) ─▶ outcome as a value
+    open    Trader.route (gate reserves, journal, venue) ─▶ outcome as a value; legs one by one out of a reserved plan
     exit    demanded ─▶ ladder ─▶ Trader.route(reduce_only) ─▶ ended ─▶ next rung … ─▶ flat
     step    time moved: look at every order at work, send what is due, at most one exit per execution
 
 A structure goes as one combination, or leg by leg under a `LeggingPolicy` where the venue has none. Every order is
 named by its execution and step, so the same step is never sent twice, and `restore` finds half-done work in the
-journal: what was sent is looked at, what was never sent is decided anew, a legged entry cut short is unwound.
+journal: what was sent is looked at, what was never sent is decided anew, a legged entry cut short is unwound. Its plan
+stays reserved through all of this, until every leg is there or nothing is held.
 
 What the gate refuses comes back as an outcome, and goes out as a `portfolio_limit_rejection` event. Greeks, worst
 loss and reservation are the gate's: there is no way around it from here.
@@ -20,7 +21,7 @@ counted, and is alarmed after a while.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -47,10 +48,11 @@ from holdfast.execution.leaving import ExitOrder, ExitQuotes, next_piece, tick_a
 from holdfast.execution.legging import LeggingPolicy, entry_order, worst_states
 from holdfast.execution.outcomes import EngineResult, Outcome, outcome_of
 from holdfast.execution.quotes import QuoteBoard
-from holdfast.execution.structures import Structure, as_one, entry_price
+from holdfast.execution.structures import Structure, StructureLeg, as_one
 from holdfast.execution.trader import GATE_COMPONENT, RouteResult, RouteStatus, Trader
 from holdfast.risk.account import Order
 from holdfast.risk.events import PORTFOLIO_LIMITS, RiskEvent, RiskEventSink, RiskEventType
+from holdfast.risk.plans import GIVEN_BACK, UNWINDING, Plan, PlanLeg
 
 STRATEGY = "options-desk"
 RETRY_SECS = 60
@@ -162,7 +164,8 @@ class OrderExecutionEngine:
         """Send one order through the trader; its name is known before its answer, as its fills may be."""
         name = client_order_id(self.trader.log.wal.log_id, signal.strategy, signal.key)
         self.executions.own(execution, name, is_entry=is_entry)
-        result = await self.trader.route(signal, demanded=demanded)
+        # What a plan holds is admitted out of it; where there is none, or it does not, as any other order.
+        result = await self.trader.route(signal, demanded=demanded, plan=execution.execution_id)
         if result.client_order_id not in self.trader.account.orders:
             self.executions.disown(execution, name)
         if result.refusal is not None and result.refusal.code not in _OWN_RECORDS:
@@ -187,8 +190,8 @@ class OrderExecutionEngine:
     # Entering leg by leg ------------------------------------------------------------------------------
 
     async def _open_by_legs(self, execution: Execution, structure: Structure) -> EngineResult:
-        """Have the gate judge everything that may be held on the way, then send the first leg."""
-        refusal = self._judge_worst_states(execution, structure)
+        """Have the gate reserve everything that may be needed on the way, then send the first leg."""
+        refusal = self._reserve_plan(execution, structure)
         await self.trader.ledger.write()
         if refusal is not None:
             self._report(refusal, execution.symbol, execution.execution_id)
@@ -203,45 +206,103 @@ class OrderExecutionEngine:
         result = await self._next_leg_in(execution, structure)
         if not execution.entries:
             del self.executions.known[execution.execution_id]
+            self._give_back(execution.execution_id, "never begun")
         return result
 
-    def _judge_worst_states(self, execution: Execution, structure: Structure) -> RejectReason | None:
-        """The first refusal among the states between two legs and the whole; asked as questions, all recorded."""
-        for count, legs in enumerate(worst_states(structure.legs)):
-            instrument = as_one(legs)
-            price = entry_price(legs, _sides(self.board))
-            if price is None:
-                return RejectReason(code=Code.QUOTE_ONE_SIDED, scope=instrument.ticker)
-            is_short = len(legs) == 1 and legs[0].ratio < 0
-            signal = self._signal(
-                instrument.ticker,
-                Action.SELL if is_short else Action.BUY,
-                QtyE2(execution.units * (abs(legs[0].ratio) if len(legs) == 1 else 1)),
-                PriceE4(abs(price) if len(legs) == 1 else price),
-                key_of(execution.execution_id, f"state-{count + 1}"),
-            )
-            name = client_order_id("question", self._name, signal.key)
-            intent = Intent(client_order_id=name, key=signal.key, signal=signal, instrument=instrument)
-            decision = self.trader.gate.evaluate(intent)
+    def _reserve_plan(self, execution: Execution, structure: Structure) -> RejectReason | None:
+        """Reserve the way in and the way out, or say what refuses it; every state's decision is recorded."""
+        legs = self._plan_legs(execution, structure)
+        if isinstance(legs, RejectReason):
+            return legs
+        states = [
+            self._state(execution, held, legs, number)
+            for number, held in enumerate(worst_states(structure.legs), start=1)
+        ]
+        decisions, plan = self.trader.gate.reserve_plan(execution.execution_id, states, legs)
+        for decision in decisions:
             self.trader.ledger.note("DECISION", decision.details(), component=GATE_COMPONENT)
-            if decision.reason is not None:
-                return decision.reason
+        if plan is None:
+            return decisions[-1].reason
+        self.trader.ledger.note("PLAN", plan.details())
         return None
 
-    async def _next_leg_in(self, execution: Execution, structure: Structure) -> EngineResult:
-        """Order what the first incomplete leg still lacks; whole once every leg is there."""
+    def _plan_legs(self, execution: Execution, structure: Structure) -> list[PlanLeg] | RejectReason:
+        """Each leg at the worst price that it may go in at; what is missing where one has no quote."""
         policy = self._legging or LeggingPolicy()
+        legs: list[PlanLeg] = []
+        for leg in entry_order(structure.legs):
+            limit = self._leg_limit(leg, policy)
+            if limit is None:
+                return RejectReason(code=Code.QUOTE_ONE_SIDED, scope=leg.ticker)
+            qty, known = leg.ratio * execution.units, leg.instrument
+            legs.append(PlanLeg(leg.ticker, qty, limit, known.multiplier, known.fee_per_contract))
+        return legs
+
+    def _leg_limit(self, leg: StructureLeg, policy: LeggingPolicy) -> PriceE4 | None:
+        """The executable side now, and the collar beyond it; None while nobody quotes it."""
+        quote = self.board.quotes.get(leg.ticker)
+        touch = None if quote is None else (quote.ask if leg.ratio > 0 else quote.bid)
+        if touch is None:
+            return None
+        collar = touch * policy.leg_collar_bp // 10_000
+        tick = tick_at(leg.instrument, touch)
+        limit = (touch + collar) if leg.ratio > 0 else (touch - collar)
+        return PriceE4(max(tick, limit // tick * tick))
+
+    def _state(
+        self, execution: Execution, held: tuple[StructureLeg, ...], legs: Sequence[PlanLeg], number: int
+    ) -> Intent:
+        """What is held after some legs, as one order at their limits: a question for the gate."""
+        instrument = as_one(held)
+        if len(held) == 1:
+            first = legs[0]
+            action = Action.BUY if first.qty > 0 else Action.SELL
+            count, price = abs(first.qty), first.limit
+        else:
+            action, count = Action.BUY, execution.units
+            net = sum(leg.ratio * planned.limit for leg, planned in zip(held, legs, strict=False))
+            price = PriceE4(net)
+        key = key_of(execution.execution_id, f"state-{number}")
+        signal = self._signal(instrument.ticker, action, QtyE2(count), price, key)
+        name = client_order_id("question", self._name, key)
+        return Intent(client_order_id=name, key=key, signal=signal, instrument=instrument)
+
+    def _give_back(self, name: str, reason: str) -> None:
+        """Nothing of a plan is needed any more."""
+        plan = self._plan(name)
+        if plan is not None:
+            self.trader.ledger.note("PLAN", plan.details(GIVEN_BACK, reason))
+
+    def _plan(self, name: str) -> Plan | None:
+        """What is reserved for an execution; None for nothing."""
+        return self.trader.account.plans.live.get(name)
+
+    def _tend_plans(self) -> None:
+        """Give back what is complete, unwound or was never begun; what is to leave again brings in nothing more."""
+        account = self.trader.account
+        for name in list(account.plans.live):
+            execution = self.executions.known.get(name)
+            if execution is None:
+                self._give_back(name, "never begun")
+            elif has_open((*execution.entries, *execution.exits), account):
+                continue
+            elif execution.is_flat:
+                self._give_back(name, "flat")
+            elif execution.is_balanced and not execution.ladder.is_demanded:
+                self._give_back(name, "complete")
+
+    async def _next_leg_in(self, execution: Execution, structure: Structure) -> EngineResult:
+        """Order what the first incomplete leg still lacks, at no worse than planned; whole once every leg is there."""
+        policy, plan = self._legging or LeggingPolicy(), self._plan(execution.execution_id)
+        planned = {} if plan is None else {leg.ticker: leg.limit for leg in plan.legs}
         for number, leg in enumerate(entry_order(structure.legs), start=1):
             lacks = abs(leg.ratio) * execution.units - abs(execution.held.get(leg.ticker, 0))
             if lacks <= 0:
                 continue
-            quote = self.board.quotes.get(leg.ticker)
-            touch = None if quote is None else (quote.ask if leg.ratio > 0 else quote.bid)
-            if touch is None:
+            limit = self._leg_limit(leg, policy)
+            if limit is None:
                 return self._waits(execution, Code.QUOTE_ONE_SIDED)
-            collar = touch * policy.leg_collar_bp // 10_000
-            tick = tick_at(leg.instrument, touch)
-            limit = (touch + collar) if leg.ratio > 0 else (touch - collar)
+            worst = planned.get(leg.ticker, limit)
             attempt = 1 + sum(1 for name in execution.entries if self._is_of(name, leg.ticker))
             if attempt == 1:
                 execution.leg_since_ns = self._clock.now_ns()
@@ -250,7 +311,7 @@ class OrderExecutionEngine:
                 leg.ticker,
                 Action.BUY if leg.ratio > 0 else Action.SELL,
                 QtyE2(lacks),
-                PriceE4(max(tick, limit // tick * tick)),
+                min(limit, worst) if leg.ratio > 0 else max(limit, worst),
                 key_of(execution.execution_id, step),
             )
             return await self._enter(execution, signal)
@@ -269,10 +330,20 @@ class OrderExecutionEngine:
             self.demand(execution, rule="EntryCutShort", demanded=True)
         elif policy.is_late(execution.leg_since_ns, now_ns):
             self.demand(execution, rule="LegTimeout", demanded=True)
+        elif ended := self._leg_failed(execution):
+            self.demand(execution, rule=ended, demanded=True)
         else:
             result = await self._next_leg_in(execution, structure)
             if result.outcome is Outcome.DENIED:
                 self.demand(execution, rule="LegRefused", demanded=True)
+
+    def _leg_failed(self, execution: Execution) -> str:
+        """Why the rest is not worth waiting for: the newest leg was rejected, or filled in part; "" otherwise."""
+        orders = self.trader.account.orders
+        last = orders.get(execution.entries[-1]) if execution.entries else None
+        if last is not None and last.status is OrderStatus.REJECTED:
+            return "LegRejected"
+        return "LegPartlyFilled" if last is not None and last.filled and last.released else ""
 
     # Leaving ------------------------------------------------------------------------------------------
 
@@ -288,6 +359,9 @@ class OrderExecutionEngine:
             execution.ladder.rule = rule
         execution.demanded = execution.demanded or demanded
         execution.ladder.on(ExitEvent.DEMANDED)
+        plan = self._plan(execution.execution_id)
+        if plan is not None and not plan.is_unwinding:
+            self.trader.ledger.note("PLAN", plan.details(UNWINDING, rule))
 
     async def exit(self, execution_id: str, *, rule: str, demanded: bool = False) -> EngineResult:
         """Leave an execution and send what can be sent now; a second demand changes nothing.
@@ -309,6 +383,7 @@ class OrderExecutionEngine:
             self._take_over_what_closed(now_ns)
         for execution in self.executions.live():
             await self._step(execution, now_ns)
+        self._tend_plans()
 
     async def _knows_its_legs(self) -> bool:
         """Read the rules of legs that no chain lists any more, since they say what an end left; False to try later."""
@@ -578,8 +653,3 @@ def _settle(permit: Permit, result: RouteResult) -> None:
         permit.success()
     else:
         permit.ignored()
-
-
-def _sides(board: QuoteBoard) -> dict[str, tuple[PriceE4 | None, PriceE4 | None]]:
-    """Bid and ask of every contract quoted."""
-    return {ticker: (quote.bid, quote.ask) for ticker, quote in board.quotes.items()}

@@ -5,10 +5,12 @@ without the long one that bounds it. A leg that is not filled within its time en
 unwound by the exit ladder, which goes out short legs first again.
 
 The unwinding is provided for before the first leg leaves: `worst_states` lists what may be held between two legs
-and at the end, and the engine has the gate judge each of them first. Their unwinding then consists of reducing
-orders alone, which no exposure limit and no breaker refuses.
+and at the end, and the gate judges each of them and reserves the worst as one plan (`risk.plans`), the way out and
+its fees included. The unwinding then consists of reducing orders alone, which no exposure limit and no breaker refuses,
+and nobody else's order can lean on a leg that is to leave again.
 
-Limits: legs go one at a time; a price that runs away between two legs is paid, up to each leg's own limit.
+Limits: legs go one at a time, each at no worse than its limit in the plan; a leg whose price ran away beyond that does
+not fill, and the entry is unwound when its time is over.
 """
 
 from __future__ import annotations

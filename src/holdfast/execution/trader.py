@@ -317,7 +317,7 @@ class Trader:
 
     # Routing ------------------------------------------------------------------------------------------
 
-    async def route(self, signal: Signal, *, demanded: bool = False) -> RouteResult:
+    async def route(self, signal: Signal, *, demanded: bool = False, plan: str = "") -> RouteResult:
         """Send *signal* through the whole path, once per key.
 
         The same key with the same content gets the recorded outcome, other content INTENT_CONFLICT. Cancelling
@@ -327,6 +327,7 @@ class Trader:
             signal: What is wished.
             demanded: A stop or a person demands this exit: a poisoned journal does not hold it up, its reserve
                 takes the intent. Only an order that reduces profits from it, and no other hold is passed.
+            plan: Of which plan of the account it is a step; see `Gate.admit`.
 
         Raises:
             AuditError: Only if `start` was not called and cannot be done.
@@ -346,7 +347,7 @@ class Trader:
             return known
         if self.log.wal.state == "poisoned" and not demanded:
             return await self._refuse(signal, key, name, Code.AUDIT_UNAVAILABLE)
-        routing = self._route(signal, key, name, content, demanded=demanded)
+        routing = self._route(signal, key, name, content, demanded=demanded, plan=plan)
         task = asyncio.get_running_loop().create_task(routing)
         self._routing[name] = (content, task)
         task.add_done_callback(lambda _: self._routing.pop(name, None))
@@ -378,18 +379,18 @@ class Trader:
         )
 
     async def _route(
-        self, signal: Signal, key: str, name: str, content: str, *, demanded: bool
+        self, signal: Signal, key: str, name: str, content: str, *, demanded: bool, plan: str
     ) -> RouteResult:
         instrument = await self._rules(signal)
         if isinstance(instrument, Code):
             return await self._refuse(signal, key, name, instrument)
         intent = Intent(client_order_id=name, key=key, signal=self._bounded(signal), instrument=instrument)
         if self.books.lacks_marks():
-            lacking = self.gate.preview(intent)
+            lacking = self.gate.preview(intent, plan=plan)
             if lacking is not None and lacking.code in _MARK_CODES:  # nothing else refuses: worth a read
                 await self.books.refresh_marks()
         self._watch_space()
-        decision = self.gate.admit(intent, content=content, demanded=demanded)
+        decision = self.gate.admit(intent, content=content, demanded=demanded, plan=plan)
         if self.log.wal.space_low and decision.reason and decision.reason.code is Code.STATE_REDUCING:
             return await self._refuse(signal, key, name, Code.AUDIT_UNAVAILABLE)
         if decision.admission is None:
@@ -863,6 +864,8 @@ def order_details(intent: Intent, order: Order) -> dict[str, Any]:
     if intent.instrument.kind is not InstrumentKind.BINARY:
         details["multiplier"] = order.multiplier
         details["legs"] = [list(leg) for leg in order.legs]
+    if order.plan:
+        details["plan"] = order.plan
     return details
 
 

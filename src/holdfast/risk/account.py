@@ -10,6 +10,7 @@ What holds at every moment:
     order      filled + leaves + released = quantity (an overfill is kept apart, booked and alarmed)
     market     working buys and sells = the leaves of all orders not closed, UNKNOWN ones in full
     leg        the same of every leg of a combination, filled + leaves + released = ratio x quantity
+    plan       what is reserved for the legs that no order of a legged structure asks for yet, `plans`
     position   the opening position + the sum of fills, each once by trade id, external ones too
     cash       opening cash + what fills, fees, settlements and deposits moved; selling YES earns its price and
                owes a dollar on "yes", so a NO contract's collateral counts as cash
@@ -49,6 +50,7 @@ from holdfast.core.positions import Portfolio
 from holdfast.core.signals import BookSide, TimeInForce
 from holdfast.risk.claims import Claims
 from holdfast.risk.halt import Holds
+from holdfast.risk.plans import Plans
 from holdfast.risk.rolling import RollingValue
 
 _NOTHING = QtyE2(0)
@@ -75,6 +77,7 @@ class Order(msgspec.Struct, kw_only=True, gc=False):
         legs: Of a combination: (ticker, signed ratio), by ticker; empty otherwise.
         multiplier: Units of the underlying per contract.
         leg_filled: Executed per leg, in the order of `legs`, by fills seen.
+        plan: Of which plan it is a step; "" of none.
     """
 
     client_order_id: str
@@ -100,6 +103,7 @@ class Order(msgspec.Struct, kw_only=True, gc=False):
     legs: tuple[tuple[str, int], ...] = ()
     multiplier: int = 1
     leg_filled: tuple[int, ...] = ()
+    plan: str = ""
 
     @property
     def leaves(self) -> QtyE2:
@@ -210,6 +214,7 @@ class Account:
         decisions: Number of the newest decision.
         last_fill_ns: Venue time of the newest fill known; 0 before any.
         runs: How often a trader has started on this journal.
+        plans: What is reserved for the steps of legged orders that are still to come.
         reserved: Dollars set aside for all open orders of ours.
         claims: Endings of options that nobody told.
     """
@@ -231,6 +236,7 @@ class Account:
         self.runs = 0
         self.last_fill_ns = 0
         self.reserved = _FREE
+        self.plans = Plans()
         self._open: dict[str, Order] = {}
         self._working: dict[str, tuple[QtyE2, QtyE2]] = {}
         self._by_venue_id: dict[str, str] = {}
@@ -247,6 +253,7 @@ class Account:
             "STATE": self.holds.apply,
             "DECISION": self._apply_decision,
             "RECONCILE": self._apply_reconcile,
+            "PLAN": self._apply_plan,
         }
 
     # What is known ------------------------------------------------------------------------------------
@@ -254,6 +261,12 @@ class Account:
     def working(self, ticker: str) -> tuple[QtyE2, QtyE2]:
         """Open quantity that buys and that sells *ticker*'s YES leg, UNKNOWN and external orders included."""
         return self._working.get(ticker, _IDLE)
+
+    def committed(self, ticker: str, *, but: str = "") -> tuple[QtyE2, QtyE2]:
+        """What works in *ticker*, and what plans other than *but* will still order of it."""
+        buys, sells = self.working(ticker)
+        more_buys, more_sells = self.plans.planned(ticker, but=but)
+        return QtyE2(buys + more_buys), QtyE2(sells + more_sells)
 
     def open_orders(self) -> list[Order]:
         """Every order not known to have ended, oldest first."""
@@ -292,6 +305,7 @@ class Account:
                 "runs": self.runs,
                 "claims": self.claims.snapshot(),
                 "denials": dict(sorted(self._denials.items())),
+                "plans": {name: plan.snapshot() for name, plan in sorted(self.plans.live.items())},
             }
 
     def gain_over_a_day(self, worth: MoneyE6, now_ns: int) -> MoneyE6 | None:
@@ -318,6 +332,8 @@ class Account:
         if name in self.orders:
             raise IllegalTransition(f"order {name!r} is already reserved")
         self.orders[name] = self._open[name] = order
+        if order.plan and order.plan in self.plans.live:
+            self.plans.live[order.plan].orders.append(order)
         if order.legs:
             order.leg_filled = (0,) * len(order.legs)
             self._work_legs(order, 1)
@@ -335,6 +351,8 @@ class Account:
                 )
             self._count(order, -1)
             del self.orders[client_order_id], self._open[client_order_id]
+            if order.plan in self.plans.live:
+                self.plans.live[order.plan].orders.remove(order)
 
     def update(
         self,
@@ -401,6 +419,7 @@ class Account:
             decision=details["decision"],
             legs=tuple((ticker, ratio) for ticker, ratio in details.get("legs", ())),
             multiplier=details.get("multiplier", 1),
+            plan=details.get("plan", ""),
         )
         self.reserve(order)
 
@@ -520,6 +539,9 @@ class Account:
         if details["phase"] == "start" and details["what"] == "run":
             self.runs += 1
         self.claims.noted(details)
+
+    def _apply_plan(self, details: Mapping[str, Any]) -> None:
+        self.plans.apply(details)
 
     def _count(self, order: Order, sign: int) -> None:
         """Add (+1) or take away (-1) an open order's leaves and dollars; called around every change of one."""

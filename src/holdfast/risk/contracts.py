@@ -17,6 +17,7 @@ still open count at no credit. Interest, dividends and assignment before expiry 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -40,6 +41,7 @@ from holdfast.risk.terms import Terms
 
 TRADING_ZONE: Final = ZoneInfo("America/New_York")
 """An expiry is a day of this zone."""
+_NO_PLANS: Final[dict[str, Any]] = {"entering": (), "ways": (), "plan": "", "way_out_e6": 0}
 
 
 class Holding(NamedTuple):
@@ -63,6 +65,9 @@ class ContractFacts(msgspec.Struct, frozen=True, gc=False):
         buying_power: What the broker said it would still carry, 1e-6 dollar; None when nobody asked.
         spoken_for: What was reserved when it said so, and since.
         portfolio: What the portfolio's rows read; None where no such limits are set.
+        entering, plans: What plans may still bring in, and every way that they may go, in and out again.
+        plan: Of which plan the order is a step, whose own share is not among the rest; "" of none.
+        way_out: Fees of leaving again, of a state that a plan may reach, 1e-6 dollar.
     """
 
     legs: tuple[Holding, ...]
@@ -75,6 +80,10 @@ class ContractFacts(msgspec.Struct, frozen=True, gc=False):
     buying_power: int | None
     spoken_for: int
     portfolio: PortfolioFacts | None
+    entering: tuple[Work, ...] = ()
+    plans: tuple[Work, ...] = ()
+    plan: str = ""
+    way_out: int = 0
 
 
 # What is read ---------------------------------------------------------------------------------------------
@@ -89,6 +98,8 @@ def contract_facts(
     buying_power: int | None,
     spoken_for: int,
     portfolio: PortfolioFacts | None,
+    plan: str = "",
+    way_out: int = 0,
 ) -> ContractFacts:
     """What a decision over *intent* reads at *now_ns* (UTC), the account's lock being held.
 
@@ -100,9 +111,10 @@ def contract_facts(
         raise BadInput(
             f"{instrument.kind.value} {instrument.ticker!r} has no side no; to sell it, say action sell"
         )
-    parts, works, missing = structure(account, market, instrument.underlying)
+    parts, works, missing = structure(account, market, instrument.underlying, but=plan)
+    entering, plans, unread = planned(account, market, instrument.underlying, but=plan)
     legs = tuple(
-        Holding(account.portfolio.position(ticker), *account.working(ticker))
+        Holding(account.portfolio.position(ticker), *account.committed(ticker, but=plan))
         for ticker in (leg.instrument.ticker for leg in instrument.parts)
     )
     closes = [end for leg in (instrument, *_instruments(instrument)) if (end := leg.close_ns)]
@@ -111,20 +123,48 @@ def contract_facts(
         legs,
         parts,
         works,
-        missing,
+        missing or unread,
         min(closes) - now_ns if closes else None,
         min(ends) - now_ns if ends and all(ends) else None,
         trading_day(now_ns),
         buying_power,
         spoken_for,
         portfolio,
+        entering,
+        plans,
+        plan,
+        way_out,
     )
 
 
+def planned(
+    account: Account, market: Market, underlying: str, *, but: str = ""
+) -> tuple[tuple[Work, ...], tuple[Work, ...], str]:
+    """What plans other than *but* may still bring in on *underlying*, every way they may go, and what is unknown."""
+    rules, entering, every = market.instruments, list[Work](), list[Work]()
+    for plan in account.plans.others(but):
+        unread = [leg.ticker for leg in plan.legs if leg.ticker not in rules]
+        if unread:
+            return (), (), unread[0]
+        if rules[plan.legs[0].ticker].underlying != underlying:
+            continue
+        for changes, works in ((plan.ways_in(), entering), (plan.ways(), every)):
+            ways = [
+                Work(tuple(part_of(rules[ticker], qty) for ticker, qty in change.legs), change.cash)
+                for change in changes
+            ]
+            if ways:
+                works.append(ways[0]._replace(or_else=tuple(ways[1:])))
+    return tuple(entering), tuple(every), ""
+
+
 def structure(
-    account: Account, market: Market, underlying: str
+    account: Account, market: Market, underlying: str, *, but: str = ""
 ) -> tuple[tuple[Part, ...], tuple[Work, ...], str]:
-    """Everything held and everything working on *underlying*, and what keeps that from being known."""
+    """Everything held and everything working on *underlying*, and what keeps that from being known.
+
+    Orders of a plan are counted by `planned`, but for those of the plan *but*.
+    """
     rules, missing = market.instruments, ""
     parts: list[Part] = []
     for ticker, qty in account.portfolio.positions.items():
@@ -135,6 +175,8 @@ def structure(
             parts.append(part_of(known, qty))
     works: list[Work] = []
     for order in account.open_orders():
+        if order.plan and account.plans.subsumes(order.plan, but=but):
+            continue
         lines = order.working
         unknown = [ticker for ticker, _ in lines if ticker not in rules]
         if unknown:
@@ -179,7 +221,7 @@ def is_closing(order: Terms, facts: ContractFacts) -> bool:
     if facts.missing:
         least = floor(work.parts)
         return least is not None and least >= 0
-    return not lowers_floor(facts.parts, facts.works, work)
+    return not lowers_floor(facts.parts, (*facts.works, *facts.entering), work)
 
 
 def worst_position(order: Terms, facts: ContractFacts) -> tuple[str, int]:
@@ -194,14 +236,21 @@ def worst_position(order: Terms, facts: ContractFacts) -> tuple[str, int]:
 
 
 def loss_of(order: Terms, facts: ContractFacts) -> int | None:
-    """What the order can lose, fees left out; None where that has no end."""
+    """What the order can lose, fees left out; None where that has no end.
+
+    A plan's leg loses no more than what it takes from the floor of what the legs before it left.
+    """
     work = work_of(order)
     alone = worst_loss(work.parts, work.cash)
-    if alone is not None:
+    if alone is not None and not facts.plan:
         return alone
-    before = floor(facts.parts, facts.works)
-    after = floor((*facts.parts, *work.parts), facts.works)
-    return None if before is None or after is None else max(0, before - after - work.cash)
+    works = (*facts.works, *facts.plans)
+    before = floor(facts.parts, works)
+    after = floor((*facts.parts, *work.parts), works)
+    if before is None or after is None:
+        return alone
+    taken = max(0, before - after - work.cash)
+    return taken if alone is None else min(alone, taken)
 
 
 def fees_of(order: Terms) -> int:
@@ -302,7 +351,7 @@ def check_loss(order: Terms, at_risk: int | None) -> Row:
 
 def check_buying_power(order: Terms, facts: ContractFacts, at_risk: int | None, *, reducing: bool) -> Row:
     """Refuse what the broker would not carry, everything set aside since it was asked counted; unasked passes."""
-    value = facts.spoken_for + (at_risk or 0) + fees_of(order)
+    value = facts.spoken_for + (at_risk or 0) + fees_of(order) + facts.way_out
     bound = facts.buying_power
     ok = reducing or bound is None or value <= bound
     return Row(Code.BUYING_POWER, "account", value, value if bound is None else bound, USD, ok)
@@ -321,7 +370,7 @@ def _lines(order: Terms) -> tuple[tuple[str, bool, int], ...]:
 
 def inputs_of(facts: ContractFacts, instrument: Instrument) -> dict[str, Any]:
     """What was read, compactly; `facts_from` and `instrument_from` read it back."""
-    return {
+    inputs: dict[str, Any] = {
         "kind": instrument.kind.value,
         "underlying": instrument.underlying,
         "multiplier": instrument.multiplier,
@@ -333,7 +382,7 @@ def inputs_of(facts: ContractFacts, instrument: Instrument) -> dict[str, Any]:
         ],
         "legs": [list(leg) for leg in facts.legs],
         "held": [_line(part) for part in facts.parts],
-        "works": [[[_line(part) for part in work.parts], work.cash] for work in facts.works],
+        "works": [_ways(work)[0] for work in facts.works],
         "missing": facts.missing,
         "to_close_ns": facts.to_close_ns,
         "to_expiry_ns": facts.to_expiry_ns,
@@ -342,15 +391,23 @@ def inputs_of(facts: ContractFacts, instrument: Instrument) -> dict[str, Any]:
         "spoken_for_e6": facts.spoken_for,
         "portfolio": None if facts.portfolio is None else facts.portfolio.compact(),
     }
+    if facts.plans or facts.plan or facts.way_out:
+        inputs["plans"] = {
+            "entering": [_ways(work) for work in facts.entering],
+            "ways": [_ways(work) for work in facts.plans],
+            "plan": facts.plan,
+            "way_out_e6": facts.way_out,
+        }
+    return inputs
 
 
 def facts_from(inputs: dict[str, Any]) -> ContractFacts:
     """The facts of a record."""
-    portfolio = inputs["portfolio"]
+    portfolio, plans = inputs["portfolio"], inputs.get("plans") or _NO_PLANS
     return ContractFacts(
         tuple(Holding(*leg) for leg in inputs["legs"]),
         tuple(_part(*line) for line in inputs["held"]),
-        tuple(Work(tuple(_part(*line) for line in lines), cash) for lines, cash in inputs["works"]),
+        tuple(_work([way]) for way in inputs["works"]),
         inputs["missing"],
         inputs["to_close_ns"],
         inputs["to_expiry_ns"],
@@ -358,6 +415,10 @@ def facts_from(inputs: dict[str, Any]) -> ContractFacts:
         inputs["buying_power_e6"],
         inputs["spoken_for_e6"],
         None if portfolio is None else PortfolioFacts.from_compact(portfolio),
+        tuple(_work(ways) for ways in plans["entering"]),
+        tuple(_work(ways) for ways in plans["ways"]),
+        plans["plan"],
+        plans["way_out_e6"],
     )
 
 
@@ -399,6 +460,15 @@ def _leg(  # noqa: PLR0917  the order in which `inputs_of` writes them
 def _line(part: Part) -> list[Any]:
     option = part.option
     return ["" if option is None else option.ticker, part.qty, part.multiplier, _end(option)]
+
+
+def _ways(work: Work) -> list[list[Any]]:
+    return [[[_line(part) for part in way.parts], way.cash] for way in work.ways]
+
+
+def _work(ways: Sequence[Sequence[Any]]) -> Work:
+    first, *others = (Work(tuple(_part(*line) for line in lines), cash) for lines, cash in ways)
+    return first._replace(or_else=tuple(others))
 
 
 def _part(ticker: str, qty: int, multiplier: int, end: int | None) -> Part:

@@ -20,7 +20,7 @@ Limits: the underlying never falls below zero. Dividends, interest, pins and ear
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from holdfast.core.money import MoneyE6, PriceE4
@@ -61,10 +61,22 @@ class Work(NamedTuple):
     Attributes:
         parts: What it would add.
         cash: What it would add to cash, 1e-6 dollar; negative for a debit.
+        or_else: Other ways it may go, of a plan whose legs come one by one: at most one of all happens.
     """
 
     parts: tuple[Part, ...]
     cash: int
+    or_else: tuple[Work, ...] = ()
+
+    @property
+    def ways(self) -> tuple[Work, ...]:
+        """Each way it may go."""
+        return (self, *self.or_else) if self.or_else else (self,)
+
+    @property
+    def every_part(self) -> Iterator[Part]:
+        """The parts of every way."""
+        return (part for way in self.ways for part in way.parts)
 
 
 class Outlook(NamedTuple):
@@ -129,6 +141,9 @@ def _sum_of_expiries(parts: Sequence[Part], works: Sequence[Work], spots: Sequen
         worths, rise = _line(held, 0, spots)
         for work in working:
             filled, change = _line(work.parts, work.cash, spots)
+            for way in work.or_else:
+                instead, turn = _line(way.parts, way.cash, spots)
+                filled, change = list(map(min, filled, instead)), min(change, turn)
             worths = [worth + min(0, more) for worth, more in zip(worths, filled, strict=True)]
             rise += min(0, change)
         least += min(worths)
@@ -181,7 +196,7 @@ def _by_expiry(parts: Sequence[Part], works: Sequence[Work]) -> list[tuple[list[
             books[end][1].append(cut)
     shares = sum(part.units for part in parts if part.option is None)
     for held, working in books.values():
-        bare = _slope(held) + sum(min(0, _slope(work.parts)) for work in working)
+        bare = _slope(held) + sum(min(0, *(_slope(way.parts) for way in work.ways)) for work in working)
         # Long shares go where calls are short, short shares where calls are long.
         taken = min(shares, max(0, -bare)) if shares > 0 else max(shares, -max(0, bare))
         held.append(Part(None, taken, 1))
@@ -192,19 +207,20 @@ def _by_expiry(parts: Sequence[Part], works: Sequence[Work]) -> list[tuple[list[
 
 def _cut(work: Work, first: Expiry) -> list[tuple[Expiry, Work]]:
     """An order cut into its expiries; its stock and its cash go with the earliest of them."""
-    own = sorted({end for part in work.parts if (end := expiry_of(part)) is not None})
-    home = own[0] if own else first
-    cuts: list[tuple[Expiry, Work]] = []
-    for end in own or [first]:
-        parts = tuple(part for part in work.parts if (expiry_of(part) or home) == end)
-        cuts.append((end, Work(parts, work.cash if end == home else 0)))
-    return cuts
+    cuts: dict[Expiry, list[Work]] = {}
+    for way in work.ways:
+        own = sorted({end for part in way.parts if (end := expiry_of(part)) is not None})
+        home = own[0] if own else first
+        for end in own or [first]:
+            parts = tuple(part for part in way.parts if (expiry_of(part) or home) == end)
+            cuts.setdefault(end, []).append(Work(parts, way.cash if end == home else 0))
+    return [(end, ways[0]._replace(or_else=tuple(ways[1:]))) for end, ways in cuts.items()]
 
 
 def _all_parts(parts: Sequence[Part], works: Sequence[Work]) -> Iterable[Part]:
     yield from parts
     for work in works:
-        yield from work.parts
+        yield from work.every_part
 
 
 def _slope(parts: Iterable[Part]) -> int:

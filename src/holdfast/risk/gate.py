@@ -2,6 +2,7 @@
 
     evaluate(intent)   a question: every row, nothing reserved
     admit(intent)      check AND reserve in one synchronous step under one lock, over all limits or none
+    reserve_plan(…)    the same of everything that may be held while a structure's legs go one by one
     Admission          leave to send one order once; a venue adapter cannot send without it
 
 The check sees every working and UNKNOWN order at its full open quantity, and the reservation is in place
@@ -14,7 +15,7 @@ Limits: the gate knows one account. What it reads of the market is as fresh as i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -41,6 +42,7 @@ from holdfast.risk.account import Account, Order
 from holdfast.risk.checks import Facts, Judgement, Leg, is_reducing, judge, passes
 from holdfast.risk.contracts import (
     ContractFacts,
+    at_risk_of,
     contract_facts,
     facts_from,
     fees_of,
@@ -51,6 +53,7 @@ from holdfast.risk.contracts import (
 from holdfast.risk.halt import TradingState
 from holdfast.risk.limits import RiskLimits
 from holdfast.risk.market import Held, Holdings, Market
+from holdfast.risk.plans import Plan, PlanLeg
 from holdfast.risk.portfolio_rows import portfolio_facts
 from holdfast.risk.rows import CONTRACTS, MILLIS, POSITIONS, SHARES, STATE, USD, Row
 from holdfast.risk.terms import Terms
@@ -263,7 +266,7 @@ class Gate:
         self._holdings = self.market.holdings({})
         self._seen = -1
         self._buying_power: MoneyE6 | None = None
-        self._spoken_for = 0
+        self._spoken_for = 0  # beside what plans set aside
 
     def saw_buying_power(self, amount: MoneyE6) -> None:
         """The broker says that it would carry *amount* more; everything reserved now or from now on counts against it."""
@@ -275,23 +278,72 @@ class Gate:
         """Would *intent* be allowed now? Reserves nothing, however often it is asked."""
         return self._decide(intent, "", reserve=False)
 
-    def admit(self, intent: Intent, *, content: str = "", demanded: bool = False) -> Decision:
+    def admit(self, intent: Intent, *, content: str = "", demanded: bool = False, plan: str = "") -> Decision:
         """Allow *intent* and reserve its worst case in one step, or refuse it and reserve nothing.
 
         Args:
             intent: What is wished.
             content: Digest of the wish as its caller gave it; by default of the intent's own signal.
             demanded: A stop or a person demands it: if it reduces, the journal's own hold does not stop it.
+            plan: Of which plan it is a step: judged beside everything but this plan, and taken out of it in the
+                same moment. What the plan does not hold is judged as any other order.
 
         Raises:
             IllegalTransition: An order of this name exists already.
         """
-        return self._decide(intent, content or intent.content_digest(), reserve=True, demanded=demanded)
+        content = content or intent.content_digest()
+        return self._decide(intent, content, reserve=True, demanded=demanded, plan=plan)
 
-    def preview(self, intent: Intent) -> Row | None:
+    def preview(self, intent: Intent, *, plan: str = "") -> Row | None:
         """What would refuse *intent* now; neither a decision nor recorded."""
         with self.account.lock:
-            return judge(intent, self._facts(intent), self.limits).refused
+            facts = self._facts(intent, self._plan_of(Terms.of(intent), plan))
+            return judge(intent, facts, self.limits).refused
+
+    def reserve_plan(
+        self, name: str, states: Sequence[Intent], legs: Sequence[PlanLeg]
+    ) -> tuple[list[Decision], Plan | None]:
+        """Judge everything that may be held on the way of a legged order, and reserve the worst of it, in one step.
+
+        Args:
+            name: Of the plan.
+            states: What is held after each leg, each as one order at the legs' worst limits, the whole last.
+            legs: In the order in which they go in.
+
+        Returns:
+            The decisions, all of them questions, and the plan; None where one of them refuses.
+
+        Raises:
+            IllegalTransition: A plan of this name is reserved.
+        """
+        fees = sum(leg.fees(abs(leg.qty)) for leg in legs)
+        decisions: list[Decision] = []
+        worst = 0
+        with self.account.lock:
+            for intent, leg in zip(states, legs, strict=True):
+                decision = self._decide(intent, "", reserve=False, way_out=fees)
+                decisions.append(decision)
+                if decision.allowed:
+                    self._check_leg(decision, leg)
+                if not decision.allowed or decision.facts is None or decision.facts.contract is None:
+                    return decisions, None
+                at_risk = at_risk_of(Terms.of(intent), decision.facts.contract, reducing=decision.reducing)
+                worst = max(worst, at_risk or 0)
+            for part in states[-1].instrument.parts:  # others are judged beside legs that nobody asked for yet
+                self.market.instruments.setdefault(part.instrument.ticker, part.instrument)
+            plan = Plan(name, legs, MoneyE6(worst + 2 * fees))
+            self.account.plans.add(plan)
+        return decisions, plan
+
+    def _check_leg(self, decision: Decision, leg: PlanLeg) -> None:
+        """Refuse a state whose newest leg could not be ordered, or not be left again, for its size."""
+        value, limits = abs(leg.value(leg.qty)), self.limits
+        bound = min(limits.max_order_value, limits.max_exit_value)
+        if value > bound and decision.intent is not None:
+            row = Row(Code.ORDER_VALUE_EXCEEDED, leg.ticker, value, bound, USD, ok=False)
+            decision.reason = explain(row, decision.intent)
+            # The state itself passes: what refuses is no row of it, so the record holds none.
+            decision.facts = None
 
     def refuse(
         self, signal: Signal, key: str, client_order_id: str, reason: RejectReason, *, question: bool = False
@@ -407,13 +459,25 @@ class Gate:
         with self.account.lock:
             return self.account.gain_over_a_day(value, self._clock.now_ns())
 
-    def _decide(self, intent: Intent, content: str, *, reserve: bool, demanded: bool = False) -> Decision:
+    def _decide(
+        self,
+        intent: Intent,
+        content: str,
+        *,
+        reserve: bool,
+        demanded: bool = False,
+        plan: str = "",
+        way_out: int = 0,
+    ) -> Decision:
         account, signal, name = self.account, intent.signal, intent.client_order_id
         refused: Row | None = None
         with account.lock:
             if reserve and name in account.orders:
                 raise IllegalTransition(f"order {name!r} exists already")
-            order, facts, limits = Terms.of(intent), self._facts(intent), self.limits
+            order, limits = Terms.of(intent), self.limits
+            if plan:
+                plan = self._plan_of(order, plan)
+            facts = self._facts(intent, plan, way_out)
             reducing = is_reducing(order, facts)
             passes_journal = demanded and reducing
             if passes_journal:
@@ -441,10 +505,16 @@ class Gate:
             if refused is not None:
                 decision.reason = explain(refused, intent)
             elif reserve:
-                self._reserve(order, decision, facts.now_ns)
+                self._reserve(order, decision, facts.now_ns, plan)
         return decision
 
-    def _reserve(self, terms: Terms, decision: Decision, now_ns: int) -> None:
+    def _plan_of(self, order: Terms, name: str) -> str:
+        """The plan *name*, if it holds *order* as one of its steps; else no plan."""
+        plan = self.account.plans.live.get(name)
+        side = _BID if order.is_bid else _ASK
+        return name if plan and plan.holds(order.ticker, side, order.qty, order.yes_price) else ""
+
+    def _reserve(self, terms: Terms, decision: Decision, now_ns: int, plan: str) -> None:
         signal, name = decision.signal, decision.client_order_id
         contract = None if decision.facts is None else decision.facts.contract
         if contract is None:
@@ -466,6 +536,7 @@ class Gate:
             reserved=reserved,
             created_ns=self._clock.now_ns(),
             decision=decision.n,
+            plan=plan,
         )
         if contract is not None:
             decision.order.multiplier = terms.instrument.multiplier
@@ -480,7 +551,7 @@ class Gate:
         if not reducing:
             self._last_increase_ns = now_ns
 
-    def _facts(self, intent: Intent) -> Facts:
+    def _facts(self, intent: Intent, plan: str = "", way_out: int = 0) -> Facts:
         account, market, instrument = self.account, self.market, intent.instrument
         portfolio, state, ticker = account.portfolio, account.holds.state, intent.signal.ticker
         buys, sells = account.working(ticker)
@@ -496,7 +567,7 @@ class Gate:
         )
         contract: ContractFacts | None = None
         if instrument.kind is not _BINARY:
-            contract = self._contract(intent, now_ns)
+            contract = self._contract(intent, now_ns, plan, way_out)
             is_open = is_open and all(leg.instrument.is_open for leg in instrument.parts)
         return Facts(
             state,
@@ -515,7 +586,7 @@ class Gate:
             contract,
         )
 
-    def _contract(self, intent: Intent, monotonic_ns: int) -> ContractFacts:
+    def _contract(self, intent: Intent, monotonic_ns: int, plan: str, way_out: int) -> ContractFacts:
         """What an order of an option, a combination or a stock reads besides."""
         limits = self.limits.portfolio
         account, market = self.account, self.market
@@ -525,10 +596,12 @@ class Gate:
             intent,
             self._clock.now_ns(),
             buying_power=self._buying_power,
-            spoken_for=self._spoken_for,
+            spoken_for=self._spoken_for + account.plans.set_aside(but=plan),
             portfolio=None
             if limits is None
-            else portfolio_facts(account, market, intent, limits, monotonic_ns),
+            else portfolio_facts(account, market, intent, limits, monotonic_ns, plan),
+            plan=plan,
+            way_out=way_out,
         )
 
     def _valued(self) -> Holdings:

@@ -25,6 +25,7 @@ from holdfast.core.signals import Intent
 from holdfast.risk.account import Account, Order
 from holdfast.risk.exposure import Expiry, Outlook, Part, Work, expiry_of, outlook
 from holdfast.risk.market import Held, Holdings, Market
+from holdfast.risk.plans import Change
 
 _ONE_E6 = 1_000_000
 _CONTRACT_E2 = 100
@@ -63,7 +64,11 @@ class Pressure(msgspec.Struct, frozen=True, gc=False):
 
     def working(self, change: int) -> Pressure:
         """With an order of *change* more."""
-        return Pressure(self.held, self.ups + max(0, change), self.downs + max(0, -change))
+        return self.ranging(change, change)
+
+    def ranging(self, least: int, most: int) -> Pressure:
+        """With something more that may change it by anything from *least* to *most*, or not at all."""
+        return Pressure(self.held, self.ups + max(0, most), self.downs + max(0, -least))
 
     def __add__(self, other: Pressure) -> Pressure:
         return Pressure(self.held + other.held, self.ups + other.ups, self.downs + other.downs)
@@ -173,6 +178,14 @@ class SymbolBook:
         self.delta = self.delta.working(parcel.delta)
         self.gamma = self.gamma.working(parcel.gamma)
 
+    def plan(self, parcels: Sequence[Parcel]) -> None:
+        """Add a plan, of which one of *parcels* happens at most."""
+        first, *others = (parcel.work for parcel in parcels)
+        self.works.append(first._replace(or_else=tuple(others)))
+        deltas, gammas = [one.delta for one in parcels], [one.gamma for one in parcels]
+        self.delta = self.delta.ranging(min(deltas), max(deltas))
+        self.gamma = self.gamma.ranging(min(gammas), max(gammas))
+
     @property
     def structures(self) -> set[Expiry | None]:
         """What expires when, held or working; None stands for stock alone."""
@@ -194,7 +207,7 @@ class SymbolBook:
         if keep is None:
             return self.parts, self.works
         parts = [part for part in self.parts if expiry_of(part) in keep]
-        works = [work for work in self.works if any(expiry_of(part) in keep for part in work.parts)]
+        works = [work for work in self.works if any(expiry_of(part) in keep for part in work.every_part)]
         return parts, works
 
     def _worth(self, keep: Collection[Expiry | None] | None) -> int | None:
@@ -240,8 +253,11 @@ class PortfolioBook(msgspec.Struct, frozen=True):
         return self.symbols.get(symbol) or SymbolBook()
 
 
-def read_book(account: Account, market: Market) -> PortfolioBook:
-    """The book of *account* at the prices and Greeks of *market*; the caller holds the account's lock."""
+def read_book(account: Account, market: Market, *, but: str = "") -> PortfolioBook:
+    """The book of *account* at the prices and Greeks of *market*; the caller holds the account's lock.
+
+    The plan *but* is left out: one of its own steps is being judged.
+    """
     seen = GreeksSeen(market)
     symbols: dict[str, SymbolBook] = {}
     holdings = market.holdings(account.portfolio.positions)
@@ -252,9 +268,14 @@ def read_book(account: Account, market: Market) -> PortfolioBook:
         elif instrument.kind is not _BINARY:
             part, greeks = part_of(instrument, held.qty), seen.of([(instrument, held.qty)])
             symbols.setdefault(instrument.underlying, SymbolBook()).hold(part, _worth(held), *greeks)
-    for lines, cash in _working(account, market, seen):
+    for lines, cash in _working(account, market, seen, but):
         parcel = seen.parcel(lines, cash)
         symbols.setdefault(lines[0][0].underlying, SymbolBook()).work(parcel)
+    for plan in account.plans.others(but):
+        parcels = [_step_of(change, market, seen) for change in plan.ways()]
+        known = market.instruments.get(plan.legs[0].ticker)
+        if known is not None and parcels:
+            symbols.setdefault(known.underlying, SymbolBook()).plan(parcels)
     equity = None if holdings.worth is None else account.portfolio.cash + holdings.worth
     return PortfolioBook(symbols, equity, seen)
 
@@ -284,13 +305,35 @@ def open_cash(order: Order, multiplier: int) -> int:
 def structures_of(parts: Sequence[Part], works: Sequence[Work] = ()) -> set[Expiry | None]:
     """What expires when; None for stock that has no option beside it."""
     ends = {expiry_of(part) for part in parts if part.qty}
-    ends.update(expiry_of(part) for work in works for part in work.parts)
+    ends.update(expiry_of(part) for work in works for part in work.every_part)
     return ends - {None} or ends
 
 
-def _working(account: Account, market: Market, seen: GreeksSeen) -> Iterator[tuple[list[Line], int]]:
-    """Every open order of options and stock: what of each leg may still execute, and the cash of that."""
+def _step_of(change: Change, market: Market, seen: GreeksSeen) -> Parcel:
+    """One way that a plan may go; Greeks leg by leg, as its orders and its positions will be counted."""
+    parts: list[Part] = []
+    delta = gamma = 0
+    for ticker, qty in change.legs:
+        instrument = market.instruments.get(ticker)
+        if instrument is None:
+            seen.lacks(ticker)
+            continue
+        parts.append(part_of(instrument, qty))
+        more = seen.of([(instrument, qty)])
+        delta, gamma = delta + more[0], gamma + more[1]
+    return Parcel(Work(tuple(parts), change.cash), delta, gamma)
+
+
+def _working(
+    account: Account, market: Market, seen: GreeksSeen, but: str
+) -> Iterator[tuple[list[Line], int]]:
+    """Every open order of options and stock: what of each leg may still execute, and the cash of that.
+
+    A plan counts its own orders among its ways.
+    """
     for order in account.open_orders():
+        if order.plan and account.plans.subsumes(order.plan, but=but):
+            continue
         known = [(market.instruments.get(ticker), qty) for ticker, qty in order.working]
         lines = [(instrument, qty) for instrument, qty in known if instrument is not None]
         if len(lines) < len(known):

@@ -103,8 +103,13 @@ class PortfolioFacts(msgspec.Struct, frozen=True, gc=False):
         return total((self.exposure.after, self.total_rest))
 
 
-def portfolio_facts(
-    account: Account, market: Market, intent: Intent, limits: RiskLimitsConfig, now_ns: int
+def portfolio_facts(  # noqa: PLR0917  all of them are read together
+    account: Account,
+    market: Market,
+    intent: Intent,
+    limits: RiskLimitsConfig,
+    now_ns: int,
+    plan: str = "",
 ) -> PortfolioFacts:
     """What is known now, for *intent*; the caller holds the account's lock.
 
@@ -114,8 +119,9 @@ def portfolio_facts(
         intent: For an option, a combination or a stock.
         limits: They say which underlyings belong together.
         now_ns: Clock monotonic.
+        plan: Of which plan *intent* is a step; its share is left out.
     """
-    book = read_book(account, market)
+    book = read_book(account, market, but=plan)
     parcel = parcel_of(intent, book.seen)
     symbol = intent.instrument.underlying
     group, own = limits.group(symbol), book.of(symbol)
