@@ -23,6 +23,8 @@ from holdfast.core.clock import NANOS
 from holdfast.core.errors import ConfigError
 
 DAY_SECS = 86_400
+SHARED_SECS = 3_600
+"""Where others work, files of no version are kept at least so long: a commit that is on its way names some of them."""
 _SPREAD_SECS = 600
 
 

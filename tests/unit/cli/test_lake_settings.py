@@ -3,11 +3,15 @@
 import argparse
 
 import pytest
+from support.lake import make_journal
+from support.lake import project as project_lake
 
 from holdfast.cli.lake import maintain, project
+from holdfast.cli.main import main
 from holdfast.config import LakeConfig
 from holdfast.core.errors import ConfigError
 from holdfast.lake.projector import REMOTE
+from holdfast.lake.repair import Guard
 from holdfast.lake.store import store_of
 
 
@@ -30,6 +34,19 @@ def test_the_projector_commits_as_the_configuration_says(tmp_path):
     assert remote.age_secs == REMOTE.age_secs == 10.0
     with pytest.raises(ConfigError, match="memory_bytes -1"):
         project._policy(words(memory=-1), local, own)
+
+
+def test_vacuum_that_keeps_nothing_stays_away_from_a_projector(tmp_path, capsys):
+    """Files of a commit on its way belong to no version yet: what would remove them at once wants the lake alone."""
+    lake = project_lake(tmp_path / "lake", make_journal(tmp_path / "log", days=1, events=10))
+    words = ["lake", "maintain", "--lake", lake.uri, "--table", "fills", "--retention-days"]
+    guard = Guard(lake.path)
+    guard.share()
+    assert main([*words, "0.05"]) == 0
+    assert main([*words, "0"]) == 1
+    assert "a projector works in it" in capsys.readouterr().err
+    guard.release()
+    assert main([*words, "0"]) == 0
 
 
 def test_maintenance_keeps_old_files_as_long_as_the_configuration_says(tmp_path, monkeypatch):

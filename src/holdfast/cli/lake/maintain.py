@@ -26,7 +26,8 @@ _EXAMPLES = """examples:
 
 A projector does this by itself; this is for lakes that none works in, and may run beside one. --day orders one
 day's files by execution and time. --everything does every action on every day, due or not. Old files stay for
---retention-days, for readers of older versions.
+--retention-days, for readers of older versions; less than an hour is for a lake that no projector works in, which
+on a bucket is yours to know.
 
 exit code: 0 done; 1 no lake; 3 a table is damaged; 5 the store cannot be reached
 """
@@ -51,7 +52,7 @@ def _maintain(args: argparse.Namespace) -> int:
     import time
 
     from holdfast.config import load_config
-    from holdfast.lake.due import DAY_SECS, MaintenancePolicy
+    from holdfast.lake.due import DAY_SECS, SHARED_SECS, MaintenancePolicy
     from holdfast.lake.maintenance import Maintainer
 
     with contextlib.suppress(OSError):
@@ -63,7 +64,8 @@ def _maintain(args: argparse.Namespace) -> int:
     policy = MaintenancePolicy(retention_secs=int(days * DAY_SECS))
     maintainer = Maintainer(store, policy=policy, tell=progress(args))
     day, count = _day(args.day), 0
-    with _beside_others(store), quiet_stderr():  # delta-rs panics in its threads where a disk is full
+    alone = day is None and policy.retention_secs < SHARED_SECS
+    with _hold(store, alone=alone), quiet_stderr():  # delta-rs panics in its threads where a disk is full
         for name in _tables(args, store):
             done = maintainer.run(name, time.time_ns(), everything=args.everything, day=day)
             count += len(done)
@@ -93,14 +95,19 @@ def _say(args: argparse.Namespace, one: Done) -> None:
 
 
 @contextlib.contextmanager
-def _beside_others(store: LakeStore) -> Generator[None]:
-    """Wait until nobody repairs or rebuilds the lake, and keep them away meanwhile."""
+def _hold(store: LakeStore, *, alone: bool) -> Generator[None]:
+    """Wait until nobody repairs or rebuilds the lake, and keep them away meanwhile; and projectors, where *alone*."""
     from holdfast.lake.repair import Guard
 
     guard = Guard(store.path) if store.is_local and store.path.is_dir() else None
     try:
-        if guard is not None:
+        if guard is not None and not alone:
             guard.share()
+        elif guard is not None and not guard.alone():
+            raise BadInput(
+                f"lake {store}: a projector works in it, and a vacuum that keeps no file would take its newest",
+                hint="stop it first, or keep files an hour: --retention-days 0.05",
+            )
         yield
     finally:
         if guard is not None:

@@ -103,14 +103,14 @@ def _run(args: argparse.Namespace) -> int:
             require_log(log)
     from holdfast.config import load_config
     from holdfast.core.clock import SystemClock
-    from holdfast.lake.due import DAY_SECS, MaintenancePolicy
+    from holdfast.lake.due import DAY_SECS, SHARED_SECS, MaintenancePolicy
     from holdfast.lake.maintenance import Maintainer
     from holdfast.lake.projector import Projector
 
     store, settings = lake_of(args), load_config().lake
     policy = _policy(args, store, settings)
     maintains = settings.maintain and not args.no_maintenance
-    upkeep = MaintenancePolicy(retention_secs=settings.retention_days * DAY_SECS)
+    upkeep = MaintenancePolicy(retention_secs=max(settings.retention_days * DAY_SECS, SHARED_SECS))
     _collect_seldom()
     with _until_signal() as stop:
         wait = _until_stdin(stop) if args.exit_with_stdin else stop.wait
