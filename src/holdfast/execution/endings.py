@@ -22,7 +22,8 @@ What the quantity tells and the cash does not (`Amount`):
 
 | amount | where | booked at |
 | --- | --- | --- |
-| known | shares at the strike, or worthless | that |
+| known | shares came at the strike; worthless by a price seen at the expiry, or beside options that were delivered | that |
+| claimed | gone without a share, and no such price: worthless, or closed by somebody before | 0 |
 | claimed | settled in cash, the underlying seen at its expiry | that payoff; the official value may differ |
 | unknown | settled in cash and no such price; or no share moved and courses that cost differently remain | 0, invented by nobody: whoever books it must let nothing increase until the amount is told |
 
@@ -143,13 +144,16 @@ def explain(
     ways = [way for picked in product(*courses) if (way := _way(groups, picked)).shares == shares - before]
     if not ways:
         return f"no way in which it may have ended moves {format_qty(shares)} shares"
-    amount, way = Amount.KNOWN, min(ways, key=lambda one: sum(one.delivered.values()))
+    way, is_told = min(ways, key=lambda one: sum(one.delivered.values())), True
     if len({one.cash for one in ways}) > 1:
         if shares or early:
             return "several ways in which it may have ended"
-        amount, way = Amount.UNKNOWN, _Way(dict.fromkeys(way.delivered, 0), 0, 0)
+        way, is_told = _Way(dict.fromkeys(way.delivered, 0), 0, 0), False
     lines = [line for lack in early for line in _delivery(lack, lack.gone)]
-    lines += [line for lack in delivered for line in _ended(lack, way.delivered[lack.ticker], amount)]
+    for group in groups:
+        is_sure = group[0].terms.expires_ns in spots or any(way.delivered[lack.ticker] for lack in group)
+        worthless = Amount.UNKNOWN if not is_told else Amount.KNOWN if is_sure else Amount.CLAIMED
+        lines += [line for lack in group for line in _ended(lack, way.delivered[lack.ticker], worthless)]
     return lines + [_paid(lack, spots.get(lack.terms.expires_ns)) for lack in cash]
 
 
@@ -222,7 +226,7 @@ def _way(groups: Sequence[Sequence[Lack]], picked: Sequence[_Course]) -> _Way:
 
 
 def _ended(lack: Lack, count: int, amount: Amount) -> Iterator[Line]:
-    """*count* contracts delivered, the others worthless; of an unknown *amount* that is what is booked, not what is known."""
+    """*count* contracts delivered, the others closed at 0; *amount* says how sure it is that this is what they paid."""
     sign = 1 if lack.gone > 0 else -1
     taken = QtyE2(sign * count * ONE_CONTRACT_E2)
     if taken:

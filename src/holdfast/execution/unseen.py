@@ -5,7 +5,8 @@ its expiry. `book` takes a difference of positions apart by underlying, asks `en
 can have happened, and books it as external fills with their cause, under ids that follow from log, ticker, cause and
 the number of such fills before, with an alarm `ended_unseen` each. The quantities are then the venue's. Of the cash:
 
-* shares are booked at the strike, worthless contracts at 0: that is what happened;
+* shares are booked at the strike, worthless contracts at 0: that is what happened. Where the underlying was not seen at
+  the expiry, gone without a share may also mean closed by a person before: booked at 0, and the alarm says `claimed`;
 * a contract settled in cash is booked at the payoff of the underlying as seen within `SEEN_SECS` after its expiry, and
   the alarm says `claimed`: the official settlement value may be another;
 * where that was not seen nothing is invented: the contract is closed at 0, the alarm says `unknown` beside the

@@ -44,8 +44,8 @@ def told(lines: list[Line] | str) -> Any:
 
 P, C = put(480), call(520)
 EXPIRED = [
-    ([lack(P, -1)], 0, [(P.ticker, 1, 0, "expiration", "known")]),
-    ([lack(P, 2)], 0, [(P.ticker, -2, 0, "expiration", "known")]),
+    ([lack(P, -1)], 0, [(P.ticker, 1, 0, "expiration", "claimed")]),
+    ([lack(P, 2)], 0, [(P.ticker, -2, 0, "expiration", "claimed")]),
     ([lack(P, -1)], 100, [(P.ticker, 1, 0, "assignment", "known"), ("SPY", 100, 480, "assignment", "known")]),
     (
         [lack(C, -2)],
@@ -143,6 +143,13 @@ def test_a_condor_ended_where_the_underlying_stood(shares, spot, amount, cash):
     assert not isinstance(lines, str)
     assert sum(-x.qty * x.price * x.multiplier for x in lines) == cash * 1_000_000
     assert {x.amount for x in lines} == {amount}
+
+
+def test_gone_without_a_share_is_worthless_for_sure_only_by_a_price():
+    """Somebody may have closed it before: without a price seen at the expiry, nothing paid is a claim."""
+    assert {x.amount for x in ended([lack(P, -1)], 0)} == {Amount.CLAIMED}
+    assert {x.amount for x in ended([lack(P, -1)], 0, spot=500)} == {Amount.KNOWN}
+    assert isinstance(ended([lack(P, -1)], 0, spot=450), str)
 
 
 def test_a_price_too_near_to_a_strike_tells_nothing():

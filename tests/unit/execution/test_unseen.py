@@ -8,12 +8,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from support import desk
 from support.contracts import EXPIRES_NS, NOW_NS, SPY, call, condor, fill, option_world, put, wish
 from support.execution import MemoryLog, drain
 
 from holdfast.core.clock import NANOS, ManualClock
 from holdfast.core.errors import BadInput
-from holdfast.core.money import PriceE4
+from holdfast.core.money import MoneyE6, PriceE4
 from holdfast.core.options import ExerciseStyle, SettlementStyle
 from holdfast.core.orders import FillCause
 from holdfast.core.signals import BookSide
@@ -21,9 +22,12 @@ from holdfast.execution.replay import replay_log
 from holdfast.execution.trader import RouteStatus, Trader
 from holdfast.execution.venue import UnderlyingSeen
 from holdfast.risk.halt import TradingState
+from holdfast.risk.limits import RiskLimits
+from holdfast.risk.stop_rules import PercentTrail, TrailingStopConfig
 from holdfast.testing.venue import Play
 
 LEGS = [put(470), put(480), call(520), call(530)]
+STOP = TrailingStopConfig(10, 8, 1, rules=(PercentTrail(800, "entry"),), negative_premiums=True)
 AFTER_NS = EXPIRES_NS + 2 * 3_600 * NANOS
 
 
@@ -326,3 +330,40 @@ def test_causes_are_those_of_the_side_held():
 
     assert {cause for _, cause, _ in endings(asyncio.run(run(1)))} == {FillCause.EXERCISE.value}
     assert {cause for _, cause, _ in endings(asyncio.run(run(-1)))} == {FillCause.ASSIGNMENT.value}
+
+
+@pytest.mark.contract("B13")
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_desk_that_held_to_expiry_lets_go_of_its_stop_and_sells_the_shares(restart):
+    """Assigned unseen on the short put: the shares are sold once, the stop is removed, and the next entry may leave."""
+
+    async def run() -> SimpleNamespace:
+        wide = RiskLimits(max_exit_value=MoneyE6(10**12))
+        w = desk.desk_world(stop=STOP, limits=wide)
+        one = await desk.entered(w)
+        legs = [ticker for ticker, _ in one.legs]
+        short = max(ticker for ticker in legs if "P" in ticker[9:])
+        spot = int(short[-8:]) * 10 - 30_000  # three dollars in the money, the wing worthless
+        expires_ns = w.trader.market.instruments[short].option.expires_ns
+        w.clock.set_now_ns(expires_ns + 7_200 * NANOS)
+        for ticker in legs:
+            w.venue.end_option(ticker, spot, told=False)
+        assert w.stops.stops != {}
+        if restart:
+            w.venue._queue = None
+            w = desk.desk_world(
+                stop=STOP, limits=wide, clock=w.clock, venue=w.venue, log=MemoryLog(w.log.lines)
+            )
+            await w.trader.start()
+        for _ in range(8):
+            desk.quote(w, "SPY", spot, spot + 100, size=10**6)
+            await desk.tick(w, 60)
+        assert desk.flat_world(w)
+        assert w.stops.stops == {}
+        assert w.account.holds.state is TradingState.ACTIVE
+        return w
+
+    w = asyncio.run(run())
+    sold = [order for order in w.log.of("ORDER") if order["ticker"] == "SPY"]
+    assert [(order["action"], order["quantity"]) for order in sold] == [("sell", "100.00")]
+    assert len(alarms(w)) == 4

@@ -159,7 +159,7 @@ class DeskStory(Story):
             yield Line(
                 "",
                 "ALARM",
-                f"{facts.get('execution_id', '')}: {_ALARMS[kind].format(details['current_value'])}",
+                f"{facts.get('execution_id') or facts.get('ticker', '')}: {_ALARMS[kind].format(details['current_value'])}",
                 "bad",
             )
 
@@ -249,6 +249,7 @@ _ALARMS = {
     "exit_unknown": "nobody knows whether its exit {} is live; no other one goes out",
     "exit_waits": "nothing of it can be executed ({})",
     "closed_elsewhere": "a leg was closed by something else than its own orders ({})",
+    "ended_unseen": "{} of it ended and the venue told no execution; see what was booked",
     "premium_unknown": "its premium has been unknown for {} s, a leg has no fresh quote; its stop waits",
 }
 
