@@ -35,7 +35,10 @@ from holdfast.core.money import parse_price
 from holdfast.execution.reference import ReferenceInput
 from holdfast.risk.events import RiskEvent, RiskEventType
 from holdfast.risk.portfolio import PortfolioRisk, SymbolRisk
+from holdfast.venues.broker.memory import Memory as BrokerMemory
 from holdfast.venues.broker.tape import OptionTape
+from holdfast.venues.paper.memory import Line as ExchangeLine
+from holdfast.venues.paper.memory import Memory as ExchangeMemory
 
 NAN, INFINITE = math.nan, math.inf
 BROKER = ("exchange", "--desk", "options", "--exit-with-stdin")
@@ -270,6 +273,37 @@ def test_a_flipped_byte_anywhere_is_refused_or_plays_to_the_end(tmp_path, capfd)
         file.write_bytes(whole)
     assert len(refusals) > 10
     capfd.readouterr()  # what polars' Rust code prints about some of them
+
+
+# -- what the broker remembers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["broker.jsonl", "broker.token"])
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"\xff\xfe\nmine\n"], ids=["a line", "lines"])
+def test_a_file_in_the_brokers_place_is_refused_and_kept(refused, tmp_path, name, content):
+    """Foreign or damaged books and tokens end the broker with exit code 1 and their name; no byte of them is lost."""
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "broker.jsonl").touch()
+    (tmp_path / "books" / name).write_bytes(content)
+    refused((*BROKER, "--dir", "books"), EXIT_USER_ERROR, name)
+    assert (tmp_path / "books" / name).read_bytes() == content
+
+
+@pytest.mark.parametrize("kind", [BrokerMemory, ExchangeMemory])
+def test_a_full_disk_leaves_no_half_line_in_the_books(tmp_path, monkeypatch, kind):
+    """A line that found room for a part of it is taken back and raised as a full disk; the next one is whole."""
+    memory = kind(tmp_path, "market", 1)
+    line = 2 if kind is BrokerMemory else ExchangeLine(time=2)
+    write = os.write
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "write", lambda fd, data: write(fd, data[:5]))
+        with pytest.raises(OSError, match=r"\[Errno 28\]"):
+            memory.keep(line)
+    memory.keep(line)
+    memory.close()
+    again = kind(tmp_path, "market", 1)
+    again.close()
+    assert len(again._lines) == 2
 
 
 # -- the declared reference --------------------------------------------------------------------------------------------

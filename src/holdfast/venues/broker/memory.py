@@ -15,6 +15,7 @@ token, so that a trader finds the same door again.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from holdfast.venues.broker.orders import OrderRequest
 
 FILE_NAME = "broker.jsonl"
 TOKEN_NAME = "broker.token"  # noqa: S105  a file's name
+_BEGINNING = b'{"market":'
 
 
 class Line(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -87,21 +89,27 @@ class Memory:
         engine.drain()
 
     def _keep(self, line: Line) -> None:
-        os.write(self._fd, msgspec.json.encode(line) + b"\n")
+        data = msgspec.json.encode(line) + b"\n"
+        written = os.write(self._fd, data)
+        if written < len(data):  # half a line would swallow the next one
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
     def _read(self, market: str) -> list[Line]:
         try:
             whole, _, torn = self._path.read_bytes().rpartition(b"\n")
         except FileNotFoundError:
             return []
-        if torn:
-            os.truncate(self._path, len(whole) + 1 if whole else 0)
+        if not whole and not _BEGINNING.startswith(torn[: len(_BEGINNING)]):
+            raise BadInput(f"{str(self._path)!r} is no memory of a market", hint="choose another --dir")
         try:
             lines = [msgspec.json.decode(line, type=Line) for line in whole.splitlines()]
         except msgspec.MsgspecError as error:
             raise BadInput(
                 f"{str(self._path)!r} cannot be read: {error}", hint="choose another --dir"
             ) from error
+        if torn:
+            os.truncate(self._path, len(whole) + 1 if whole else 0)
         if lines and lines[0].market != market:
             raise BadInput(
                 f"{str(self._path.parent)!r} remembers another market: {lines[0].market}, not {market}",
@@ -113,9 +121,11 @@ class Memory:
 def _token(path: Path) -> str:
     """The token kept at *path*, made on first use."""
     try:
-        kept = path.read_text().strip()
+        kept = path.read_bytes().decode("ascii").strip()
     except FileNotFoundError:
         kept = ""
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{str(path)!r} is no token", hint="remove it, and a new one is made") from error
     if kept:
         return kept
     token = secrets.token_urlsafe(24)

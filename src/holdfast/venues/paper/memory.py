@@ -14,6 +14,7 @@ process, not of the machine: paper has nothing to lose. A half-written last line
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from holdfast.venues.paper.accounts import OrderRequest
 from holdfast.venues.paper.engine import Engine
 
 FILE_NAME = "requests.jsonl"
+_BEGINNING = b'{"market":'
 
 
 class Line(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -67,7 +69,11 @@ class Memory:
 
     def keep(self, line: Line) -> None:
         """Write one line; it outlives the process when this returns."""
-        os.write(self._fd, msgspec.json.encode(line) + b"\n")
+        data = msgspec.json.encode(line) + b"\n"
+        written = os.write(self._fd, data)
+        if written < len(data):  # half a line would swallow the next one
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -90,14 +96,16 @@ class Memory:
             whole, _, torn = self._path.read_bytes().rpartition(b"\n")
         except FileNotFoundError:
             return []
-        if torn:
-            os.truncate(self._path, len(whole) + 1 if whole else 0)
+        if not whole and not _BEGINNING.startswith(torn[: len(_BEGINNING)]):
+            raise BadInput(f"{str(self._path)!r} is no memory of a market", hint="choose another --dir")
         try:
             lines = [msgspec.json.decode(line, type=Line) for line in whole.splitlines()]
         except msgspec.MsgspecError as error:
             raise BadInput(
                 f"{str(self._path)!r} cannot be read: {error}", hint="choose another --dir"
             ) from error
+        if torn:
+            os.truncate(self._path, len(whole) + 1 if whole else 0)
         if lines and lines[0].market != market:
             raise BadInput(
                 f"{str(self._path.parent)!r} remembers another market: {lines[0].market}, not {market}",
