@@ -85,10 +85,16 @@ ORDER BY ts_ns, writer_id, seq""",
     SavedSql(
         "limit_use",
         "How much of each limit was used, at most, minute by minute?",
-        """SELECT time_bucket(INTERVAL 1 minute, timestamp) AS minute, limit_type,
-       max(abs(current_value) / nullif(limit_value, 0)) AS used
-FROM risk_events WHERE component = 'portfolio_limits' AND current_value IS NOT NULL
-GROUP BY ALL HAVING used IS NOT NULL ORDER BY minute, limit_type""",
+        """WITH said AS (
+  SELECT timestamp, limit_type, current_value AS value, limit_value AS bound
+  FROM risk_events WHERE component = 'portfolio_limits'
+  UNION ALL
+  SELECT timestamp, asked ->> 0, try_cast(asked ->> 2 AS DOUBLE), try_cast(asked ->> 3 AS DOUBLE)
+  FROM (SELECT timestamp, unnest(json_extract(metadata, '$.rows[*]')) AS asked
+        FROM risk_events WHERE component = 'portfolio_limits'))
+SELECT time_bucket(INTERVAL 1 minute, timestamp) AS minute, limit_type,
+       round(max(abs(value) / nullif(bound, 0)), 4) AS used
+FROM said GROUP BY ALL HAVING used IS NOT NULL ORDER BY minute, limit_type""",
     ),
     SavedSql(
         "risk_events_by_type",
@@ -98,17 +104,23 @@ FROM risk_events GROUP BY event_type ORDER BY events DESC, event_type""",
     ),
     SavedSql(
         "refusals_by_reason",
-        "How often did each reason refuse an order, and which limit said so most?",
-        """SELECT reason, count(*) AS refusals, count(DISTINCT symbol) AS symbols, min(timestamp) AS first,
-       max(timestamp) AS last
-FROM decisions WHERE verdict = 'deny' AND NOT coalesce(question, false)
-GROUP BY reason ORDER BY refusals DESC, reason""",
+        "How often did each reason refuse, and who said so: the gate an order, a rule or a limit an entry before it?",
+        """WITH said AS (
+  SELECT reason, component, symbol, timestamp FROM decisions
+  WHERE verdict = 'deny' AND NOT coalesce(question, false)
+  UNION ALL
+  SELECT limit_type, component, symbol, timestamp FROM risk_events
+  WHERE event_type = 'portfolio_limit_rejection')
+SELECT reason, component AS said_by, count(*) AS refusals, count(DISTINCT symbol) AS symbols,
+       min(timestamp) AS first, max(timestamp) AS last
+FROM said GROUP BY ALL ORDER BY refusals DESC, reason, said_by""",
     ),
     SavedSql(
         "fills_by_day",
-        "What was filled on each day, in which symbol, and at what cost?",
+        "What was filled on each day, in which symbol, for how much in (or out, below 0) and at what fees?",
         """SELECT event_date, symbol, count(*) AS fills, sum(quantity_e2) / 100 AS contracts,
-       sum(price_e4 * quantity_e2 * coalesce(multiplier, 1)) / 1e6 AS premium_usd, sum(fee_e6) / 1e6 AS fees_usd
+       sum(CASE side WHEN 'ask' THEN 1 ELSE -1 END * price_e4 * quantity_e2 * coalesce(multiplier, 1)) / 1e6 AS cash_usd,
+       sum(fee_e6) / 1e6 AS fees_usd
 FROM fills GROUP BY ALL ORDER BY event_date, symbol""",
     ),
     SavedSql(

@@ -115,6 +115,50 @@ def test_histories_hold_every_event_in_order(lake):
 
 
 @pytest.mark.contract("B14")
+def test_a_limit_that_let_an_entry_pass_was_used_too():
+    """Use is read from refusals and from the rows of checks that passed; a row without a limit says nothing."""
+    rows = [
+        ["symbol_delta", "SPY", "5.00", "20.00", "shares", True],
+        ["total_exposure_cap", "", "", "", "", True],
+    ]
+    base = duckdb.connect()
+    base.execute(
+        "CREATE TABLE risk_events AS SELECT * FROM (VALUES"
+        " (TIMESTAMPTZ '2025-11-20 15:00:01+00', 'portfolio_limits', NULL, NULL::DOUBLE, NULL::DOUBLE, $1),"
+        " (TIMESTAMPTZ '2025-11-20 15:01:02+00', 'portfolio_limits', 'symbol_delta', 21.0, 20.0, NULL))"
+        " AS t(timestamp, component, limit_type, current_value, limit_value, metadata)",
+        [json.dumps({"rows": rows})],
+    )
+    used = base.sql(saved_sql("limit_use").sql).to_arrow_table().to_pylist()
+    assert [(row["limit_type"], row["used"]) for row in used] == [
+        ("symbol_delta", 0.25),
+        ("symbol_delta", 1.05),
+    ]
+
+
+@pytest.mark.contract("B14")
+def test_refusals_are_counted_by_who_said_so():
+    """The gate's denials and the entries refused before it; a question to the gate is neither."""
+    base = duckdb.connect()
+    base.execute(
+        "CREATE TABLE decisions AS SELECT * FROM (VALUES"
+        " ('order_value_exceeded', 'gate', 'SPX', TIMESTAMPTZ '2025-11-20 15:00:00+00', 'deny', NULL),"
+        " ('order_value_exceeded', 'gate', 'SPX', TIMESTAMPTZ '2025-11-20 15:00:00+00', 'deny', true))"
+        " AS t(reason, component, symbol, timestamp, verdict, question);"
+        " CREATE TABLE risk_events AS SELECT * FROM (VALUES"
+        " ('vix', 'entry_rules', 'SPX', TIMESTAMPTZ '2025-11-20 15:00:00+00', 'portfolio_limit_rejection'),"
+        " ('vix', 'entry_rules', 'SPY', TIMESTAMPTZ '2025-11-20 15:00:00+00', 'portfolio_limit_rejection'),"
+        " ('vix', 'entry_rules', 'SPY', TIMESTAMPTZ '2025-11-20 15:00:00+00', 'portfolio_limit_check'))"
+        " AS t(limit_type, component, symbol, timestamp, event_type)"
+    )
+    rows = base.sql(saved_sql("refusals_by_reason").sql).to_arrow_table().to_pylist()
+    assert [(row["reason"], row["said_by"], row["refusals"], row["symbols"]) for row in rows] == [
+        ("vix", "entry_rules", 2, 2),
+        ("order_value_exceeded", "gate", 1, 1),
+    ]
+
+
+@pytest.mark.contract("B14")
 def test_a_short_stop_triggers_as_far_from_its_best_premium_as_a_long_one():
     """The best premium of a short is its lowest: how far the trigger lies from it is no negative distance."""
     base = duckdb.connect()

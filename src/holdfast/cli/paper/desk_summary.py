@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -144,13 +145,15 @@ def print_summary(outcome: DeskOutcome) -> None:
     books = (
         "equal the broker's own" if outcome.exchange_matches else "DIFFER: " + "; ".join(outcome.differences)
     )
+    # What the gate denies an entry is told as a rejection too, and must not count twice.
+    refusals = dict(Counter(outcome.rejections) | Counter(outcome.refusals))
     health = "verified" if journal["verify_ok"] else "DAMAGED"
     lines = [
         "",
         "SUMMARY",
         f"  layers       {', '.join(outcome.layers)}",
         f"  orders       {_counted(outcome.orders)}",
-        f"  refusals     {_counted(outcome.rejections | outcome.refusals)}",
+        f"  refusals     {_counted(refusals)}",
         f"  warnings     {_counted(outcome.warnings)}",
         f"  stops        {_counted(outcome.stops)}",
         f"  contracts    {_counted(outcome.contracts_ended)}",
