@@ -502,13 +502,13 @@ class Books:
         """Why a missing option is not taken for ended, by underlying; nothing where none is missing."""
         return {"unexplained": dict(self._unseen.unexplained)} if self._unseen.unexplained else {}
 
-    async def settle_option(self, ticker: str, price: PriceE4) -> None:
-        """A person says what one unit of an option paid whose ending the venue never told; see `UnseenEndings.settle`.
+    async def settle_option(self, ticker: str, price: PriceE4, *, who: str) -> None:
+        """*who* says what one unit of an option paid whose ending the venue never told; see `UnseenEndings.settle`.
 
         Raises:
             BadInput: No ending of it is claimed.
         """
-        self._unseen.settle(ticker, price)
+        self._unseen.settle(ticker, price, who=who)
         await self._ledger.write()
 
     # Cancelling ---------------------------------------------------------------------------------------

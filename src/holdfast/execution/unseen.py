@@ -224,8 +224,8 @@ class UnseenEndings:
                 )
         self._hold()
 
-    def _claim(self, fill: Fill, amount: Amount, option: str) -> None:
-        self._note(CLAIM, ours=fill.ticker, theirs=fill.trade_id, amount=amount.value, option=option)
+    def _claim(self, fill: Fill, amount: Amount, option: str, *, who: str = "") -> None:
+        self._note(CLAIM, ours=fill.ticker, theirs=fill.trade_id, amount=amount.value, option=option, who=who)
         self._ledger.saw_fill(fill, None)
 
     def _hold(self) -> None:
@@ -262,8 +262,8 @@ class UnseenEndings:
         """The execution of an ending is booked now: what was unknown of it is known."""
         self._hold()
 
-    def settle(self, ticker: str, price: PriceE4) -> None:
-        """A person says what one unit of the ended option *ticker* paid: it takes the place of what was claimed.
+    def settle(self, ticker: str, price: PriceE4, *, who: str) -> None:
+        """*who* says what one unit of the ended option *ticker* paid: it takes the place of what was claimed.
 
         Raises:
             BadInput: No ending of it is claimed, or the price is below zero.
@@ -280,5 +280,5 @@ class UnseenEndings:
                 ended, trade_id=f"{ended.trade_id}/told", price=price, qty=claim.left
             )
             self.make_room(told, None)
-            self._claim(told, Amount.CLAIMED, ticker)
+            self._claim(told, Amount.CLAIMED, ticker, who=who)
         self._hold()

@@ -187,9 +187,9 @@ def test_what_an_ended_structure_paid_is_not_invented():
         assert not await w.trader.start()
         assert w.account.holds.state is TradingState.REDUCING
         with pytest.raises(BadInput, match="no claimed ending"):
-            await w.trader.books.settle_option("SPY", PriceE4(1))
+            await w.trader.books.settle_option("SPY", PriceE4(1), who="me")
         for leg in LEGS:
-            await w.trader.books.settle_option(leg.ticker, leg.option.payoff(PriceE4(4_600_000)))
+            await w.trader.books.settle_option(leg.ticker, leg.option.payoff(PriceE4(4_600_000)), who="me")
         agreed(w)
         w.venue.tell_endings()  # as shares at the strikes, in place of what the person said
         await ticks(w)
