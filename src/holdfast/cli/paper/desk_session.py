@@ -13,6 +13,7 @@ import asyncio
 import importlib.util
 import logging
 import sys
+from contextlib import aclosing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -308,8 +309,9 @@ def _broker_arguments(args: argparse.Namespace, facts: DeskFacts, directory: Pat
 async def _follow(desk: WiredOptionsDesk, stop: asyncio.Event) -> None:
     """Reconcile, then deal with the broker's events in order."""
     stream = until_final(stop, desk.venue.events(desk.tickers))
-    await desk.trader.start()
-    await desk.trader.run(stream)
+    async with aclosing(stream):
+        await desk.trader.start()
+        await desk.trader.run(stream)
 
 
 async def _start_projector(desk: WiredOptionsDesk) -> str:

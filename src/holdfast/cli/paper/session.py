@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -241,16 +241,21 @@ async def _follow(desk: Desk, stop: asyncio.Event) -> None:
     """Reconcile, then deal with the venue's events in order."""
     markets = [market.ticker for market in await desk.client.list_markets()]
     stream = until_final(stop, desk.venue.events(markets))
-    await desk.trader.start()
-    await desk.trader.run(stream)
+    async with aclosing(stream):
+        await desk.trader.start()
+        await desk.trader.run(stream)
 
 
-async def until_final(stop: asyncio.Event, events: AsyncIterator[VenueEvent]) -> AsyncIterator[VenueEvent]:
-    """*events*, ending after the venue's final tick or soon after *stop*."""
-    async for event in events:
-        yield event
-        if stop.is_set() or (isinstance(event, VenueTime) and event.final):
-            return
+async def until_final(stop: asyncio.Event, events: AsyncIterator[VenueEvent]) -> AsyncGenerator[VenueEvent]:
+    """*events*, ending after the venue's final tick or soon after *stop*; closed together with them."""
+    try:
+        async for event in events:
+            yield event
+            if stop.is_set() or (isinstance(event, VenueTime) and event.final):
+                return
+    finally:
+        if isinstance(events, AsyncGenerator):
+            await events.aclose()
 
 
 async def tell_from(audit: Path, story: Story, screen: Screen) -> None:
