@@ -219,8 +219,14 @@ class LakeStore:
             raise self._failure(what, plain(why), why) from why
 
     def _no_table(self, what: str, why: Exception) -> BadInput:
+        if self.is_local and not self.path.exists():
+            said = "the directory does not exist"
+        elif self.is_local:
+            said = "the directory holds none"
+        else:
+            said = plain(why)[:200]
         return BadInput(
-            f"lake {self}: there is no Delta table ({what}): {plain(why)[:200]}",
+            f"lake {self}: there is no Delta table ({what}): {said}",
             hint="name the directory that holds risk_events; `holdfast lake project` makes it",
         )
 
@@ -264,7 +270,7 @@ class LakeStore:
         except ArchiveUnreachable as why:
             raise LakeUnreachable(_as_lake(str(why)), hint=_AGAIN) from why
         except ArchiveRefused as why:
-            raise LakeRefused(_as_lake(str(why)), hint=why.hint) from why
+            raise LakeRefused(_as_lake(str(why)), hint=_hint_of(why)) from why
 
     def _bucket(self) -> Bucket:
         if self._opened is None:
@@ -399,7 +405,17 @@ def _as_lake(text: str) -> str:
     return text.replace("archive", "lake", 1)
 
 
+def _hint_of(why: ArchiveRefused) -> str:
+    """The archive's advice without its locks: a lake has none."""
+    if "Retention" in why.hint:
+        return _KEYS
+    return why.hint.replace(" with object lock", "")
+
+
 _AGAIN = "what was committed stays; run the same command again"
 _ANOTHER = "use another store; nothing was entrusted to this one"
-_KEYS = "check the bucket, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the rights of this key"
+_KEYS = (
+    "check the bucket, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the key needs s3:PutObject, s3:GetObject, "
+    "s3:ListBucket and s3:DeleteObject"
+)
 _REBUILD = "the journal is the truth: `holdfast lake rebuild` makes the lake anew"

@@ -1,13 +1,14 @@
 """Where a lake lies, and which stores it refuses to lie in."""
 
 import os
+import re
 
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 from support.s3 import Fault, FaultProxy, Store, moto_store
 
-from holdfast.core.errors import BadInput, LakeDamaged, LakeRefused, LakeUnreachable
+from holdfast.core.errors import ArchiveRefused, BadInput, LakeDamaged, LakeRefused, LakeUnreachable
 from holdfast.lake.store import SELF_TEST, store_of
 
 
@@ -213,6 +214,18 @@ def test_place_without_a_table_is_named(tmp_path):
         with pytest.raises(BadInput, match="there is no Delta table") as why:
             store_of(str(tmp_path)).open(name)
         assert "risk_events" in why.value.hint
+        assert str(why.value).endswith("the directory holds none")
+    with pytest.raises(BadInput, match=r"\(open 'fills'\): the directory does not exist$"):
+        store_of(str(tmp_path / "nowhere")).open("fills")
+
+
+@pytest.mark.parametrize("archives", ["make the bucket with object lock", "give it s3:PutObjectRetention"])
+def test_a_lake_asks_for_no_lock(tmp_path, archives):
+    """What the archive's client advises is said without locks and retention, which no lake has."""
+    with pytest.raises(LakeRefused) as why, store_of(str(tmp_path))._as_lake():
+        raise ArchiveRefused("the store refused", hint=archives)
+    assert why.value.hint
+    assert not re.search("lock|Retention", why.value.hint)
 
 
 @pytest.mark.contract("B8")

@@ -20,8 +20,8 @@ _EXAMPLES = """examples:
   holdfast lake sql --saved limit_use --lake data/lake --plot limits.png
   holdfast lake sql --list
 
-DuckDB's SQL; every table is a view: risk_events, orders, fills, api_calls, decisions (docs/lake.md has the columns).
-Nothing can be changed, and no other file read. --plot draws lines over time or bars by name, PNG or SVG.
+DuckDB's SQL; every table is a view: risk_events, orders, fills, api_calls, decisions; "DESCRIBE fills"
+names its columns. Nothing can be changed, and no other file read. --plot draws lines over time or bars by name, PNG or SVG.
 
 exit code: 0 answered; 1 the question cannot be asked; 3 a table is damaged; 5 the store cannot be reached
 """
