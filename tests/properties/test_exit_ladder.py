@@ -106,7 +106,8 @@ async def settle(w, entered):
 @pytest.mark.invariant("I5")
 @pytest.mark.invariant("I12")
 @pytest.mark.invariant("I13")
-@settings(max_examples=60, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None)
 @given(STEPS)
 def test_a_combination_is_never_over_closed_nor_exited_twice(steps):
     """Rejects, lost and late answers, broken streams, partial fills and restarts in any order."""
@@ -115,7 +116,8 @@ def test_a_combination_is_never_over_closed_nor_exited_twice(steps):
 
 @pytest.mark.invariant("I2")
 @pytest.mark.invariant("I5")
-@settings(max_examples=30, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=20, deadline=None)
 @given(STEPS)
 def test_legs_one_by_one_are_never_over_closed_nor_exited_twice(steps):
     """The same where the venue has no combinations."""
