@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support import desk
 from support.contracts import EXPIRES_NS, NOW_NS, SPY, call, condor, fill, option_world, put, wish
 from support.execution import MemoryLog, drain
@@ -367,3 +369,51 @@ def test_a_desk_that_held_to_expiry_lets_go_of_its_stop_and_sells_the_shares(res
     sold = [order for order in w.log.of("ORDER") if order["ticker"] == "SPY"]
     assert [(order["action"], order["quantity"]) for order in sold] == [("sell", "100.00")]
     assert len(alarms(w)) == 4
+
+
+@given(
+    held_by=st.lists(st.integers(-2, 2), min_size=4, max_size=4).filter(any),
+    spot=st.sampled_from((460, 475, 500, 525, 540)),
+    is_seen=st.booleans(),
+    when=st.sampled_from(("never", "after", "restart")),
+    order=st.randoms(use_true_random=False),
+)
+@settings(max_examples=30, deadline=None)
+def test_random_books_agree_with_the_venue_whenever_its_executions_come(held_by, spot, is_seen, when, order):
+    """With a price seen everything is explained; without, what was booked is never wrong unsaid; told executions set all right."""
+
+    async def run() -> None:
+        w = option_world(*LEGS, clock=ManualClock(NOW_NS))
+        for leg, count in zip(LEGS, held_by, strict=True):
+            if count:
+                side = BookSide.BID if count > 0 else BookSide.ASK
+                w.venue.trade_elsewhere(fill(leg, side, abs(count), 1, trade_id=leg.ticker))
+        await w.trader.start()
+        await ticks(w, 1)
+        if is_seen:
+            w.clock.set_now_ns(EXPIRES_NS)
+            w.venue.put_event(UnderlyingSeen("SPY", PriceE4(spot * 10_000), EXPIRES_NS))
+            await drain(w)
+            await w.trader.tick(w.clock.now_ns())
+        w.clock.set_now_ns(AFTER_NS)
+        for leg, count in zip(LEGS, held_by, strict=True):
+            if count:
+                w.venue.end_option(leg.ticker, spot * 10_000, told=False)
+        await ticks(w)
+        is_sure = {x["amount"] for x in alarms(w)} == {"known"}
+        assert is_sure or not is_seen
+        if is_sure:
+            agreed(w)
+        elif w.account.holds.state is not TradingState.CANCEL_ONLY:
+            assert w.account.portfolio.positions == w.venue._positions
+        if when == "never":
+            return
+        if when == "restart":
+            w = restarted(w)
+            await w.trader.start()
+        order.shuffle(w.venue._untold)
+        w.venue.tell_endings()
+        await ticks(w)
+        agreed(w)
+
+    asyncio.run(run())
