@@ -7,7 +7,10 @@ import math
 import os
 import random
 import re
+import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,11 +29,12 @@ from holdfast import (
 )
 from holdfast.audit.logger import AuditLogger
 from holdfast.audit.query import read_records
+from holdfast.audit.verify import verify
 from holdfast.audit.wal import WriteAheadLog
 from holdfast.cli.main import main
 from holdfast.config import load_config
 from holdfast.core.clock import ManualClock
-from holdfast.core.errors import EXIT_USER_ERROR, BadInput, ConfigError, TradingError
+from holdfast.core.errors import EXIT_CANNOT_ACT, EXIT_USER_ERROR, BadInput, ConfigError, TradingError
 from holdfast.core.money import parse_price
 from holdfast.execution.reference import ReferenceInput
 from holdfast.risk.events import RiskEvent, RiskEventType
@@ -157,6 +161,24 @@ def test_no_run_begins_inside_an_audit_log(refused, tmp_path):
     with WriteAheadLog(tmp_path / "log", clock=ManualClock(), seal=False) as log:
         log.append("NOTE", {"text": "x"})
     refused((*RUN, "--dir", "log"), EXIT_USER_ERROR, "'log' is an audit log")
+
+
+@pytest.mark.slow
+@pytest.mark.invariant("I9")
+def test_a_run_whose_disk_fills_up_ends_by_name(tmp_path):
+    """Exit code 4, the file, what to do and no traceback, of the event loop neither; what was acknowledged verifies."""
+    run = tmp_path / "run"
+    done = subprocess.run(
+        [sys.executable, "-m", "holdfast", *RUN, "--dir", str(run), "--market-seconds", "600"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+        env=os.environ | {"HOLDFAST_HOME": str(tmp_path / "home")}, cwd=tmp_path,
+        capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == EXIT_CANNOT_ACT, done.stderr
+    assert "no space left" in done.stderr
+    assert "\nhint: free space" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert verify(run / "audit").ok
 
 
 # -- recordings ------------------------------------------------------------------------------------------------------
