@@ -41,8 +41,9 @@ class LeggingPolicy(NamedTuple):
 
 
 def entry_order(legs: Sequence[StructureLeg]) -> tuple[StructureLeg, ...]:
-    """*legs* as they go in: long ones first, each kind in the order given."""
-    return tuple(sorted(legs, key=lambda leg: leg.ratio < 0))
+    """*legs* as they go in: long ones first, and exactly the other way round than `next_leg_out` takes them out."""
+    last_out_first = sorted(legs, key=lambda leg: leg.ticker, reverse=True)
+    return tuple(sorted(last_out_first, key=lambda leg: leg.ratio < 0))
 
 
 def worst_states(legs: Sequence[StructureLeg]) -> tuple[tuple[StructureLeg, ...], ...]:

@@ -41,7 +41,7 @@ from holdfast.risk.terms import Terms
 
 TRADING_ZONE: Final = ZoneInfo("America/New_York")
 """An expiry is a day of this zone."""
-_NO_PLANS: Final[dict[str, Any]] = {"entering": (), "ways": (), "plan": "", "way_out_e6": 0}
+_NO_PLANS: Final[dict[str, Any]] = {"entering": (), "ways": (), "plan": "", "leaves": False, "way_out_e6": 0}
 
 
 class Holding(NamedTuple):
@@ -67,6 +67,7 @@ class ContractFacts(msgspec.Struct, frozen=True, gc=False):
         portfolio: What the portfolio's rows read; None where no such limits are set.
         entering, plans: What plans may still bring in, and every way that they may go, in and out again.
         plan: Of which plan the order is a step, whose own share is not among the rest; "" of none.
+        leaves: The step takes a leg of the plan out again: what that may come to was reserved with the plan.
         way_out: Fees of leaving again, of a state that a plan may reach, 1e-6 dollar.
     """
 
@@ -83,6 +84,7 @@ class ContractFacts(msgspec.Struct, frozen=True, gc=False):
     entering: tuple[Work, ...] = ()
     plans: tuple[Work, ...] = ()
     plan: str = ""
+    leaves: bool = False
     way_out: int = 0
 
 
@@ -133,6 +135,7 @@ def contract_facts(
         entering,
         plans,
         plan,
+        bool(plan) and account.plans.live[plan].is_way_out(intent.ticker, intent.book_side),
         way_out,
     )
 
@@ -210,6 +213,7 @@ def work_of(order: Terms) -> Work:
 def is_closing(order: Terms, facts: ContractFacts) -> bool:
     """Whether every leg closes at most what can be closed of it, and the structure's floor is not lowered.
 
+    What a plan takes out again lowers nothing that was not reserved with it.
     While something held is not known, that holds of an order alone that is worth something or nothing at every spot.
     """
     if order.qty <= 0:
@@ -217,6 +221,8 @@ def is_closing(order: Terms, facts: ContractFacts) -> bool:
     for (_, is_bid, qty), held in zip(_lines(order), facts.legs, strict=True):
         if qty > (-held.position - held.buys if is_bid else held.position - held.sells):
             return False
+    if facts.leaves:
+        return True
     work = work_of(order)
     if facts.missing:
         least = floor(work.parts)
@@ -396,6 +402,7 @@ def inputs_of(facts: ContractFacts, instrument: Instrument) -> dict[str, Any]:
             "entering": [_ways(work) for work in facts.entering],
             "ways": [_ways(work) for work in facts.plans],
             "plan": facts.plan,
+            "leaves": facts.leaves,
             "way_out_e6": facts.way_out,
         }
     return inputs
@@ -418,6 +425,7 @@ def facts_from(inputs: dict[str, Any]) -> ContractFacts:
         tuple(_work(ways) for ways in plans["entering"]),
         tuple(_work(ways) for ways in plans["ways"]),
         plans["plan"],
+        plans["leaves"],
         plans["way_out_e6"],
     )
 

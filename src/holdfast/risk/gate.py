@@ -329,7 +329,8 @@ class Gate:
                     return decisions, None
                 at_risk = at_risk_of(Terms.of(intent), decision.facts.contract, reducing=decision.reducing)
                 worst = max(worst, at_risk or 0)
-            for part in states[-1].instrument.parts:  # others are judged beside legs that nobody asked for yet
+            # Others are judged beside legs whose rules nobody asked for yet.
+            for part in states[-1].instrument.parts:
                 self.market.instruments.setdefault(part.instrument.ticker, part.instrument)
             plan = Plan(name, legs, MoneyE6(worst + 2 * fees))
             self.account.plans.add(plan)

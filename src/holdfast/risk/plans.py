@@ -166,13 +166,21 @@ class Plan:
             return False
         for leg, count in zip(self.legs, self.counts(), strict=True):
             if leg.ticker == ticker and side.sign != leg.sign:
-                return qty <= count.held
+                return qty <= count.held and (leg.sign < 0 or not self._is_short())
             lacks = abs(leg.qty) - count.entered
             if leg.ticker == ticker:
                 return not self.is_unwinding and qty <= lacks and leg.sign * (price - leg.limit) <= 0
             if lacks > 0 and side.sign == dict(self.signs()).get(ticker):
                 return False  # an earlier leg is not there yet
         return False
+
+    def _is_short(self) -> bool:
+        pairs = zip(self.legs, self.counts(), strict=True)
+        return any(leg.sign < 0 and count.held for leg, count in pairs)
+
+    def is_way_out(self, ticker: str, side: BookSide) -> bool:
+        """Whether an order of *ticker* on *side* takes a leg out again."""
+        return dict(self.signs()).get(ticker) == -side.sign
 
     def signs(self) -> Iterator[tuple[str, int]]:
         """Which way each leg goes in."""
