@@ -246,9 +246,13 @@ class TableWriter:
         self.open()
 
     def last_leaf(self, log_id: str, last: int) -> str:
-        """The leaf hash of record *last* of journal *log_id*, as a recent commit noted it; "" where none did."""
+        """The leaf hash of record *last* of journal *log_id*, as a kept commit noted it; "" where none did.
+
+        On S3 only the newest `CHECKPOINT_COMMITS` are asked: each is a request.
+        """
+        most = None if self.store.is_local else CHECKPOINT_COMMITS
         with self.store.failures(f"read the history of {self.table.name!r}"):
-            history: list[dict[str, Any]] = self.handle.history(CHECKPOINT_COMMITS)
+            history: list[dict[str, Any]] = self.handle.history(most)
         for said in (commit[METADATA_KEY] for commit in history if METADATA_KEY in commit):
             for span in msgspec.json.decode(said, type=Noted).logs:
                 if (span.log_id, span.last) == (log_id, last):

@@ -230,6 +230,26 @@ def test_journal_that_went_another_way_is_refused(tmp_path):
         desk.project()
 
 
+def test_quiet_journal_that_went_another_way_is_refused_behind_many_commits_of_another(tmp_path, monkeypatch):
+    """The note of a quiet journal's last record is found behind more commits of a busy one than a handle lives."""
+    monkeypatch.setattr(commit_module, "CHECKPOINT_COMMITS", 5)
+    desk = Desk(tmp_path)
+    desk.append(9)
+    desk.project()
+    busy = desk.projector(make_journal(tmp_path / "busy", days=1, events=30), rows=1, most_rows=1)
+    busy.start()
+    busy.run(follow=False, wait=lambda _: False)
+    busy.close()
+    assert desk.store.open("risk_events").version() > 10
+    desk.log.directory.rename(tmp_path / "old")
+    desk.log = HandmadeLog(tmp_path / "log")
+    desk.log.segment([])
+    desk.log.segment(plain_rows(40))
+    desk.log.head(HeadState.OPEN)
+    with pytest.raises(AuditCorruption, match=r"went another way: its sequence 11 is not the one"):
+        desk.project()
+
+
 def test_journal_replaced_while_it_is_followed_is_named(tmp_path):
     """Another log under the same path ends the following; started again, its rows are added."""
     desk = Desk(tmp_path)
