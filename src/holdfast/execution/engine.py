@@ -446,8 +446,10 @@ class OrderExecutionEngine:
         if order is not None:
             if not order.is_open:
                 was_whole = not order.released and order.filled >= order.quantity
+                # The venue may refuse to carry the worst price where it carries a gentler one.
+                is_refused = order.status is OrderStatus.REJECTED and ladder.rung.to_the_worst
                 ladder.on(ExitEvent.ENDED)
-                if was_whole:
+                if was_whole or is_refused:
                     ladder.restart()
             elif order.status is OrderStatus.UNKNOWN and ladder.state is not ExitState.UNKNOWN:
                 ladder.on(ExitEvent.LOST)

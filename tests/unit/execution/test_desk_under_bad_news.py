@@ -273,6 +273,24 @@ def test_what_was_paid_on_average_is_exact_however_much_was_bought():
     assert (one.leg_price(ticker), one.net_debit) == (price, price)
 
 
+@pytest.mark.invariant("I5")
+def test_an_exit_refused_at_the_worst_price_begins_again_at_the_touch():
+    """A venue that will not carry the last rung's price is not asked for it for ever."""
+
+    async def run():
+        w = desk_world(stop=STOP)
+        one = await entered(w)
+        w.venue.script(*[Play.REJECT] * 4)
+        await w.engine.exit(one.execution_id, rule="Person", demanded=True)
+        await minutes(w, 5)
+        assert flat_world(w)
+        limits = [order["price"] for order in w.log.of("ORDER") if "/exit-" in order["intent"]]
+        assert len(limits) == 5
+        assert limits[4] == limits[0] != limits[3]
+
+    go(run())
+
+
 def test_a_leg_that_ended_stays_ended_when_its_contract_is_held_again():
     """After a restart a short leg that was assigned long ago is not bought back out of another position."""
 
