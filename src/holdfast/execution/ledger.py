@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from holdfast.audit.logger import AuditLogger
@@ -34,6 +35,7 @@ COMPONENT = "trader"
 WORDS_WITHIN_SECS = 1.0
 """A disk that hangs may hold up a cancel for this long, once."""
 _log = logging.getLogger("holdfast.execution")
+_NEVER_LISTED = frozenset({OrderEvent.REJECTED.value, OrderEvent.NOT_SENT.value})
 _TOMBSTONES = frozenset({OrderStatus.NEVER_ARRIVED, OrderStatus.NOT_SENT, OrderStatus.REJECTED})
 
 
@@ -85,6 +87,10 @@ class Ledger:
             for entry in batch:
                 if entry.type == "STATE":  # a halt among them
                     await self._say_or_count(entry)
+                elif entry.type == "ORDER_UPDATE" and entry.details["event"] in _NEVER_LISTED:
+                    # No book of the venue will tell of it: the next run would hold it for lost, and its exit too.
+                    with suppress(AuditError, BadInput):
+                        await self._say(entry)
             return False
         return True
 

@@ -128,6 +128,37 @@ def test_a_demanded_exit_goes_through_the_reserve_of_a_dead_journal(tmp_path):
     assert done.holds_together, (done.differing, done.contradictions)
 
 
+@pytest.mark.invariant("I5")
+def test_an_exit_refused_on_a_dead_journal_is_not_held_for_lost_after_the_restart(tmp_path):
+    """No book of the venue tells of a refusal: the reserve does, and the next run's exit is not held up by it."""
+    desk = Desk(tmp_path / "log")
+
+    async def run() -> str:
+        await poisoned(desk)
+        desk.venue.script(Play.REJECT)
+        result = await desk.exit(key="refused")
+        assert result.status is RouteStatus.REJECTED
+        return result.client_order_id
+
+    name = asyncio.run(run())
+    desk.broken = ""
+    desk.wal.close()
+
+    again = Desk(tmp_path / "log", desk.venue)
+
+    async def restart() -> None:
+        assert await again.trader.start()
+        assert again.account.orders[name].status is OrderStatus.REJECTED
+        result = await again.exit(key="again")
+        assert result.status is RouteStatus.SUBMITTED
+        assert again.account.portfolio.positions == {}
+
+    asyncio.run(restart())
+    again.wal.close()
+    done = replay_log(read_records(tmp_path / "log"))
+    assert done.holds_together, (done.differing, done.contradictions)
+
+
 def desk_legs() -> tuple[tuple[str, int], ...]:
     return tuple((leg.instrument.ticker, leg.ratio) for leg in condor().legs)
 
