@@ -384,8 +384,9 @@ async def _ownable(venue: OptionsVenue, symbols: Sequence[str]) -> list[Instrume
     for symbol in symbols:
         try:
             found.append(await venue.instrument(symbol))
-        except VenueRejected:
-            continue
+        except VenueRejected as refused:
+            if refused.code != "not_found":
+                raise
     return found
 
 

@@ -6,13 +6,14 @@ import dataclasses
 import msgspec
 import pytest
 
+from holdfast import wiring
 from holdfast.audit.query import read_records
 from holdfast.audit.reserve import RESERVE_BYTES
 from holdfast.audit.verify import verify
 from holdfast.audit.wal import WriteAheadLog
 from holdfast.config import Config, KalshiConfig, LimitsConfig, PathsConfig
 from holdfast.core.clock import ManualClock, SystemClock
-from holdfast.core.errors import ConfigError, LogHeld
+from holdfast.core.errors import ConfigError, LogHeld, VenueRejected
 from holdfast.core.money import MoneyE6, QtyE2
 from holdfast.venues.kalshi.client import HOSTS
 from holdfast.venues.paper.auth import KeyPair
@@ -191,3 +192,18 @@ def test_last_words_go_to_the_configured_volume_or_beside_the_log(config, tmp_pa
     assert (elsewhere / f"{log_id}.reserve").stat().st_size == RESERVE_BYTES
     assert not (tmp_path / "b" / "run" / "reserve").exists()
     assert verify(tmp_path / "b").ok
+
+
+@pytest.mark.parametrize(("code", "status"), [("unauthorized", 401), ("version", 0)])
+def test_only_what_is_not_there_cannot_be_owned(code, status):
+    """An index is passed over; a broker that refuses us for another reason is no index."""
+
+    class Broker:
+        async def instrument(self, symbol):
+            if symbol == "SPY":
+                return symbol
+            raise VenueRejected(symbol, code="not_found" if symbol == "SPX" else code, status=status)
+
+    assert asyncio.run(wiring._ownable(Broker(), ["SPX", "SPY"])) == ["SPY"]
+    with pytest.raises(VenueRejected):
+        asyncio.run(wiring._ownable(Broker(), ["SPY", "QQQ"]))
