@@ -57,6 +57,14 @@ def test_a_gateway_that_is_not_there_ends_the_check_with_5(at, capsys):
     assert "hint:" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("port", ["99999", "0", "paper"])
+def test_a_port_that_is_none_is_named(at, capsys, port):
+    """It ends as a wrong argument, and no connection is tried."""
+    with pytest.raises(SystemExit):
+        check.main(["--port", port], ib=FakeIB(at))
+    assert f"'{port}' is no port" in capsys.readouterr().err
+
+
 @pytest.mark.contract("B15")
 def test_the_first_order_goes_as_the_page_says(at, capsys, monkeypatch, tmp_path):
     """The program rests one order, lists it, cancels it; run again it sends nothing."""

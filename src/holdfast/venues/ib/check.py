@@ -18,6 +18,8 @@ from holdfast.core.errors import EXIT_OK, TradingError, VenueError
 from holdfast.core.money import format_money, format_price, format_qty
 from holdfast.venues.ib.adapter import IBVenue
 
+_LAST_PORT = 65_535
+
 
 class _Unrecorded:
     """Takes the records of reads that nobody keeps."""
@@ -82,11 +84,17 @@ async def check(arguments: argparse.Namespace, ib: Any = None) -> int:
             sys.stdout.write(f"{line}\n")
     except TradingError as error:
         hint = f"\nhint: {error.hint}" if error.hint else ""
-        sys.stderr.write(f"{error}{hint}\n")
+        sys.stderr.write(f"holdfast: {error}{hint}\n")
         return error.exit_code
     finally:
         await venue.close()
     return EXIT_OK
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) <= _LAST_PORT):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: a whole number from 1 to {_LAST_PORT}")
+    return int(text)
 
 
 def main(argv: Sequence[str] | None = None, ib: Any = None) -> int:
@@ -96,7 +104,7 @@ def main(argv: Sequence[str] | None = None, ib: Any = None) -> int:
         description="Show what a gateway of Interactive Brokers lets us see; nothing is ordered.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="where the gateway listens (default %(default)s)")
-    parser.add_argument("--port", type=int, default=7497, help="its API port (default %(default)s)")
+    parser.add_argument("--port", type=_port, default=7497, help="its API port (default %(default)s)")
     parser.add_argument("--client-id", type=int, default=18, help="free at the gateway (default %(default)s)")
     parser.add_argument("--account", default="", help="where the login has several")
     parser.add_argument("--symbol", default="SPY", help="a stock to look at (default %(default)s)")
@@ -104,7 +112,7 @@ def main(argv: Sequence[str] | None = None, ib: Any = None) -> int:
     try:
         return asyncio.run(check(parser.parse_args(argv), ib))
     except TradingError as error:
-        sys.stderr.write(f"{error}\nhint: {error.hint}\n")
+        sys.stderr.write(f"holdfast: {error}\nhint: {error.hint}\n")
         return error.exit_code
 
 
