@@ -197,7 +197,8 @@ def commit_cost() -> list[dict[str, Any]]:
         def ours(number: int) -> None:
             first = number * ROWS + 1
             leaves = [bytes(32)] * ROWS
-            writer.commit(rows_of(number), [Span(LOG_ID, first, first + ROWS - 1, 1, leaves, bytes(32))])
+            rows = arrow_of(RiskEventsTable, rows_of(number))
+            writer.commit(rows, [Span(LOG_ID, first, first + ROWS - 1, 1, leaves, bytes(32))])
             writer.tidy()
             if upkeep.after_commit("risk_events", writer.handle, time.time_ns()):
                 writer.open()

@@ -40,16 +40,9 @@ def _ours(store) -> Callable[[int], object]:
 
     def commit(number: int) -> None:
         batch = lake_events.day(number, ROWS, schema)
-        days = [(day - lake_events.EPOCH).days for day in batch["event_date"].to_pylist()]
-        columns = [
-            days if name == "event_date"
-            else batch[name].cast("int64").to_pylist() if name == "timestamp"
-            else batch[name].to_pylist()
-            for name in batch.column_names
-        ]  # fmt: skip
         first = 1 + number * ROWS
         span = Span(lake_events.LOG_ID, first, first + ROWS - 1, 1, [bytes(32)] * ROWS, bytes(32))
-        writer.commit(list(zip(*columns, strict=True)), [span])
+        writer.commit(batch, [span])
 
     return commit
 

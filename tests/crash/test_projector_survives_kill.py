@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from support.lake import record
@@ -22,7 +23,6 @@ from holdfast.lake import commit as commit_module
 from holdfast.lake import durable
 from holdfast.lake.commit import Span, TableWriter
 from holdfast.lake.projector import Projector, ProjectorPolicy
-from holdfast.lake.rows import Row
 from holdfast.lake.store import LakeStore, store_of
 
 SMALL = ProjectorPolicy(rows=10, most_rows=40, age_secs=0.5, idle_secs=20.0, idle_records=500)
@@ -166,7 +166,7 @@ class WithoutTransaction(TableWriter):
         sequences = self.handle.to_pyarrow_table(columns=["seq"])["seq"].to_pylist()
         return max(sequences, default=0)
 
-    def commit(self, rows: Sequence[Row], spans: Sequence[Span]) -> None:
+    def commit(self, rows: Any, spans: Sequence[Span]) -> None:
         handle = self.handle
         if rows:
             self._make_commit(handle, self._write_files(rows), [])
@@ -175,7 +175,7 @@ class WithoutTransaction(TableWriter):
 class WatermarkOfAnotherHandle(TableWriter):
     """Planted: the watermark is read from one handle, and a fresh one commits: the store cannot see the rival."""
 
-    def commit(self, rows: Sequence[Row], spans: Sequence[Span]) -> None:
+    def commit(self, rows: Any, spans: Sequence[Span]) -> None:
         self.open()
         self._watermarks = {span.log_id: span.first - 1 for span in spans}
         super().commit(rows, spans)
@@ -193,7 +193,7 @@ class ForgetsToCompare(TableWriter):
 class CommitsRowsFirst(TableWriter):
     """Planted: rows in one commit, the watermark in the next."""
 
-    def commit(self, rows: Sequence[Row], spans: Sequence[Span]) -> None:
+    def commit(self, rows: Any, spans: Sequence[Span]) -> None:
         if rows:
             handle = self.handle
             self._make_commit(handle, self._write_files(rows), [])

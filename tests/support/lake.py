@@ -11,9 +11,9 @@ from holdfast.audit.format import leaf_hash
 from holdfast.audit.keys import KeyHome
 from holdfast.audit.wal import Level, WriteAheadLog
 from holdfast.core.clock import ManualClock
+from holdfast.lake.columns import Made, joined, made_of
 from holdfast.lake.commit import Span, TableWriter
 from holdfast.lake.journal import JournalReader
-from holdfast.lake.rows import row_of
 from holdfast.lake.store import LakeStore, store_of
 from holdfast.lake.tables import TABLES
 
@@ -162,17 +162,16 @@ def _project_one(writer: TableWriter, log: Path, rows_per_commit: int) -> None:
     reader.look()
     first = writer.watermark(reader.log_id) + 1
     reader.seek(first)
-    rows, leaves = [], []
+    waiting: list[Made] = []
     while (piece := reader.read(rows_per_commit)) is not None:
-        for line, facts in zip(piece.lines, piece.facts, strict=True):
-            made = row_of(facts, reader.log_id, piece.epoch)
-            if made is not None and made[0] is writer.table:
-                rows.append(made[1])
-                leaves.append(leaf_hash(line))
-        if len(rows) >= rows_per_commit or reader.next_seq > reader.durable:
+        if (made := made_of(piece, reader.log_id).get(writer.table)) is not None:
+            waiting.append(made)
+        if sum(len(made.seqs) for made in waiting) >= rows_per_commit or reader.next_seq > reader.durable:
             leaf = leaf_hash(piece.lines[-1])
+            rows = joined((made.rows for made in waiting), writer.table)
+            leaves = [leaf for made in waiting for leaf in made.leaves]
             writer.commit(rows, [Span(reader.log_id, first, piece.last_seq, piece.epoch, leaves, leaf)])
-            first, rows, leaves = piece.last_seq + 1, [], []
+            first, waiting = piece.last_seq + 1, []
     reader.close()
 
 

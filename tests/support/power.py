@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -27,7 +27,6 @@ from holdfast.lake.commit import METADATA_KEY, Noted, Span, TableWriter
 from holdfast.lake.durable import Action, actions_of
 from holdfast.lake.projector import Projector, ProjectorPolicy
 from holdfast.lake.repair import repair
-from holdfast.lake.rows import Row
 from holdfast.lake.store import LakeStore, store_of
 
 
@@ -167,7 +166,7 @@ def _watch_commits(patch: pytest.MonkeyPatch) -> dict[str, int]:
     acked: dict[str, int] = {}
     real = TableWriter.commit
 
-    def watched(self: TableWriter, rows: Sequence[Row], spans: Sequence[Span]) -> None:
+    def watched(self: TableWriter, rows: Any, spans: Sequence[Span]) -> None:
         real(self, rows, spans)
         acked[self.table.name] = spans[0].last
 

@@ -113,6 +113,7 @@ _CLOSING_BRACE = ord("}")
 _encode = msgspec.json.Encoder().encode
 _decode_record = msgspec.json.Decoder(Record).decode
 _decode_facts = msgspec.json.Decoder(LineFacts).decode
+_decode_all_facts = msgspec.json.Decoder(LineFacts).decode_lines
 _SEGMENT_NAME = re.compile(r"audit_(\d{8}_\d{6})_(\d{12})\.log(\.gz)?", re.ASCII)
 _LINE_START = re.compile(rb'\{"crc":"([0-9a-f]{8})","seq":[1-9]').match
 
@@ -292,6 +293,32 @@ def facts_in_place(line: bytes, sequence: int) -> LineFacts | None:
     except BadInput:
         return None
     return facts if facts.seq == sequence else None
+
+
+def all_facts_in_place(lines: Sequence[bytes], first: int) -> list[LineFacts] | None:
+    """As `facts_in_place` for consecutive *lines* from sequence *first* on; None where one is anything else.
+
+    One decoding for all of them costs a third.
+    """
+    for sequence, line in enumerate(lines, first):
+        if not line.startswith(b'{"crc":"%08x","seq":%d,' % (crc32(line[CRC_END:]), sequence)):
+            return None
+        if line[-1] != _CLOSING_BRACE or len(line) > MAX_RECORD_BYTES:
+            return None
+    text = b"\n".join(lines)
+    try:
+        facts = _decode_all_facts(text)
+        if not text.isascii():
+            text.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    # No JSON value holds `}`, newline, `{`: each of them stands in one line, and each line holds one at least.
+    if len(facts) != len(lines):
+        return None
+    for sequence, one in enumerate(facts, first):
+        if one.seq != sequence or not 0 <= one.synced < sequence or bytes(one.details)[:1] != b"{":
+            return None
+    return facts
 
 
 def record_in_place(line: bytes, sequence: int) -> Record | None:

@@ -26,8 +26,7 @@ import os
 import uuid
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
-from operator import itemgetter
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -37,7 +36,6 @@ from holdfast.core.errors import BadInput
 from holdfast.lake.durable import forget_versions, sync_checkpoint, sync_folder, sync_versions, write_new
 from holdfast.lake.encodings import delta_properties, parquet_options
 from holdfast.lake.extras import load
-from holdfast.lake.rows import Row, arrow_of
 from holdfast.lake.store import LOG_FOLDER, LakeStore
 from holdfast.lake.tables import PARTITION, PROPERTIES, LakeTable
 
@@ -51,10 +49,11 @@ CHECKPOINT_COMMITS = 50
 """A held handle grows dearer with each commit: after so many it is checkpointed and opened anew."""
 KEPT_VERSIONS = 200
 """So many versions behind a checkpoint stay in the log of a table on a disk."""
+BATCH_BYTES = 64 << 20
+"""Journal of so many bytes is committed whatever the number of its rows: records may be 65,000 bytes long."""
 MAX_RETRIES = 200
 """Commits of other journals may come first so often before an attempt is given up, and made again."""
 
-_EPOCH = date(1970, 1, 1)
 _OUTDATED = "Invalid table version"
 """What delta-rs says where the commits behind its snapshot were cleaned up."""
 _STATS = ("timestamp", "ts_ns", "seq", "epoch", "event_type", "execution_id", "symbol")
@@ -147,8 +146,6 @@ class TableWriter:
         self._age = 0  # commits since the handle was opened
         self._watermarks: dict[str, int] = {}  # in that handle
         columns = table.column_names()
-        self._day = itemgetter(columns.index(PARTITION))
-        self._time = itemgetter(columns.index("ts_ns"))
         self._data_columns = [name for name in columns if name != PARTITION]
         self._schema: Any = None
         self._folders: set[str] = set()
@@ -198,11 +195,11 @@ class TableWriter:
             self._watermarks[log_id] = handle.transaction_version(app_id(log_id)) or 0
         return self._watermarks[log_id]
 
-    def commit(self, rows: Sequence[Row], spans: Sequence[Span]) -> None:
+    def commit(self, rows: Any, spans: Sequence[Span]) -> None:
         """Add *rows* and raise the watermark of each span's journal, both or neither.
 
         Args:
-            rows: Exactly the rows of the spans' records.
+            rows: Exactly the rows of the spans' records, as a `pyarrow.Table`; anything empty where there is none.
             spans: At most one for each journal, from its watermark on.
 
         Raises:
@@ -329,19 +326,15 @@ class TableWriter:
 
     # -- writing ------------------------------------------------------------------------------------------------
 
-    def _write_files(self, rows: Sequence[Row]) -> list[AddAction]:
+    def _write_files(self, rows: Any) -> list[AddAction]:
         """A data file for each day of *rows*, on the disk when this returns."""
-        by_day: dict[int, list[Row]] = {}
-        for row in rows:
-            by_day.setdefault(self._day(row), []).append(row)
-        return [self._write_file(day, sorted(by_day[day], key=self._time)) for day in sorted(by_day)]
+        return [self._write_file(day, _by_time(some)) for day, some in _days(rows)]
 
-    def _write_file(self, day: int, rows: Sequence[Row]) -> AddAction:
+    def _write_file(self, day: date, arrow: Any) -> AddAction:
         transaction: Any = load("deltalake.transaction")
-        arrow = arrow_of(self.table, rows)
         stats = _stats(arrow)
         data = _parquet(arrow.select(self._data_columns))
-        value = (_EPOCH + timedelta(days=day)).isoformat()
+        value = day.isoformat()
         folder = f"{PARTITION}={value}"
         path = f"{folder}/part-{uuid.uuid4()}.zstd.parquet"
         self._put(folder, path, data)
@@ -372,16 +365,16 @@ class TableWriter:
             )
             handle.update_incremental()
 
-    def _write_and_commit(self, handle: DeltaTable, rows: Sequence[Row], spans: Sequence[Span]) -> None:
+    def _write_and_commit(self, handle: DeltaTable, rows: Any, spans: Sequence[Span]) -> None:
         """The same where delta-rs writes the files too: nothing is to be synced, and it asks the store less often."""
         delta: Any = load("deltalake")
         with self._failures():
             delta.write_deltalake(
                 handle,
-                arrow_of(self.table, sorted(rows, key=self._time)),
+                _by_time(rows),
                 mode="append",
                 writer_properties=delta_properties(self.table.column_names()),
-                commit_properties=self._properties(spans, len(set(map(self._day, rows)))),
+                commit_properties=self._properties(spans, len(_days(rows))),
                 post_commithook_properties=self._hooks(),
             )
 
@@ -451,6 +444,26 @@ def _noted(spans: Sequence[Span], files: int) -> str:
             )
         )
     return msgspec.json.encode(Noted(v=1, files=files, logs=logs)).decode()
+
+
+def _days(rows: Any) -> list[tuple[date, Any]]:
+    """The rows of each UTC day, in order; none of no rows."""
+    compute: Any = load("pyarrow.compute")
+    if not rows:
+        return []
+    days: list[date] = sorted(compute.unique(rows[PARTITION]).to_pylist())
+    if len(days) == 1:
+        return [(days[0], rows)]
+    return [(day, rows.filter(compute.equal(rows[PARTITION], day))) for day in days]
+
+
+def _by_time(rows: Any) -> Any:
+    """*rows* by time, and as they came where that is the same; mostly they are so already."""
+    compute: Any = load("pyarrow.compute")
+    times = rows["ts_ns"].combine_chunks()
+    if compute.all(compute.less_equal(times[:-1], times[1:])).as_py() is not False:
+        return rows
+    return rows.take(compute.sort_indices(times))
 
 
 def _parquet(arrow: Any) -> Any:

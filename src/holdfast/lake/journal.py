@@ -17,7 +17,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from holdfast.audit.format import LineFacts, SegmentName, decode_facts, facts_in_place
+from holdfast.audit.format import (
+    LineFacts,
+    SegmentName,
+    all_facts_in_place,
+    decode_facts,
+    facts_in_place,
+)
 from holdfast.audit.head import HEAD_NAME
 from holdfast.audit.logfiles import (
     Batch,
@@ -211,14 +217,12 @@ class JournalReader:
 
     def _checked(self, segment: _OpenSegment, lines: list[bytes]) -> Piece:
         first = self.next_seq
-        facts = [facts_in_place(line, seq) for seq, line in enumerate(lines, first)]
-        good = [one for one in facts if one is not None]
-        if len(good) < len(facts):
-            at = facts.index(None)
-            raise damaged_line(
-                Batch(first, lines, segment.name, segment.offset, sealed=segment.sealed), first + at
-            )
-        return Piece(segment.epoch, first, lines, good)
+        facts = all_facts_in_place(lines, first)
+        if facts is None:
+            bad = (seq for seq, line in enumerate(lines, first) if facts_in_place(line, seq) is None)
+            batch = Batch(first, lines, segment.name, segment.offset, sealed=segment.sealed)
+            raise damaged_line(batch, next(bad, first))
+        return Piece(segment.epoch, first, lines, facts)
 
 
 class _OpenSegment:

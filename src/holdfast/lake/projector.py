@@ -30,26 +30,25 @@ from holdfast.audit.projected import ProjectorClaim, ProjectorNote
 from holdfast.audit.segment import NO_SPACE
 from holdfast.core.clock import NANOS, Clock
 from holdfast.core.errors import AuditCorruption, AuditError, BadInput, ConfigError, LakeUnreachable
-from holdfast.lake.commit import Lost, TableWriter
-from holdfast.lake.journal import JournalReader, Piece, went_back
+from holdfast.lake.ahead import Read, ReadAhead, read_from
+from holdfast.lake.commit import BATCH_BYTES, Lost, TableWriter
+from holdfast.lake.journal import JournalReader, went_back
 from holdfast.lake.repair import Guard, repair
 from holdfast.lake.resident import resident_bytes
-from holdfast.lake.rows import row_of
-from holdfast.lake.sink import Made, Reached, Sink
+from holdfast.lake.sink import Reached, Sink
 from holdfast.lake.store import LakeStore
-from holdfast.lake.tables import LATE, TABLE_OF, TABLES, LakeTable
+from holdfast.lake.tables import TABLES, LakeTable
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 POLL_SECS = 0.05
-BATCH_BYTES = 64 << 20
-"""So many bytes of journal are read at most before what waits is committed: records may be 65,000 bytes long."""
+AHEAD_RECORDS = 8_192
+"""A journal that has so many records more than were read is read ahead, by pieces of so many at most."""
 RECYCLE_COMMITS = 20
 """A process that was started anew for its memory makes at least so many commits before the next time."""
 _BEAT_NS = 2 * NANOS
 _FIRST_PAUSE_SECS, _LONGEST_PAUSE_SECS = 0.1, 30.0
-_PROJECTED = frozenset({*TABLE_OF, LATE})
 
 
 class ProjectorPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,10 +141,33 @@ class _Source:
         self.reader = JournalReader(log)
         self.reached = Reached()
         self.claim: ProjectorClaim | None = None
+        self._ahead: ReadAhead | None = None
 
     @property
     def log_id(self) -> str:
         return self.reader.log_id
+
+    def look(self) -> None:
+        """Look at the head again, unless what it said last is being read ahead."""
+        if self._ahead is None:
+            self.reader.look()
+
+    def read(self, most: int) -> Read | None:
+        """What comes next, about *most* records at most; far behind, the rest is read ahead."""
+        if self._ahead is None:
+            if self.reader.durable - self.reached.seq < AHEAD_RECORDS:
+                return read_from(self.reader, most)
+            self._ahead = ReadAhead(self.reader, AHEAD_RECORDS)
+        read = self._ahead.take()
+        if read is None:
+            self.stop()
+        return read
+
+    def stop(self) -> None:
+        """Read nothing ahead any more; the reader's place is to be found again."""
+        if self._ahead is not None:
+            self._ahead.stop()
+            self._ahead = None
 
 
 class Projector:
@@ -271,6 +293,7 @@ class Projector:
         if self._maintenance is not None:
             self._maintenance.close()
         for source in self._sources:
+            source.stop()
             source.reader.close()
             if source.claim is not None:
                 source.claim.release()
@@ -332,7 +355,8 @@ class Projector:
     def _rewind(self, source: _Source) -> None:
         """Read on behind the lowest watermark; what waits of this journal is read again."""
         for sink in self._sinks.values():
-            sink.drop(lambda log_id, _: log_id == source.log_id)
+            sink.drop(source.log_id)
+        source.stop()
         source.reached.seq = self._covered(source.log_id)
         source.reader.seek(source.reached.seq + 1)
 
@@ -361,38 +385,25 @@ class Projector:
         came = False
         for source in self._sources:
             if look:
-                source.reader.look()
+                source.look()
             if not source.log_id:
                 continue
             if source.log_id not in self._reached:
                 self._begin(source)
             left = self._batch
-            while (
-                left > 0
-                and self._read_bytes < BATCH_BYTES
-                and (piece := source.reader.read(left)) is not None
-            ):
-                self._take(source, piece)
-                self._read_bytes += sum(map(len, piece.lines))
-                left -= len(piece.lines)
+            while left > 0 and self._read_bytes < BATCH_BYTES and (read := source.read(left)) is not None:
+                self._take(source, read)
+                self._read_bytes += read.weight
+                left -= read.records
                 came = True
         return came
 
-    def _take(self, source: _Source, piece: Piece) -> None:
-        log_id, epoch = source.log_id, piece.epoch
-        made: dict[type[LakeTable], Made] = {}
-        for facts, line in zip(piece.facts, piece.lines, strict=True):
-            if facts.type in _PROJECTED and (found := row_of(facts, log_id, epoch)) is not None:
-                table, row = found
-                seqs, rows, leaves = made.get(table) or made.setdefault(table, Made([], [], []))
-                seqs.append(facts.seq)
-                rows.append(row)
-                leaves.append(leaf_hash(line))
+    def _take(self, source: _Source, read: Read) -> None:
         now_ns = self._clock.monotonic_ns()
-        for table, some in made.items():
-            self._sinks[table].take(log_id, some, now_ns)
+        for table, made in read.made.items():
+            self._sinks[table].take(source.log_id, made, now_ns)
         reached = source.reached
-        reached.seq, reached.epoch, reached.leaf = piece.last_seq, epoch, leaf_hash(piece.lines[-1])
+        reached.seq, reached.epoch, reached.leaf = read.last_seq, read.epoch, read.leaf
 
     def _is_due(self, sink: Sink) -> bool:
         policy, now_ns = self._policy, self._clock.monotonic_ns()

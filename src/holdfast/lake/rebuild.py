@@ -23,22 +23,22 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from holdfast.audit.format import leaf_hash
 from holdfast.audit.pruned import InArchive
 from holdfast.core.errors import BadInput, LakeDamaged
-from holdfast.lake.commit import Span, TableWriter
+from holdfast.lake.ahead import ReadAhead
+from holdfast.lake.commit import BATCH_BYTES, TableWriter
 from holdfast.lake.due import MaintenancePolicy
 from holdfast.lake.durable import sync_folder
 from holdfast.lake.joined import JoinedJournal, journals_of
 from holdfast.lake.maintenance import Maintainer
 from holdfast.lake.repair import Guard
-from holdfast.lake.rows import Row, row_of
+from holdfast.lake.sink import Reached, Sink
 from holdfast.lake.store import LakeStore
-from holdfast.lake.tables import TABLES
+from holdfast.lake.tables import TABLES, LakeTable
 
 BATCH_ROWS = 50_000
 TELL_RECORDS = 500_000
@@ -214,80 +214,65 @@ def _exchange(one: Path, other: Path) -> None:
 # -- what it is made of ------------------------------------------------------------------------------------------
 
 
-class _Filling:
-    """One table as it fills."""
-
-    def __init__(self, writer: TableWriter) -> None:
-        self.writer = writer
-        self.rows = 0
-        self._first = 1
-        self._waiting: list[Row] = []
-        self._leaves: list[bytes] = []
-
-    def take(self, row: Row, leaf: bytes) -> bool:
-        """Take one row; whether a commit is due."""
-        self._waiting.append(row)
-        self._leaves.append(leaf)
-        return len(self._waiting) >= BATCH_ROWS
-
-    def begin(self) -> None:
-        """A journal begins."""
-        self._first = 1
-
-    def commit(self, log_id: str, last: int, epoch: int, leaf: bytes) -> None:
-        """Commit what waits; the table is complete up to record *last*, whose leaf hash *leaf* is."""
-        self.writer.commit(self._waiting, [Span(log_id, self._first, last, epoch, self._leaves, leaf)])
-        self.writer.tidy()
-        self.rows += len(self._waiting)
-        self._first, self._waiting, self._leaves = last + 1, [], []
-
-
 def _fill(
     store: LakeStore, readers: Sequence[JoinedJournal], now_ns: int, tell: Callable[[str], object]
 ) -> tuple[int, dict[str, int]]:
     """Write every row of *readers* into the empty lake *store*, then order, compact and count it."""
-    tables = {kind.name: _Filling(TableWriter(store, kind)) for kind in TABLES}
-    for one in tables.values():
-        one.writer.open()
-    records = sum(_fill_from(reader, tables, tell) for reader in readers)
+    sinks = {table: Sink(TableWriter(store, table)) for table in TABLES}
+    for sink in sinks.values():
+        sink.writer.open()
+    rows = {table.name: 0 for table in TABLES}
+    for reader in readers:
+        _fill_from(reader, sinks, rows, tell)
     maintainer = Maintainer(store, policy=_ALONE, tell=tell)
-    for name, one in tables.items():
+    for name, written in rows.items():
         maintainer.run(name, now_ns, everything=True)
         held = store.open(name).count()
-        if held != one.rows:
+        if held != written:
             raise LakeDamaged(
-                f"lake {store}: {name} holds {held} rows, {one.rows} were written",
+                f"lake {store}: {name} holds {held} rows, {written} were written",
                 hint="run it again; if it stays so, report it",
             )
-    return records, {name: one.rows for name, one in tables.items()}
+    return sum(reader.next_seq - 1 for reader in readers), rows
 
 
-def _fill_from(reader: JoinedJournal, tables: dict[str, _Filling], tell: Callable[[str], object]) -> int:
+def _fill_from(
+    reader: JoinedJournal,
+    sinks: Mapping[type[LakeTable], Sink],
+    rows: dict[str, int],
+    tell: Callable[[str], object],
+) -> None:
+    """Bring one journal whole; *rows* counts what each table got."""
+    log_id = reader.log_id
     try:
         reader.seek(1)
     except InArchive as why:
         raise BadInput(
-            f"rebuild refused: log {reader.log_id}: {why}",
+            f"rebuild refused: log {log_id}: {why}",
             hint=f"rebuild from the archive: --archive {why.archive}",
         ) from why
-    for one in tables.values():
-        one.begin()
-    leaf, epoch, told = b"", 1, 0
-    while (piece := reader.read(_PIECE)) is not None:
-        for line, facts in zip(piece.lines, piece.facts, strict=True):
-            made = row_of(facts, reader.log_id, piece.epoch)
-            if made is None:
-                continue
-            leaf = leaf_hash(line)
-            one = tables[made[0].name]
-            if one.take(made[1], leaf):
-                one.commit(reader.log_id, facts.seq, piece.epoch, leaf)
-        leaf, epoch = leaf_hash(piece.lines[-1]), piece.epoch
-        if piece.last_seq - told >= TELL_RECORDS:
-            told = piece.last_seq
-            tell(f"log {reader.log_id[:8]}: {told:,} of {reader.durable:,} records")
-    last = reader.next_seq - 1
-    for one in tables.values():
-        one.commit(reader.log_id, last, epoch, leaf)
+    for sink in sinks.values():
+        sink.begin(log_id, 0)
+    reached, told, weight = Reached(), 0, 0
+    with ReadAhead(reader, _PIECE) as ahead:
+        while (read := ahead.take()) is not None:
+            for table, made in read.made.items():
+                sinks[table].take(log_id, made, 0)
+                rows[table.name] += len(made.seqs)
+            reached, weight = Reached(read.last_seq, read.epoch, read.leaf), weight + read.weight
+            heavy = weight >= BATCH_BYTES
+            for sink in sinks.values():
+                if len(sink) >= BATCH_ROWS or (heavy and sink):
+                    _commit(sink, log_id, reached)
+            weight = 0 if heavy else weight
+            if reached.seq - told >= TELL_RECORDS:
+                told = reached.seq
+                tell(f"log {log_id[:8]}: {told:,} of {reader.durable:,} records")
+    for sink in sinks.values():
+        _commit(sink, log_id, reached)
     reader.close()
-    return last
+
+
+def _commit(sink: Sink, log_id: str, reached: Reached) -> None:
+    sink.commit({log_id: reached}, 0)
+    sink.writer.tidy()

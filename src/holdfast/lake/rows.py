@@ -27,10 +27,8 @@ from holdfast.lake.tables import (
     RISK_EVENT,
     TABLE_OF,
     ApiCallsTable,
-    Column,
     DecisionsTable,
     FillsTable,
-    Kind,
     LakeTable,
     OrdersTable,
     RiskEventsTable,
@@ -155,7 +153,7 @@ def _row(origin: _Origin, details: dict[str, Any]) -> tuple[type[LakeTable], Row
 # -- risk events, the many ------------------------------------------------------------------------------------
 
 
-class _RiskFields(msgspec.Struct, forbid_unknown_fields=True):
+class RiskFields(msgspec.Struct, forbid_unknown_fields=True):
     """RISK_EVENT details as nearly all are: known keys, fitting values; one decoding checks all of it."""
 
     event_type: str
@@ -182,8 +180,8 @@ class _RiskFields(msgspec.Struct, forbid_unknown_fields=True):
     intent_id: str | None = None
 
 
-_decode_risk = msgspec.json.Decoder(_RiskFields).decode
-_RISK_VERSION = VERSIONS.get(RISK_EVENT, 1)
+_decode_risk = msgspec.json.Decoder(RiskFields).decode
+RISK_VERSION = VERSIONS.get(RISK_EVENT, 1)
 
 
 def _risk_event(facts: Facts, log_id: str, epoch: int) -> Row | None:
@@ -212,7 +210,7 @@ def _risk_event(facts: Facts, log_id: str, epoch: int) -> Row | None:
         entry, current, highest, stop, say.action or None, say.limit_type or None, value, limit, say.allowed,
         say.rejection_reason or None, metadata, log_id, epoch, seq, ts, ts // DAY_NS, say.symbol or None,
         say.scope or None, say.unit or None, say.limits_version, say.decision_id or None, say.intent_id or None,
-        _RISK_VERSION,
+        RISK_VERSION,
     )  # fmt: skip
 
 
@@ -397,15 +395,15 @@ def arrow_of(table: type[LakeTable], rows: Sequence[Row]) -> Any:
     if not rows:
         return schema.empty_table()
     arrays = [
-        _array(column, values, field.type)
-        for column, values, field in zip(table.columns, zip(*rows, strict=True), schema, strict=True)
+        array_of(values, field.type) for values, field in zip(zip(*rows, strict=True), schema, strict=True)
     ]
     return load("pyarrow").Table.from_arrays(arrays, schema=schema)
 
 
-def _array(column: Column, values: tuple[Any, ...], type_: Any) -> Any:
+def array_of(values: Sequence[Any], type_: Any) -> Any:
+    """The `pyarrow.Array` of one column's *values*, at least one; days and microseconds come as numbers."""
     pa = load("pyarrow")
-    given = pa.int32() if column.kind is Kind.DATE else type_
+    given = pa.int32() if type_ == pa.date32() else type_
     first = values[0]
     # Most columns of a batch are empty or say one thing: counting is a tenth of what converting costs.
     if (first is values[-1] or first == values[-1]) and values.count(first) == len(values):

@@ -6,11 +6,8 @@ outcome nobody knows, the table itself is asked before the next one, and what it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import NamedTuple
-
+from holdfast.lake.columns import Made, joined
 from holdfast.lake.commit import Lost, Span, TableWriter
-from holdfast.lake.rows import Row
 
 
 class Reached:
@@ -28,20 +25,6 @@ class Reached:
         self.seq = seq
         self.epoch = epoch
         self.leaf = leaf
-
-
-class Made(NamedTuple):
-    """Rows of one table from one piece of a journal.
-
-    Attributes:
-        seqs: Their sequences, ascending.
-        rows: They.
-        leaves: The leaf hashes of their records.
-    """
-
-    seqs: list[int]
-    rows: list[Row]
-    leaves: list[bytes]
 
 
 class Sink:
@@ -62,14 +45,12 @@ class Sink:
         self.watermarks: dict[str, int] = {}
         self.since_ns = 0
         self.told_ns = 0
-        self._rows: list[Row] = []
-        self._places: list[tuple[str, int]] = []  # of each row: journal, sequence
-        self._leaves: list[bytes] = []
+        self._waiting: list[tuple[str, Made]] = []  # with the journal's id, as they were read
         self._unsure = False
 
     def __len__(self) -> int:
         """How many rows wait."""
-        return len(self._rows)
+        return sum(len(made.seqs) for _, made in self._waiting)
 
     def begin(self, log_id: str, now_ns: int) -> None:
         """Ask the table how far it is with journal *log_id*."""
@@ -78,15 +59,12 @@ class Sink:
 
     def take(self, log_id: str, made: Made, now_ns: int) -> None:
         """Let rows of journal *log_id* wait, but those that the table has."""
-        covered = self.watermarks[log_id]
-        skip = 0 if made.seqs[0] > covered else sum(seq <= covered for seq in made.seqs)
-        if skip == len(made.seqs):
+        made = made.behind(self.watermarks[log_id])
+        if not made.seqs:
             return
-        if not self._rows:
+        if not self._waiting:
             self.since_ns = now_ns
-        self._rows += made.rows[skip:]
-        self._leaves += made.leaves[skip:]
-        self._places += [(log_id, seq) for seq in made.seqs[skip:]]
+        self._waiting.append((log_id, made))
 
     def untold(self, reached: dict[str, Reached]) -> int:
         """How many records were read that the table does not cover."""
@@ -106,11 +84,11 @@ class Sink:
         if not spans:
             return False
         self._unsure = True
-        self.writer.commit(self._rows, spans)
+        self.writer.commit(joined((made.rows for _, made in self._waiting), self.writer.table), spans)
         self._unsure = False
         for span in spans:
             self.watermarks[span.log_id] = span.last
-        self._keep(())
+        self._waiting = []
         self.told_ns = now_ns
         return True
 
@@ -123,26 +101,21 @@ class Sink:
             if now < before:
                 back.add(log_id)
             self.watermarks[log_id] = now
-        self.drop(lambda log_id, seq: seq <= self.watermarks[log_id])
+        left = ((log_id, made.behind(self.watermarks[log_id])) for log_id, made in self._waiting)
+        self._waiting = [(log_id, made) for log_id, made in left if made.seqs]
         self.since_ns = now_ns  # a rival is at work: let it
         self._unsure = False
         return back
 
-    def drop(self, gone: Callable[[str, int], bool]) -> None:
-        """Let the rows go whose journal and sequence are *gone*."""
-        self._keep([at for at, place in enumerate(self._places) if not gone(*place)])
-
-    def _keep(self, places: Collection[int]) -> None:
-        self._rows = [self._rows[at] for at in places]
-        self._leaves = [self._leaves[at] for at in places]
-        self._places = [self._places[at] for at in places]
+    def drop(self, log_id: str) -> None:
+        """Let the rows of journal *log_id* go."""
+        self._waiting = [(one, made) for one, made in self._waiting if one != log_id]
 
     def _spans(self, reached: dict[str, Reached]) -> list[Span]:
         spans: list[Span] = []
         for log_id, at in reached.items():
             first = self.watermarks[log_id] + 1
             if at.seq >= first:
-                own = zip(self._leaves, self._places, strict=True)
-                leaves = [leaf for leaf, place in own if place[0] == log_id]
+                leaves = [leaf for one, made in self._waiting if one == log_id for leaf in made.leaves]
                 spans.append(Span(log_id, first, at.seq, at.epoch, leaves, at.leaf))
         return spans

@@ -1,6 +1,6 @@
 """Whether a lake says what its journals say: every row, by its sequence.
 
-    journal ── row_of ──▶ rows ── hash ──┐
+    journal ── made_of ─▶ rows ── hash ──┐
                                           ├─▶ joined by sequence: missing, duplicate, foreign, changed
     lake ── newest version's files ─ hash ┘
 
@@ -19,6 +19,7 @@ are compared only where their archive is given. Rows of journals that were not n
 from __future__ import annotations
 
 import secrets
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,14 +27,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import polars as pl
 
-from holdfast.audit.format import leaf_hash
 from holdfast.audit.pruned import InArchive
 from holdfast.audit.tree import Frontier
 from holdfast.core.errors import EXIT_INTEGRITY, EXIT_OK, LakeDamaged
+from holdfast.lake.ahead import ReadAhead
+from holdfast.lake.columns import Made
 from holdfast.lake.commit import METADATA_KEY, Noted, NotedSpan, app_id
 from holdfast.lake.extras import load
 from holdfast.lake.joined import JoinedJournal, journals_of
-from holdfast.lake.rows import Row, arrow_of, row_of
 from holdfast.lake.store import LakeStore
 from holdfast.lake.tables import TABLES, LakeTable
 
@@ -297,19 +298,13 @@ class _Expected:
         self.hashed: list[pl.DataFrame] = []
         self.claims = _Claims(table, log_id)
         self._seed = seed
-        self._rows: list[Row] = []
 
-    def take(self, seq: int, row: Row, leaf: bytes) -> None:
-        self.frontier.append(leaf)
-        self.claims.take(seq, leaf)
-        self._rows.append(row)
-        if len(self._rows) >= _PIECE:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._rows:
-            self.hashed.append(_hashed(arrow_of(self.table.kind, self._rows), self._seed))
-            self._rows = []
+    def take(self, made: Made) -> None:
+        made = made.until(self.covered)
+        if made.seqs:
+            self.frontier.extend(made.leaves)
+            self.claims.take(made.seqs, made.leaves)
+            self.hashed.append(_hashed(made.rows, self._seed))
 
 
 def _compare(
@@ -323,7 +318,6 @@ def _compare(
     until = max((one.covered for one in expected.values()), default=0)
     first = _read_records(reader, expected, until, tell)
     for name, one in expected.items():
-        one.flush()
         mine = tables[name].rows.filter(pl.col("writer_id") == reader.log_id)
         findings += _differences(name, reader.log_id, mine, one, first)
         findings += one.claims.findings(first)
@@ -353,16 +347,15 @@ def _read_records(
     except InArchive as why:
         first = why.last_seq + 1
         reader.seek(first)
-    while reader.next_seq <= until and (piece := reader.read(_PIECE)) is not None:
-        for line, facts in zip(piece.lines, piece.facts, strict=True):
-            made = row_of(facts, reader.log_id, piece.epoch)
-            if made is None:
-                continue
-            taker = expected.get(made[0].name)
-            if taker is not None and facts.seq <= taker.covered:
-                taker.take(facts.seq, made[1], leaf_hash(line))
-        if piece.last_seq // 1_000_000 > (piece.first_seq - 1) // 1_000_000:
-            tell(f"journal {reader.log_id[:8]}: {piece.last_seq:,} of {until:,} records read")
+    seq = first - 1
+    with ReadAhead(reader, _PIECE) as ahead:
+        while seq < until and (read := ahead.take()) is not None:
+            for table, made in read.made.items():
+                if table.name in expected:
+                    expected[table.name].take(made)
+            if read.last_seq // 1_000_000 > seq // 1_000_000:
+                tell(f"journal {reader.log_id[:8]}: {read.last_seq:,} of {until:,} records read")
+            seq = read.last_seq
     reader.close()
     return first
 
@@ -427,11 +420,16 @@ class _Claims:
         self._frontier = Frontier()
         self._bad: list[tuple[_Claim, str]] = []
 
-    def take(self, seq: int, leaf: bytes) -> None:
-        while self._at < len(self._open) and self._open[self._at].said.last < seq:
+    def take(self, seqs: Sequence[int], leaves: Sequence[bytes]) -> None:
+        at = 0
+        while self._at < len(self._open):
+            claimed = self._open[self._at].said
+            first, end = bisect_left(seqs, claimed.first, at), bisect_right(seqs, claimed.last, at)
+            self._frontier.extend(leaves[first:end])
+            if end == len(seqs):
+                break  # there may be more of it
             self._check()
-        if self._at < len(self._open) and self._open[self._at].said.first <= seq:
-            self._frontier.append(leaf)
+            at = end
 
     def _check(self) -> None:
         claim, found = self._open[self._at], self._frontier

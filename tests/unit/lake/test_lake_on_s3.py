@@ -13,6 +13,7 @@ from support.s3 import FaultProxy, moto_store
 
 from holdfast.lake.commit import Span, TableWriter
 from holdfast.lake.maintenance import Maintainer
+from holdfast.lake.rows import arrow_of
 from holdfast.lake.store import store_of
 from holdfast.lake.tables import FillsTable
 
@@ -79,8 +80,7 @@ def test_commit_costs_at_most_seven_requests(s3):
         proxy.requests.clear()
         commits = 5
         for n in range(commits):
-            row = _fill(n)
-            writer.commit([row], [Span("ab" * 16, n + 2, n + 2, 1, [bytes(32)], bytes(32))])
+            writer.commit(_fill(n), [Span("ab" * 16, n + 2, n + 2, 1, [bytes(32)], bytes(32))])
         counted = Counter("LIST" if "list-type" in path else method for method, path, _ in proxy.requests)
     assert sum(counted.values()) <= 7 * commits, counted
     assert counted["PUT"] == 2 * commits
@@ -97,7 +97,7 @@ def test_look_of_maintenance_costs_one_request(s3, monkeypatch):
         writer.open()
         maintainer = Maintainer(store)
         for n in range(3):
-            writer.commit([_fill(n)], [Span("ab" * 16, n + 1, n + 1, 1, [bytes(32)], bytes(32))])
+            writer.commit(_fill(n), [Span("ab" * 16, n + 1, n + 1, 1, [bytes(32)], bytes(32))])
             proxy.requests.clear()
             maintainer.after_commit("fills", writer.handle, time.time_ns())
         assert [method for method, _, _ in proxy.requests] == ["GET"]
@@ -113,7 +113,7 @@ def _fill(n: int):
         "event_date": 20_000,
         "schema_version": 1,
     }
-    return tuple(values.get(name) for name in FillsTable.column_names())
+    return arrow_of(FillsTable, [tuple(values.get(name) for name in FillsTable.column_names())])
 
 
 def test_store_that_is_away_ends_with_5(tmp_path):

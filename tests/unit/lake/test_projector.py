@@ -168,9 +168,9 @@ def test_rival_that_brings_one_of_two_journals_meanwhile_doubles_no_row(tmp_path
     late.start()
     assert late._sources[0].reader.look() > 30
     desk.project(logs[1])
-    piece = late._sources[0].reader.read(1000)
-    assert piece is not None
-    late._take(late._sources[0], piece)
+    read = late._sources[0].read(1000)
+    assert read is not None
+    late._take(late._sources[0], read)
     late._finish()
     late.run(follow=False, wait=lambda _: False)
     late.close()

@@ -86,6 +86,21 @@ def test_projector_goes_on_where_a_rebuild_ended(tmp_path, lake, log):
     assert verify_lake(lake, [log]).ok
 
 
+def test_heavy_rows_are_written_in_several_commits(lake, log, monkeypatch):
+    """A rebuild holds no more than so many bytes of journal, whatever the number of rows, and gives the same rows."""
+    commits = []
+    whole = commit.TableWriter.commit
+    monkeypatch.setattr(
+        commit.TableWriter, "commit", lambda *args: (commits.append(len(args[1])), whole(*args))
+    )
+    monkeypatch.setattr(rebuilding, "BATCH_BYTES", 4_000)
+    monkeypatch.setattr(rebuilding, "_PIECE", 5)
+    expected = all_rows(lake)
+    rebuild(lake, [log], now_ns=LATER)
+    assert all_rows(lake) == expected
+    assert max(commits) < 20
+
+
 def test_force_fills_the_tables_in_place(lake, log):
     """With force nothing is kept beside, and rows that should not be there are gone."""
     expected = all_rows(lake)

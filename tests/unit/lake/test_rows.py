@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from holdfast.audit.format import LineFacts
 from holdfast.lake import rows as rows_module
-from holdfast.lake.rows import arrow_of, event_id, row_of
+from holdfast.lake.rows import array_of, arrow_of, event_id, row_of
 from holdfast.lake.tables import (
     TABLE_OF,
     TABLES,
@@ -222,7 +222,7 @@ _VALUES = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**65), 2**65), st.floats(allow_nan=False, allow_infinity=False), _TEXT,
     st.sampled_from(["1.5", "nan", "inf", "-2.25", "1e5", " 1", "1_0"]), st.dictionaries(_TEXT, st.integers(), max_size=2),
 )  # fmt: skip
-_RISK_KEYS = [field.name for field in msgspec.structs.fields(rows_module._RiskFields)]
+_RISK_KEYS = [field.name for field in msgspec.structs.fields(rows_module.RiskFields)]
 
 
 @given(st.dictionaries(st.sampled_from([*_RISK_KEYS, "other"]), _VALUES), st.integers(-(2**62), 2**62))
@@ -244,8 +244,6 @@ def test_quick_way_and_careful_way_agree(details, ts):
 @given(st.lists(st.sampled_from([None, "a", "a", "b"]), min_size=1, max_size=6))
 def test_columns_that_say_one_thing_are_made_like_the_others(values):
     """A column of one value, of none, or of several holds just those values."""
-    column = next(one for one in RiskEventsTable.columns if one.name == "symbol")
-    assert rows_module._array(column, tuple(values), pa.string()).to_pylist() == values
-    day = next(one for one in RiskEventsTable.columns if one.name == "event_date")
+    assert array_of(tuple(values), pa.string()).to_pylist() == values
     days = tuple(0 if value is None else len(values) for value in values)
-    assert rows_module._array(day, days, pa.date32()).cast(pa.int32()).to_pylist() == list(days)
+    assert array_of(days, pa.date32()).cast(pa.int32()).to_pylist() == list(days)
