@@ -325,7 +325,7 @@ def test_a_full_disk_leaves_no_half_line_in_the_books(tmp_path, monkeypatch, kin
     memory.close()
     again = kind(tmp_path, "market", 1)
     again.close()
-    assert len(again._lines) == 2
+    assert len(again._file.lines) == 2
 
 
 # -- the declared reference --------------------------------------------------------------------------------------------
