@@ -142,6 +142,7 @@ class Books:
         if differences:
             return False
         await self.learn_rules()
+        self._unseen.note()
         if self._session_is_over():
             await self._quietly(self._open_session())
         return True

@@ -417,3 +417,44 @@ def test_random_books_agree_with_the_venue_whenever_its_executions_come(held_by,
         agreed(w)
 
     asyncio.run(run())
+
+
+def test_shares_that_come_a_moment_after_their_option_went_are_waited_for():
+    """A difference counts once it has stood: a put that goes half a minute before its shares was assigned, not worthless."""
+
+    async def run() -> SimpleNamespace:
+        w = option_world(put(480), clock=ManualClock(NOW_NS))
+        w.venue.trade_elsewhere(fill(put(480), BookSide.ASK, 1, 1, trade_id="before"))
+        await w.trader.start()
+        await ticks(w, 1)
+        w.clock.set_now_ns(AFTER_NS)
+        w.venue.end_option(put(480).ticker, 4_500_000, told=False)
+        shares = w.venue._positions.pop("SPY")
+        w = restarted(w)
+        await w.trader.start()
+        await ticks(w, 3, secs=10)
+        assert endings(w) == []
+        w.venue._positions["SPY"] = shares
+        await ticks(w, 5, secs=30)
+        return w
+
+    w = asyncio.run(run())
+    agreed(w)
+    assert {cause for _, cause, _ in endings(w)} == {"assignment"}
+
+
+def test_a_claim_hides_no_execution_that_is_older():
+    """Executions are read since the venue's newest one: a claim, dated when it was noticed, is none."""
+
+    async def run() -> SimpleNamespace:
+        w = option_world(put(480), clock=ManualClock(NOW_NS))
+        w.venue.trade_elsewhere(fill(put(480), BookSide.ASK, 1, 1, trade_id="before"))
+        await w.trader.start()
+        before = w.account.last_fill_ns
+        w.venue.end_option(put(480).ticker, 4_500_000, told=False)
+        await ticks(w)
+        assert len(endings(w)) == 2
+        assert w.account.last_fill_ns == before
+        return w
+
+    agreed(asyncio.run(run()))
