@@ -3,6 +3,8 @@
 import pytest
 
 from holdfast.cli.main import main
+from holdfast.cli.paper.desk_session import _is_plain
+from holdfast.config import load_config
 
 BEGUN = '{"seed":1,"tape":null,"symbols":["SPY"],"layers":["breaker"],"full_story":false,"day":0}'
 
@@ -43,3 +45,18 @@ def test_a_day_without_a_tape_is_refused(tmp_path, capsys, monkeypatch):
     assert main(["paper", "--desk", "options", "--day", "20230803"]) == 1
     assert "--day is of a tape" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("setting", "plain"),
+    [
+        ("[limits.options]\nmax_per_symbol_delta = 5", False),
+        ("[stops]\nhard_floor_pct = 50", False),
+        ("[desk.options]\nmax_positions = 2", False),
+        ('[paths]\nstate = "runs"', True),
+    ],
+)
+def test_only_the_rules_as_they_come_are_held_to_the_story(tmp_path, setting, plain):
+    """Limits, stops or a schedule of one's own may well leave a chapter out; where files lie does not."""
+    (tmp_path / "own.toml").write_text(setting)
+    assert _is_plain(load_config(tmp_path / "own.toml")) is plain
