@@ -162,21 +162,30 @@ class Plan:
 
     def holds(self, ticker: str, side: BookSide, qty: int, price: PriceE4) -> bool:
         """Whether this order is a step of the plan: its next leg within its limit, or a way out of a leg held."""
-        if any(order.leaves for order in self.orders):
+        counts = self.counts()
+        if any(count.leaving for count in counts):
             return False
-        for leg, count in zip(self.legs, self.counts(), strict=True):
-            if leg.ticker == ticker and side.sign != leg.sign:
-                return qty <= count.held and (leg.sign < 0 or not self._is_short())
+        if self.is_way_out(ticker, side):
+            return self._may_leave(ticker, qty, counts)
+        if any(count.entering for count in counts):
+            return False
+        for leg, count in zip(self.legs, counts, strict=True):
             lacks = abs(leg.qty) - count.entered
             if leg.ticker == ticker:
                 return not self.is_unwinding and qty <= lacks and leg.sign * (price - leg.limit) <= 0
-            if lacks > 0 and side.sign == dict(self.signs()).get(ticker):
+            if lacks > 0:
                 return False  # an earlier leg is not there yet
         return False
 
-    def _is_short(self) -> bool:
-        pairs = zip(self.legs, self.counts(), strict=True)
-        return any(leg.sign < 0 and count.held for leg, count in pairs)
+    def _may_leave(self, ticker: str, qty: int, counts: Sequence[Count]) -> bool:
+        """Whether this leg's turn has come: a long one waits until no short one is there, or may yet be."""
+        is_short = any(
+            leg.sign < 0 and count.held + count.entering for leg, count in zip(self.legs, counts, strict=True)
+        )
+        return any(
+            leg.ticker == ticker and qty <= count.held and (leg.sign < 0 or not is_short)
+            for leg, count in zip(self.legs, counts, strict=True)
+        )
 
     def is_way_out(self, ticker: str, side: BookSide) -> bool:
         """Whether an order of *ticker* on *side* takes a leg out again."""
