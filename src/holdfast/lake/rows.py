@@ -153,7 +153,7 @@ def _row(origin: _Origin, details: dict[str, Any]) -> tuple[type[LakeTable], Row
 # -- risk events, the many ------------------------------------------------------------------------------------
 
 
-class RiskFields(msgspec.Struct, forbid_unknown_fields=True):
+class RiskFields(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """RISK_EVENT details as nearly all are: known keys, fitting values; one decoding checks all of it."""
 
     event_type: str
