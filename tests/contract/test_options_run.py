@@ -119,3 +119,28 @@ def test_bad_input_is_named(tmp_path, capsys, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
     assert main(["paper", "--desk", "options", "--json", *arguments]) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--symbols", "AAPL", "--tape"], "no contracts on AAPL"),
+        (["--lake", "lake-file/below"], "lake-file"),
+    ],
+)
+def test_what_cannot_be_traded_or_kept_is_said_before_the_day(tmp_path, capsys, monkeypatch, arguments, said):
+    """An underlying without contracts and a lake that takes nothing end the run with 1 before anything is traded."""
+    if "--tape" in arguments:
+        arguments = [*arguments, str(require("options"))]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lake-file").write_text("no folder")
+    code = main(["paper", "--desk", "options", *arguments])
+    assert code == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.contract("B13")
+def test_the_market_decides_what_another_seed_shows(tmp_path, capsys, monkeypatch):
+    """A whole day of another seed keeps its promise without every chapter of the known one."""
+    code, day = paper(tmp_path, capsys, monkeypatch, "--seed", "3", "--lake", "none")
+    assert (code, day["chapters_missing"]) == (0, [])

@@ -46,6 +46,8 @@ from holdfast.wiring import WiredOptionsDesk, open_options_desk
 
 SYMBOLS = ("SPY", "QQQ", "IWM", "SPX")
 TAPE_SYMBOLS = ("SPY", "GOOG", "SPX")
+KNOWN_SEED = 1
+"""Whose day is known to show every chapter; of another the market decides what it shows."""
 # Market seconds at which the broker of the full story misbehaves: in the first combination, and before the second entries.
 STORY_FAULTS = "30:disconnect_mid_combo=1,3390:reads_500=6"
 ASSUMED_RANKS = {"SPY": 6200, "QQQ": 7000, "IWM": 3500, "SPX": 1800}
@@ -211,16 +213,24 @@ def _lake_of(args: argparse.Namespace, directory: Path) -> str:
         return str(directory / "lake") if is_there else ""
     from holdfast.lake.store import store_of
 
-    return store_of(args.lake).uri
+    store = store_of(args.lake)
+    store.prove()  # a day's trading should not end with a place that takes nothing
+    return store.uri
 
 
 async def _session(plan: _Plan, screen: Screen) -> DeskOutcome:
     args, facts, config, directory, reference, lake = plan
-    # A run cut short, or under rules of one's own, is not held to the whole story.
-    full_story = (
-        facts.full_story and args.seconds is None and args.market_seconds is None and _is_plain(config)
-    )
     audit = directory / "audit"
+    begins = not audit.exists()
+    # A run cut short, taken up again, or under rules of one's own, is not held to the whole story.
+    full_story = (
+        facts.full_story
+        and facts.seed == KNOWN_SEED
+        and begins
+        and args.seconds is None
+        and args.market_seconds is None
+        and _is_plain(config)
+    )
     own_stops = config.stops.trailing_stop == TrailingStopConfig()
     async with running_exchange(_broker_arguments(args, facts, directory), BrokerEndpoints) as broker:
         screen.heading(f"run directory {directory}: {broker.market}; Ctrl-C ends it")
@@ -240,6 +250,12 @@ async def _session(plan: _Plan, screen: Screen) -> DeskOutcome:
             seed=facts.seed,
             tell=tell,
         )
+        without = [symbol for symbol in facts.symbols if not desk.desk.has_chain(symbol)]
+        if begins and without and (args.symbols or len(without) == len(facts.symbols)):
+            await desk.close()
+            raise BadInput(
+                f"no contracts on {', '.join(without)} in this market", hint="choose others with --symbols"
+            )
         story = DeskStory()
         for record in read_records(audit, missing_ok=True):
             story.recall(record)
