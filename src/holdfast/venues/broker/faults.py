@@ -19,18 +19,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Final
 
 import msgspec
 
-from holdfast.core.clock import NANOS
-from holdfast.core.errors import BadInput
+from holdfast.venues import fault_words
 
 _MILLION: Final = 1_000_000
-_RATES: Final = "--faults 500=0.1,drop=0.02: rates from 0 to 1"
-_SCRIPTED: Final = "--faults-at 120:orders_500=5: the next five orders after two minutes"
 
 
 class Kind(StrEnum):
@@ -88,21 +84,7 @@ def read_rates(text: str) -> dict[Fault, int]:
     Raises:
         BadInput: An unknown fault, or a rate outside 0 to 1.
     """
-    rates: dict[Fault, int] = {}
-    for name, value in _pairs(text, "--faults"):
-        if name not in set(REQUEST_FAULTS):
-            raise BadInput(
-                f"fault {name!r} is unknown, expected one of {', '.join(REQUEST_FAULTS)}",
-                hint=_RATES,
-            )
-        try:
-            rate = Decimal(value)
-        except InvalidOperation:
-            raise BadInput(f"rate {value!r} of fault {name!r} is not a number", hint=_RATES) from None
-        if not (rate.is_finite() and 0 <= rate <= 1):
-            raise BadInput(f"rate {value} of fault {name!r} is outside 0 to 1", hint=_RATES)
-        rates[Fault(name)] = int(rate * _MILLION)
-    return rates
+    return {Fault(name): rate for name, rate in fault_words.read_rates(text, REQUEST_FAULTS).items()}
 
 
 def read_script(text: str, start_ns: int) -> list[Scripted]:
@@ -112,19 +94,9 @@ def read_script(text: str, start_ns: int) -> list[Scripted]:
         BadInput: A word that is not in `SCRIPTS`, a time or a count that cannot be read.
     """
     script: list[Scripted] = []
-    for left, value in _pairs(text, "--faults-at"):
-        when, colon, word = left.partition(":")
-        if not colon or word not in SCRIPTS:
-            raise BadInput(
-                f"--faults-at {left!r} is not SECONDS:FAULT=COUNT", hint=f"faults: {', '.join(SCRIPTS)}"
-            )
-        if not (when.isdecimal() and value.isdecimal() and int(value)):
-            raise BadInput(
-                f"--faults-at {left}={value}: seconds and count are whole numbers, count above 0",
-                hint=_SCRIPTED,
-            )
-        fault, kind = SCRIPTS[word]
-        script.append(Scripted(fault=fault, kind=kind, left=int(value), at_ns=start_ns + int(when) * NANOS))
+    for asked in fault_words.read_script(text, SCRIPTS, start_ns):
+        fault, kind = SCRIPTS[asked.word]
+        script.append(Scripted(fault=fault, kind=kind, left=asked.requests, at_ns=asked.at_ns))
     return script
 
 
@@ -190,11 +162,3 @@ def _draw(seed: int, fault: Fault, kind: Kind, n: int) -> int:
     """A number in 0 .. 999,999, the same for the same four facts."""
     digest = hashlib.sha256(f"{seed}:{fault}:{kind}:{n}".encode()).digest()
     return int.from_bytes(digest[:8], "big") % _MILLION
-
-
-def _pairs(text: str, what: str) -> Iterable[tuple[str, str]]:
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise BadInput(f"{what} {part!r} is not NAME=VALUE", hint=f"{_RATES}; {_SCRIPTED}")
-        yield name.strip(), value.strip()

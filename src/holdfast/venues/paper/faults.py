@@ -22,14 +22,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Final
 
 import msgspec
 
-from holdfast.core.clock import NANOS
 from holdfast.core.errors import BadInput
+from holdfast.venues import fault_words
 from holdfast.venues.paper.limits import RequestClass
 
 _MILLION: Final = 1_000_000
@@ -119,20 +118,7 @@ def read_rates(text: str) -> dict[Fault, int]:
     Raises:
         BadInput: An unknown fault, or a rate outside 0 to 1.
     """
-    rates: dict[Fault, int] = {}
-    for name, value in _pairs(text, "--faults"):
-        try:
-            fault = Fault(name)
-        except ValueError:
-            raise BadInput(f"fault {name!r} is unknown, expected one of {', '.join(Fault)}") from None
-        try:
-            rate = Decimal(value)
-        except InvalidOperation:
-            raise BadInput(f"rate {value!r} of fault {name!r} is not a number") from None
-        if not (rate.is_finite() and 0 <= rate <= 1):
-            raise BadInput(f"rate {value} of fault {name!r} is outside 0 to 1")
-        rates[fault] = int(rate * _MILLION)
-    return rates
+    return {Fault(name): rate for name, rate in fault_words.read_rates(text, list(Fault)).items()}
 
 
 def read_script(text: str, start_ns: int) -> list[ScriptedFault]:
@@ -142,22 +128,15 @@ def read_script(text: str, start_ns: int) -> list[ScriptedFault]:
         BadInput: A word that is not in `SCRIPTS`, a time or a count that cannot be read.
     """
     script: list[ScriptedFault] = []
-    for left, value in _pairs(text, "--faults-at"):
-        when, colon, word = left.partition(":")
-        if not colon or word not in SCRIPTS:
-            raise BadInput(
-                f"--faults-at {left!r} is not SECONDS:FAULT=COUNT", hint=f"faults: {', '.join(SCRIPTS)}"
-            )
-        if not (when.isdecimal() and value.isdecimal() and int(value)):
-            raise BadInput(f"--faults-at {left}={value}: seconds and count are whole numbers, count above 0")
-        fault, classes = SCRIPTS[word]
+    for asked in fault_words.read_script(text, SCRIPTS, start_ns):
+        fault, classes = SCRIPTS[asked.word]
         script.append(
             ScriptedFault(
                 fault=fault,
                 classes=classes,
-                count=int(value),
-                at_ns=start_ns + int(when) * NANOS,
-                resting=word in _RESTING_ONLY,
+                count=asked.requests,
+                at_ns=asked.at_ns,
+                resting=asked.word in _RESTING_ONLY,
             )
         )
     return script
@@ -298,11 +277,3 @@ def _draw(seed: int, fault: Fault, kind: str, n: int) -> int:
     """A number in 0 .. 999,999, the same for the same four facts."""
     digest = hashlib.sha256(f"{seed}:{fault.value}:{kind}:{n}".encode()).digest()
     return int.from_bytes(digest[:8], "big") % _MILLION
-
-
-def _pairs(text: str, what: str) -> Iterable[tuple[str, str]]:
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise BadInput(f"{what} {part!r} is not NAME=VALUE")
-        yield name.strip(), value.strip()
