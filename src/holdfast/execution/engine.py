@@ -100,6 +100,7 @@ class OrderExecutionEngine:
         self._events = event_logger
         self._name = name
         self._structures: dict[str, Structure] = {}
+        self._opening: set[str] = set()
         self._held_since_ns: dict[str, int] = {}
         self._alarmed: set[tuple[str, str]] = set()
 
@@ -133,7 +134,11 @@ class OrderExecutionEngine:
         )
         self._structures[execution_id] = structure
         if self._legging is not None and len(legs) > 1:
-            return await self._open_by_legs(execution, structure)
+            self._opening.add(execution_id)
+            try:
+                return await self._open_by_legs(execution, structure)
+            finally:
+                self._opening.discard(execution_id)
         price = limit if structure.entry_action is Action.BUY else PriceE4(-limit)
         signal = self._signal(
             structure.ticker, structure.entry_action, units, price, key_of(execution_id, OPEN_STEP)
@@ -280,7 +285,7 @@ class OrderExecutionEngine:
     def _tend_plans(self) -> None:
         """Give back what is complete, unwound or was never begun; what is to leave again brings in nothing more."""
         account = self.trader.account
-        for name in list(account.plans.live):
+        for name in [one for one in account.plans.live if one not in self._opening]:
             execution = self.executions.known.get(name)
             if execution is None:
                 self._give_back(name, "never begun")

@@ -234,3 +234,27 @@ def test_a_structure_as_one_combination_needs_no_plan():
         assert all("plan" not in line for line in w.log.of("ORDER"))
 
     go(run())
+
+
+def test_a_plan_is_not_taken_for_abandoned_while_its_first_leg_is_on_its_way():
+    """Time that moves while the journal takes the plan gives nothing back."""
+
+    async def run():
+        w = desk_world(legging=LEGS)
+        await w.trader.start()
+        quote_chain(w)
+        await tick(w)
+        write = w.trader.ledger.write
+
+        async def slow():
+            w.trader.ledger.write = write
+            await w.engine.step(w.clock.now_ns())
+            return await write()
+
+        w.trader.ledger.write = slow
+        await w.engine.open(condor(w), execution_id=NAME, limit=PriceE4(0))
+        assert plans(w) == [("reserved", "")]
+        assert w.account.orders
+        assert all(order.plan == NAME for order in w.account.orders.values())
+
+    go(run())
