@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from support.contracts import call, combo, fill, greeks, intent, option_gate, put
@@ -19,7 +19,7 @@ from holdfast.core.signals import BookSide
 from holdfast.execution.trader import order_details
 from holdfast.risk.account import Order, trade_details
 from holdfast.risk.contracts import planned, structure
-from holdfast.risk.exposure import Part, floor
+from holdfast.risk.exposure import Part, Work, floor
 from holdfast.risk.gate import replay, rows_text
 from holdfast.risk.limits import RiskLimits, RiskLimitsConfig
 from holdfast.risk.plans import GIVEN_BACK, UNWINDING, Plan, PlanLeg, Plans
@@ -311,3 +311,21 @@ def test_a_plan_that_holds_nothing_back_is_caught(plant, monkeypatch):
     )  # fmt: skip
     with pytest.raises(AssertionError):
         run_state_machine_as_test(PlanMachine, settings=bounds)
+
+
+@pytest.mark.invariant("I3")
+@settings(max_examples=100, deadline=None)
+@given(held=st.dictionaries(st.sampled_from(sorted(RULES)), st.integers(-3, 3)), data=st.data())
+def test_the_worst_of_a_plan_is_the_worst_of_its_ways(held, data):
+    """Of one expiry: nothing happens or any one way, whichever leaves the least; unbounded where one of these is."""
+    lines = st.lists(st.tuples(st.sampled_from(sorted(RULES)), st.integers(-3, 3)), min_size=1, max_size=3)
+    parts = [part_of(RULES[ticker], QtyE2(count * 100)) for ticker, count in held.items()]
+    first, *others = [
+        Work(tuple(part_of(RULES[ticker], QtyE2(count * 100)) for ticker, count in way), cash)
+        for way, cash in data.draw(
+            st.lists(st.tuples(lines, st.integers(-(10**9), 10**9)), min_size=1, max_size=4)
+        )
+    ]
+    each = [floor(parts), *(floor(parts, [way]) for way in (first, *others))]
+    expected = None if None in each else min(each)
+    assert floor(parts, [first._replace(or_else=tuple(others))]) == expected
