@@ -5,8 +5,9 @@ it, the next one goes on behind the watermark that the tables themselves hold. R
 stores without answer cost time, never a row, and no row comes twice.
 
 When it commits: a table that holds `rows` waiting rows, or whose oldest one waits for `age_secs`. While it is behind
-it takes larger batches, which cost a thirtieth for each row; what waits is never heavier than `BATCH_BYTES`. A table without rows is told every `idle_secs` how far
-its journals were read, so that a restart need not read again.
+it takes larger batches, which cost a thirtieth for each row, and reads on in a thread while it commits; what waits is
+never heavier than `BATCH_BYTES`. A table without rows is told every `idle_secs` how far its journals were read, so
+that a restart need not read again.
 
 What it cannot go on with is named: a journal that went back, was replaced, went another way than the one that the
 lake holds, was pruned before it was projected, or is damaged; a lake that is none. What was read before is committed

@@ -177,6 +177,21 @@ def test_rival_that_brings_one_of_two_journals_meanwhile_doubles_no_row(tmp_path
     assert assert_exact(logs, desk.store) == 60
 
 
+def test_rows_read_ahead_that_a_rival_brought_come_once(desk, monkeypatch):
+    """A commit lost to a rival while pieces are read ahead leads to no row twice and none missing."""
+    monkeypatch.setattr("holdfast.lake.projector.AHEAD_RECORDS", 8)
+    desk.append(60)
+    late = desk.projector(rows=10, most_rows=10)
+    late.start()
+    assert late._round(look=False)
+    desk.project()
+    late.run(follow=False, wait=lambda _: False)
+    late.close()
+    assert late.lost
+    assert desk.rows() == 60
+    assert assert_exact([desk.log.directory], desk.store) == 60
+
+
 def test_run_ends_after_the_batch_when_it_is_told(desk):
     """Told to end, it commits what it has read, although nothing was due."""
     desk.append(4)
