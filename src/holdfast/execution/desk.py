@@ -19,7 +19,7 @@ Limits: one account, one event loop. It trades the symbols it was given and touc
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -334,12 +334,3 @@ class OptionsDesk:
                 unit="shares",
             )
         )
-
-
-def symbols_of(instruments: Iterable[Instrument]) -> dict[str, list[Instrument]]:
-    """Options by underlying, in the order given."""
-    chains: dict[str, list[Instrument]] = {}
-    for instrument in instruments:
-        if instrument.option is not None:
-            chains.setdefault(instrument.underlying, []).append(instrument)
-    return chains
