@@ -477,7 +477,7 @@ def nan_inside() -> PortfolioRisk:
         (nan_inside, "exposure of SPY nan is a float"),
         (lambda: PortfolioRisk(symbols={}, equity=NAN, as_of_ns=0), "equity nan is a float"),
     ],
-    ids=lambda value: str(value)[:30],
+    ids=["raises", "no key", "nothing", "a dict", "nan exposure", "nan equity"],
 )
 def test_a_calculator_that_fails_leaves_nothing_known(said, why, caplog):
     """The question is refused as greeks_unknown with what failed, one event says so, health warns, nothing more fits."""
