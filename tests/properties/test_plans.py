@@ -306,7 +306,7 @@ def test_a_plan_that_holds_nothing_back_is_caught(plant, monkeypatch):
     """The machine above fails where a plan is not reserved, or is given back too early."""
     plant(monkeypatch)
     bounds = settings(
-        max_examples=300, stateful_step_count=25, deadline=None, derandomize=True, phases=[Phase.generate],
+        max_examples=3000, stateful_step_count=25, deadline=None, derandomize=True, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     with pytest.raises(AssertionError):

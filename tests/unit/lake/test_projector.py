@@ -251,7 +251,7 @@ def test_quiet_journal_that_went_another_way_is_refused_behind_many_commits_of_a
     desk = Desk(tmp_path)
     desk.append(9)
     desk.project()
-    busy = desk.projector(make_journal(tmp_path / "busy", days=1, events=30), rows=1, most_rows=1)
+    busy = desk.projector(make_journal(tmp_path / "busy", days=1, events=60), rows=1, most_rows=1)
     busy.start()
     busy.run(follow=False, wait=lambda _: False)
     busy.close()

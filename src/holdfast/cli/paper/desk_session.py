@@ -108,17 +108,20 @@ def run_desk_session(args: argparse.Namespace) -> int:
     config = load_config(Path(args.config) if args.config else None)
     reference = _reference(args, config.options_desk)
     layers = read_layers(args.layers or ",".join(config.options_desk.layers))
-    # A trail inside the spread is said in the stop's own event.
-    logging.getLogger("holdfast.risk.stops").setLevel(logging.ERROR)
     directory = run_directory(args, Path(config.paths.state), "options")
     facts = _recall(args, config, directory, layers)
     lake = _lake_of(args, directory)
     screen = choose_screen(json=args.json, terminal=on_terminal(), chapters=facts.full_story)
+    stops = logging.getLogger("holdfast.risk.stops")
+    heard = stops.level
+    stops.setLevel(logging.ERROR)  # a trail inside the spread is said in the stop's own event
     try:
         outcome = asyncio.run(_session(_Plan(args, facts, config, directory, reference, lake), screen))
     except VenueUnreachable:
         forget_unbegun(directory)
         raise
+    finally:
+        stops.setLevel(heard)
     if args.json:
         print_json(outcome)
     else:
