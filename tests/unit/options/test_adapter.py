@@ -58,7 +58,7 @@ from holdfast.execution.venue import (
 from holdfast.venues.broker.faults import Fault, Kind, Scripted
 from holdfast.venues.broker.feed import MINUTE_NS
 from holdfast.venues.broker.server import Endpoints
-from holdfast.venues.options.link import Link
+from holdfast.venues.options.link import Link, Lost
 from holdfast.venues.options.quotes import BadQuote, QuoteFault
 from holdfast.venues.options.stream import StreamMachine
 from holdfast.venues.options.wire import Frame
@@ -627,3 +627,21 @@ def test_a_connection_that_is_let_go_before_anything_was_read_is_closed():
             assert not link.is_up
 
     asyncio.run(run())
+
+
+def test_a_closed_venue_opens_no_further_connection(tmp_path):
+    """Whoever followed and stopped listening does not come back for another socket once the venue is closed."""
+
+    async def scenario(desk):
+        events = desk.venue.events(())
+        await anext(events)
+        link = desk.venue._link
+        stood = link.generation
+        await desk.venue.close()
+        with pytest.raises(Lost, match="closed"):
+            await link.connect()
+        assert (link.generation, link.is_up, link._session) == (stood, False, None)
+        assert desk.venue._following is None
+        await events.aclose()
+
+    play(tmp_path, scenario)

@@ -63,10 +63,11 @@ class Following:
         self._queue: asyncio.Queue[list[VenueEvent] | Exception | None] = asyncio.Queue()
         self._is_down = asyncio.Event()
         self._is_begun = False
+        self._keeper: asyncio.Task[None] | None = None
 
     async def events(self) -> AsyncGenerator[VenueEvent, None]:
         """What is told, from now on."""
-        keeper = asyncio.get_running_loop().create_task(self._keep_up())
+        self._keeper = keeper = asyncio.get_running_loop().create_task(self._keep_up())
         try:
             while (item := await self._queue.get()) is not None:
                 if isinstance(item, Exception):
@@ -78,7 +79,9 @@ class Following:
             await asyncio.gather(keeper, return_exceptions=True)
 
     def end(self) -> None:
-        """Whoever iterates learns of the end after what was said."""
+        """Keep up no connection; whoever iterates learns of the end after what was said."""
+        if self._keeper is not None:
+            self._keeper.cancel()
         self._queue.put_nowait(None)
 
     def greeting(self) -> list[tuple[str, dict[str, Any]]]:

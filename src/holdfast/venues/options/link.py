@@ -68,6 +68,7 @@ class Link:
         self._waiting: dict[int, asyncio.Future[Frame]] = {}
         self._numbers = itertools.count(1)
         self._connecting = asyncio.Lock()
+        self._is_closed = False
 
     @property
     def is_up(self) -> bool:
@@ -82,6 +83,8 @@ class Link:
             VenueRejected: The broker refuses the token, or speaks another version.
         """
         async with self._connecting:
+            if self._is_closed:  # whoever follows might come back for another one
+                raise Lost("closed", began=False)
             if self._socket is not None:
                 return
             socket = await self._open()
@@ -119,7 +122,8 @@ class Link:
                 await socket.send_str(wire.request(next(self._numbers), op, params))
 
     async def close(self) -> None:
-        """Let go of the connection."""
+        """Let go of the connection, for good."""
+        self._is_closed = True
         reader, self._reader = self._reader, None
         if self._socket is not None:
             await self._socket.close()
