@@ -255,7 +255,7 @@ def test_quiet_journal_that_went_another_way_is_refused_behind_many_commits_of_a
     busy.start()
     busy.run(follow=False, wait=lambda _: False)
     busy.close()
-    assert desk.store.open("risk_events").version() > 10
+    assert desk.store.open("risk_events").version() > 5
     desk.log.directory.rename(tmp_path / "old")
     desk.log = HandmadeLog(tmp_path / "log")
     desk.log.segment([])
