@@ -88,6 +88,9 @@ class Link:
             if self._socket is not None:
                 return
             socket = await self._open()
+            if self._session is None:  # closed meanwhile
+                await socket.close()
+                raise Lost("closed", began=False)
             self.generation += 1
             self._socket = socket
             self._reader = asyncio.get_running_loop().create_task(self._read(socket, self.generation))
