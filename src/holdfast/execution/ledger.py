@@ -16,7 +16,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from holdfast.audit.logger import AuditLogger
@@ -46,7 +45,7 @@ class Ledger:
         account: The fold.
         log: Where its records go.
         user: Stands in every record; None for the log's own.
-        unrecorded: Cancels and halts that neither journal nor reserve could take; they went all the same.
+        unrecorded: Cancels, halts and ends that neither journal nor reserve could take; they stand all the same.
         ended: Our own orders whose end was noted and nobody was told of yet, oldest first.
     """
 
@@ -85,12 +84,10 @@ class Ledger:
         except (AuditError, BadInput) as error:
             self.journal_failed(str(error))
             for entry in batch:
-                if entry.type == "STATE":  # a halt among them
+                # A halt; and an end that no book of the venue will tell of: the next run would hold it for lost.
+                is_end = entry.type == "ORDER_UPDATE" and entry.details["event"] in _NEVER_LISTED
+                if is_end or entry.type == "STATE":
                     await self._say_or_count(entry)
-                elif entry.type == "ORDER_UPDATE" and entry.details["event"] in _NEVER_LISTED:
-                    # No book of the venue will tell of it: the next run would hold it for lost, and its exit too.
-                    with suppress(AuditError, BadInput):
-                        await self._say(entry)
             return False
         return True
 
