@@ -6,6 +6,7 @@ only in values: whose address, whose key, whose clock.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from holdfast.audit.logger import AuditLogger
 from holdfast.audit.people import PersonalData
 from holdfast.audit.reserve import RESERVE_BYTES
 from holdfast.audit.wal import WriteAheadLog
+from holdfast.breaker.breaker import TradingCircuitBreaker
 from holdfast.breaker.config import CircuitBreakerConfig
 from holdfast.breaker.registry import BreakerRegistry, standard_registry
 from holdfast.config import Config, key_home, people_home
@@ -36,6 +38,7 @@ from holdfast.execution.reference import ReferenceInput
 from holdfast.execution.strategy import Strategy
 from holdfast.execution.trader import Trader
 from holdfast.risk.event_logger import RiskEventLogger
+from holdfast.risk.limits import RiskLimits
 from holdfast.risk.manager import RiskManager
 from holdfast.risk.stop_manager import TrailingStopManager
 from holdfast.risk.stop_rules import TrailingStopConfig
@@ -215,29 +218,22 @@ async def open_options_desk(
     """
     market_clock = ManualClock(market_ns or 0, source="venue:options")
     clock: Clock = SystemClock() if market_ns is None else market_clock
-    user = "options-desk"
-    own = config.options_desk
+    own, user = config.options_desk, "options-desk"
     audit = _journal(config, audit_dir, clock, user=user, tell=tell)
     audit.wal.open()
     events = RiskEventLogger(audit, lake=lake, project=lake is not None)
     breakers = standard_registry(clock=clock, audit=audit, event_logger=events)
     breakers.restore([record.details for record in audit.wal.records() if record.type == "BREAKER"])
-    venue = OptionsVenue(
-        url,
-        token,
+    venue = _options_venue(
+        config,
+        audit,
+        breakers,
+        url=url,
+        token=token,
         clock=clock,
-        breaker=breakers.get_or_create(BROKER_BREAKER, CircuitBreakerConfig()),
-        audit=audit,
-        user=user,
-        venue_clock=market_ns is not None,
+        owns_time=market_ns is not None,
         rng=random.Random(seed),  # noqa: S311  spreads retries
-        carry=Carry(float(own.rate)),
-        carries={
-            symbol: Carry(float(own.rate), float(dividend)) for symbol, dividend in own.dividends.items()
-        },
     )
-    assumed = {"rate": own.rate, "dividends": dict(own.dividends), "assumed": True}
-    audit.log_config(user, {"desk.options.carry": assumed}, component="wiring")
     try:
         chains = {symbol: await venue.chain(symbol) for symbol in symbols}
         owned = await _ownable(venue, symbols)
@@ -245,16 +241,11 @@ async def open_options_desk(
         await venue.close()
         audit.wal.close()
         raise
-    limits = config.limits.risk_limits(portfolio=Layer.LIMITS in layers)
-    age_secs = config.stops.max_quote_age_secs
-    limits = replace(
-        limits, max_exit_value=MAX_EXIT_VALUE, max_mark_age_secs=max(limits.max_mark_age_secs, age_secs)
-    )
     board = QuoteBoard(confirmations=config.stops.confirmations)
     trader = Trader(
         venue,
         log=audit,
-        limits=limits,
+        limits=_options_limits(config, layers),
         clock=clock,
         strategies=[board],
         user=user,
@@ -266,16 +257,7 @@ async def open_options_desk(
         clock=clock,
         is_open=lambda execution_id: desk.engine.executions.is_held(execution_id),  # noqa: PLW0108  made below
     )
-    risk = RiskManager(
-        user_id=user,
-        event_logger=events,
-        audit_logger=audit,
-        limits=limits,
-        circuit_breaker=venue.breaker,
-        trailing_stops=stop_manager,
-        clock=clock,
-    )
-    risk.bind(trader.gate, _known_in(trader))
+    risk = _options_risk(trader, events, stop_manager, venue.breaker, clock)
     desk = OptionsDesk(
         trader,
         board,
@@ -297,22 +279,69 @@ async def open_options_desk(
         credit_stop_config=credit_stops,
         schedule=Schedule(entry_secs=own.entry_secs, monitor_secs=own.monitor_secs, exit_secs=own.exit_secs),
         buying_power=venue.buying_power,
-        max_quote_age_secs=age_secs,
+        max_quote_age_secs=config.stops.max_quote_age_secs,
     )
-    for instrument in owned:
-        trader.market.instruments[instrument.ticker] = instrument
-    tickers = [one.ticker for chain in chains.values() for one in chain]
-    return WiredOptionsDesk(
+    trader.market.instruments.update((instrument.ticker, instrument) for instrument in owned)
+    tickers = [one.ticker for one in itertools.chain(*chains.values(), owned)]
+    return WiredOptionsDesk(clock, audit, events, breakers, venue, trader, risk, desk, tickers)
+
+
+def _options_venue(
+    config: Config,
+    audit: AuditLogger,
+    breakers: BreakerRegistry,
+    *,
+    url: str,
+    token: str,
+    clock: Clock,
+    owns_time: bool,
+    rng: random.Random,
+) -> OptionsVenue:
+    """The broker at *url*, behind its breaker; what carrying costs there is assumed, and recorded as such."""
+    own = config.options_desk
+    rate = float(own.rate)
+    assumed = {"rate": own.rate, "dividends": dict(own.dividends), "assumed": True}
+    audit.log_config(audit.user, {"desk.options.carry": assumed}, component="wiring")
+    return OptionsVenue(
+        url,
+        token,
         clock=clock,
+        breaker=breakers.get_or_create(BROKER_BREAKER, CircuitBreakerConfig()),
         audit=audit,
-        events=events,
-        breakers=breakers,
-        venue=venue,
-        trader=trader,
-        risk=risk,
-        desk=desk,
-        tickers=[*tickers, *(one.ticker for one in owned)],
+        user=audit.user,
+        venue_clock=owns_time,
+        rng=rng,
+        carry=Carry(rate),
+        carries={symbol: Carry(rate, float(dividend)) for symbol, dividend in own.dividends.items()},
     )
+
+
+def _options_limits(config: Config, layers: Collection[Layer]) -> RiskLimits:
+    """The gate's limits; a mark may be as old as a quote that drives a stop."""
+    limits = config.limits.risk_limits(portfolio=Layer.LIMITS in layers)
+    age_secs = max(limits.max_mark_age_secs, config.stops.max_quote_age_secs)
+    return replace(limits, max_exit_value=MAX_EXIT_VALUE, max_mark_age_secs=age_secs)
+
+
+def _options_risk(
+    trader: Trader,
+    events: RiskEventLogger,
+    stop_manager: TrailingStopManager,
+    breaker: TradingCircuitBreaker,
+    clock: Clock,
+) -> RiskManager:
+    """All three layers in one hand, asking the gate through which *trader* sends."""
+    risk = RiskManager(
+        user_id=trader.user or "",
+        event_logger=events,
+        audit_logger=trader.log,
+        limits=trader.gate.limits,
+        circuit_breaker=breaker,
+        trailing_stops=stop_manager,
+        clock=clock,
+    )
+    risk.bind(trader.gate, _known_in(trader))
+    return risk
 
 
 @dataclass(frozen=True)
