@@ -1,18 +1,15 @@
 """docs/anchors.md is followed literally: every command runs, and prints what the page says it prints."""
 
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from docs.test_compliance import commands, pattern
+from support.pages import follow, page, surroundings
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "anchors.md").read_text(encoding="utf-8")
+PAGE = page("anchors.md")
 TRY, WHAT_FOLLOWS = PAGE.split("The sinks are named once")
 
 
@@ -20,27 +17,8 @@ TRY, WHAT_FOLLOWS = PAGE.split("The sinks are named once")
 @pytest.mark.contract("X2")
 def test_the_page_can_be_followed(tmp_path):
     """The log, the witness, the anchors, the rollback and its refusal go as the page says."""
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "HOLDFAST_HOME": str(tmp_path / "home"),
-    }
-
-    def follow(section):
-        for command in commands(section):
-            done = subprocess.run(
-                ["bash", "-c", f"set -o pipefail; {command.text}"],
-                cwd=tmp_path,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
-            told = "\n".join(" ".join(line.split()) for line in done.stdout.splitlines())
-            told += "\n" if told else ""
-            assert re.fullmatch(pattern(command.printed), told), (command, done)
-
-    follow(TRY)
+    environment = surroundings(tmp_path)
+    follow(TRY, tmp_path, environment)
     (start,) = re.findall(r"```sh\n(.*?)\n```", PAGE)
     witness = subprocess.Popen(
         ["bash", "-c", f"exec {start} --port 0 --json"],
@@ -52,7 +30,7 @@ def test_the_page_can_be_followed(tmp_path):
     try:
         ready = json.loads(witness.stdout.readline())
         environment["WITNESS"] = f"witness:{ready['url']} {ready['vkey']}"
-        follow(WHAT_FOLLOWS)
+        follow(WHAT_FOLLOWS, tmp_path, environment)
     finally:
         witness.send_signal(signal.SIGINT)
         witness.communicate(timeout=20)

@@ -1,72 +1,14 @@
 """docs/compliance.md is followed literally: every command runs, and prints what the page says it prints."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from support.pages import follow, page, pattern
 
 from holdfast.audit.saved import SAVED
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "compliance.md").read_text(encoding="utf-8")
+PAGE = page("compliance.md")
 QUESTIONS, RECOVERY = PAGE.split("## Recovery and replay")
-
-
-class Command(NamedTuple):
-    text: str
-    printed: list[str]
-
-
-def commands(section):
-    """Each `$ ` line with the `> ` lines that continue it, and the lines that follow until the next."""
-    found = []
-    for block in re.findall(r"```console\n(.*?)```", section, re.DOTALL):
-        for line in block.splitlines():
-            if line.startswith("$ "):
-                found.append(Command(line[2:], []))
-            elif line.startswith("> ") and not found[-1].printed:
-                found[-1] = found[-1]._replace(text=f"{found[-1].text}\n{line[2:]}")
-            else:
-                found[-1].printed.append(line)
-    return found
-
-
-def pattern(lines):
-    """What the lines of the page match: `…` anything within a line, alone in a line any lines; blanks are alike."""
-    parts = []
-    for line in lines:
-        if line == "…":
-            parts.append(r"(?:[^\n]*\n)*?")
-        else:
-            words = re.escape(" ".join(line.split())).replace("…", r"[^\n]*?")
-            parts.append(words + r"\n")
-    return "".join(parts)
-
-
-def follow(section, folder):
-    """Run every command of *section* in *folder*, one after the other."""
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "COLUMNS": "200",
-    }
-    found = commands(section)
-    for command in found:
-        done = subprocess.run(
-            ["bash", "-ec", command.text],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, (command.text, done.stdout, done.stderr)
-        printed = "".join(" ".join(line.split()) + "\n" for line in done.stdout.splitlines())
-        assert re.fullmatch(pattern(command.printed), printed), (command.text, command.printed, done.stdout)
-    return found
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from docs.test_compliance import commands, pattern
 from support.ib import OPENED_NS, gateway
+from support.pages import commands, page, pattern
 
 from holdfast import wiring
 from holdfast.config import load_config
@@ -18,7 +18,7 @@ from holdfast.testing.ib import FakeIB
 from holdfast.venues.ib import adapter, check
 from holdfast.venues.ib.errors import CODES
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "interactive-brokers.md").read_text(encoding="utf-8")
+PAGE = page("interactive-brokers.md")
 
 
 def block(language: str, nth: int = 0) -> str:

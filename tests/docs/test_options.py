@@ -1,48 +1,26 @@
 """docs/options.md is followed literally: every command runs, and prints what the page says it prints."""
 
 import json
-import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from docs.test_compliance import commands, pattern
+from support.pages import follow, page, surroundings
 
 from holdfast.config.keys import KEYS, TABLES
 from holdfast.execution.exits import RUNGS
 from holdfast.execution.outcomes import Outcome
 from holdfast.execution.structures import StructureKind
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "options.md").read_text(encoding="utf-8")
-
-
-def environment(tmp_path):
-    return os.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "HOLDFAST_HOME": str(tmp_path / "home"),
-    }
+PAGE = page("options.md")
 
 
 @pytest.mark.slow
 @pytest.mark.contract("B13")
 def test_the_page_can_be_followed(tmp_path):
     """The runs, the reference inputs, the layers and the questions go as the page says."""
-    for command in commands(PAGE):
-        done = subprocess.run(
-            ["bash", "-c", command.text],
-            cwd=tmp_path,
-            env=environment(tmp_path),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, (command, done)
-        told = "\n".join(" ".join(line.split()) for line in done.stdout.splitlines())
-        told += "\n" if told else ""
-        assert re.fullmatch(pattern(command.printed), told), (command, done)
+    assert follow(PAGE, tmp_path)
 
 
 @pytest.mark.slow
@@ -56,7 +34,7 @@ def test_a_structure_of_ones_own_trades_as_written(tmp_path):
     broker = subprocess.Popen(
         [*words.split(), "--exit-with-stdin"],
         cwd=tmp_path,
-        env=environment(tmp_path),
+        env=surroundings(tmp_path),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -68,7 +46,7 @@ def test_a_structure_of_ones_own_trades_as_written(tmp_path):
         done = subprocess.run(
             [sys.executable, "my_desk.py"],
             cwd=tmp_path,
-            env=environment(tmp_path),
+            env=surroundings(tmp_path),
             capture_output=True,
             text=True,
             timeout=120,
