@@ -27,7 +27,7 @@ from holdfast.breaker.config import CircuitBreakerConfig
 from holdfast.breaker.registry import BreakerRegistry, standard_registry
 from holdfast.config import Config, key_home, people_home
 from holdfast.core.clock import Clock, ManualClock, SystemClock
-from holdfast.core.errors import VenueError, VenueRejected
+from holdfast.core.errors import VenueRejected
 from holdfast.core.instruments import Instrument
 from holdfast.core.money import MoneyE6, QtyE2
 from holdfast.execution.desk import DeskRisk, Layer, OptionsDesk, Schedule
@@ -215,6 +215,7 @@ async def open_options_desk(
 
     Raises:
         VenueError: The broker cannot be reached, or knows no such underlying.
+        CircuitBreakerOpenError: Its breaker was latched, and no person has released it.
     """
     market_clock = ManualClock(market_ns or 0, source="venue:options")
     clock: Clock = SystemClock() if market_ns is None else market_clock
@@ -237,7 +238,7 @@ async def open_options_desk(
     try:
         chains = {symbol: await venue.chain(symbol) for symbol in symbols}
         owned = await _ownable(venue, symbols)
-    except VenueError:
+    except BaseException:  # also an open breaker, and Ctrl-C while a chain is read
         await venue.close()
         audit.wal.close()
         raise

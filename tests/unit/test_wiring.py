@@ -7,17 +7,28 @@ import msgspec
 import pytest
 
 from holdfast import wiring
+from holdfast.audit.keys import KeyHome
+from holdfast.audit.logger import AuditLogger
 from holdfast.audit.query import read_records
 from holdfast.audit.reserve import RESERVE_BYTES
 from holdfast.audit.verify import verify
 from holdfast.audit.wal import WriteAheadLog
-from holdfast.config import Config, KalshiConfig, LimitsConfig, PathsConfig
+from holdfast.breaker.config import CircuitBreakerConfig
+from holdfast.breaker.registry import standard_registry
+from holdfast.config import Config, KalshiConfig, LimitsConfig, PathsConfig, key_home
 from holdfast.core.clock import ManualClock, SystemClock
-from holdfast.core.errors import ConfigError, LogHeld, VenueRejected
+from holdfast.core.errors import (
+    CircuitBreakerOpenError,
+    ConfigError,
+    LogHeld,
+    VenueRejected,
+    VenueUnreachable,
+)
 from holdfast.core.money import MoneyE6, QtyE2
+from holdfast.execution.reference import ReferenceInput
 from holdfast.venues.kalshi.client import HOSTS
 from holdfast.venues.paper.auth import KeyPair
-from holdfast.wiring import CREDENTIAL, Desk, open_desk
+from holdfast.wiring import BROKER_BREAKER, CREDENTIAL, Desk, open_desk, open_options_desk
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +146,29 @@ def test_a_bad_key_file_leaves_no_log_behind(config, tmp_path):
     with pytest.raises(ConfigError, match=r"none\.pem"):
         open_desk(other_key(config, pem=str(tmp_path / "none.pem")), audit_dir=tmp_path / "log")
     assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize("latched", [True, False])
+def test_an_options_desk_that_reads_no_chain_lets_go_of_its_log(config, tmp_path, latched):
+    """Whether its breaker is latched or nobody listens: the error says so, and the log is free for the next one."""
+    keys = KeyHome(key_home())
+    with WriteAheadLog(tmp_path / "log", clock=SystemClock(), keys=keys) as log:
+        log.open()
+        if latched:
+            breakers = standard_registry(clock=SystemClock(), audit=AuditLogger(log))
+            breakers.get_or_create(BROKER_BREAKER, CircuitBreakerConfig()).latch("refused us")
+    opening = open_options_desk(
+        config,
+        audit_dir=tmp_path / "log",
+        url="ws://127.0.0.1:9/",
+        token="t",  # noqa: S106  nobody's
+        symbols=("SPY",),
+        reference=ReferenceInput.by_hand(iv_rank="20", vix="16"),
+    )
+    with pytest.raises(CircuitBreakerOpenError if latched else VenueUnreachable):
+        asyncio.run(opening)
+    with WriteAheadLog(tmp_path / "log", clock=SystemClock(), keys=keys) as again:
+        again.open()
 
 
 # -- what a person has to release ----------------------------------------------------------------------------
