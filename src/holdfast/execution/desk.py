@@ -290,7 +290,7 @@ class OptionsDesk:
     # Stock-taking -------------------------------------------------------------------------------------
 
     def greeks(self) -> Greeks4 | None:
-        """Of everything held; None while a contract's are unknown."""
+        """Of everything held, the middle of what is a range; None while a contract's are unknown."""
         market, totals = self._trader.market, [0, 0, 0, 0]
         for ticker, qty in self._trader.account.portfolio.positions.items():
             instrument = market.instruments.get(ticker)
@@ -301,11 +301,22 @@ class OptionsDesk:
             if instrument is None or greeks is None:
                 return None
             shares = qty * instrument.multiplier
-            for place, value in enumerate(
-                (greeks.delta_e6, greeks.gamma_e6, greeks.vega_e6, greeks.theta_e6)
-            ):
+            delta, gamma = (
+                greeks.delta_e6 + greeks.delta_span_e6 // 2,
+                greeks.gamma_e6 + greeks.gamma_span_e6 // 2,
+            )
+            for place, value in enumerate((delta, gamma, greeks.vega_e6, greeks.theta_e6)):
                 totals[place] += shares * value // 100
         return Greeks4(*totals)
+
+    def _bounded(self) -> list[str]:
+        """What is held whose Greeks are a range, since nobody bids for it."""
+        known = {
+            ticker: self._trader.market.greeks(ticker) for ticker in self._trader.account.portfolio.positions
+        }
+        return sorted(
+            ticker for ticker, greeks in known.items() if greeks is not None and not greeks.is_known
+        )
 
     def _take_stock(self) -> None:
         """The book as one event: its delta against the bound, everything else beside it."""
@@ -317,6 +328,8 @@ class OptionsDesk:
             "positions": len(live),
             "equity": "" if value is None else format_money(value),
         }
+        if bounded := self._bounded():
+            known["bounded"] = bounded
         if greeks is not None:
             known |= {
                 name: format_money(MoneyE6(getattr(greeks, f"{name}_e6")))

@@ -5,6 +5,9 @@ Greek x contracts x multiplier, each position and each order rounded away from z
 at everything still open, what they add and what they take away apart; a combination counts by what its legs come
 to, because it fills as one; of one filled in part what of each leg is still open.
 
+Greeks that are a range, of what nobody bids for, push with the far end of it on either side: no limit passes that the
+true ones would break, wherever in the range they lie. What is ordered is counted by figures: a range is missing there.
+
 Exposure is what can still be lost: worth now, at the executable side, less the least worth at expiry
 (`exposure.floor`), each working order filled or not, whichever is worse. Fees are left out. A structure is
 everything on one underlying that expires together, with the stock beside it.
@@ -99,12 +102,37 @@ Line = tuple[Instrument, int]
 """An option or a stock and its signed count, 1/100."""
 
 
-class Parcel(NamedTuple):
-    """What an order would add: its work, and its marginal Greeks, 1e-6 share-equivalents."""
+class Span(NamedTuple):
+    """By how much a Greek may lie below and above its figure, 1e-6 share-equivalents: at most 0, at least 0."""
 
-    work: Work
+    down: int = 0
+    up: int = 0
+
+
+class Sensed(NamedTuple):
+    """Delta and gamma, 1e-6 share-equivalents, and how far the true ones may lie from these."""
+
     delta: int
     gamma: int
+    delta_span: Span = Span()
+    gamma_span: Span = Span()
+
+
+class Parcel(NamedTuple):
+    """What an order would add: its work, and its marginal Greeks."""
+
+    work: Work
+    greeks: Sensed
+
+    @property
+    def delta(self) -> int:
+        """1e-6 share-equivalents."""
+        return self.greeks.delta
+
+    @property
+    def gamma(self) -> int:
+        """1e-6 share-equivalents."""
+        return self.greeks.gamma
 
 
 class GreeksSeen:
@@ -125,9 +153,10 @@ class GreeksSeen:
         """Nothing is known of *ticker*."""
         self.missing = self.missing or ticker
 
-    def of(self, lines: Sequence[Line]) -> tuple[int, int]:
-        """Delta and gamma of *lines*, together rounded away from zero."""
+    def of(self, lines: Sequence[Line], *, as_figures: bool = False) -> Sensed:
+        """Delta and gamma of *lines*, together rounded away from zero; *as_figures* a range counts as missing."""
         delta = gamma = 0
+        delta_spans, gamma_spans = [0, 0], [0, 0]
         for instrument, qty in lines:
             units = qty * instrument.multiplier
             if instrument.option is None:  # a share moves with itself
@@ -141,12 +170,22 @@ class GreeksSeen:
                 self.oldest, self.oldest_ns = instrument.ticker, greeks.as_of_ns
             delta += units * greeks.delta_e6
             gamma += units * greeks.gamma_e6
-        return _away_from_zero(delta), _away_from_zero(gamma)
+            if not greeks.is_known:
+                if as_figures:
+                    self.lacks(instrument.ticker)
+                delta_spans[units > 0] += units * greeks.delta_span_e6
+                gamma_spans[units > 0] += units * greeks.gamma_span_e6
+        return Sensed(
+            _away_from_zero(delta),
+            _away_from_zero(gamma),
+            Span(*map(_away_from_zero, delta_spans)),
+            Span(*map(_away_from_zero, gamma_spans)),
+        )
 
-    def parcel(self, lines: Sequence[Line], cash: int) -> Parcel:
+    def parcel(self, lines: Sequence[Line], cash: int, *, as_figures: bool = False) -> Parcel:
         """An order for *lines* that adds *cash* when it fills."""
         parts = tuple(part_of(instrument, qty) for instrument, qty in lines)
-        return Parcel(Work(parts, cash), *self.of(lines))
+        return Parcel(Work(parts, cash), self.of(lines, as_figures=as_figures))
 
 
 class SymbolBook:
@@ -165,24 +204,27 @@ class SymbolBook:
         self.gamma = Pressure()
         self._worths: list[MoneyE6 | None] = []
 
-    def hold(self, part: Part, worth: MoneyE6 | None, delta: int, gamma: int) -> None:
+    def hold(self, part: Part, worth: MoneyE6 | None, greeks: Sensed) -> None:
         """Add a position."""
         self.parts.append(part)
         self._worths.append(worth)
-        self.delta = self.delta.holding(delta)
-        self.gamma = self.gamma.holding(gamma)
+        self.delta = self.delta.holding(greeks.delta).ranging(*greeks.delta_span)
+        self.gamma = self.gamma.holding(greeks.gamma).ranging(*greeks.gamma_span)
 
     def work(self, parcel: Parcel) -> None:
         """Add a working order."""
+        greeks = parcel.greeks
         self.works.append(parcel.work)
-        self.delta = self.delta.working(parcel.delta)
-        self.gamma = self.gamma.working(parcel.gamma)
+        self.delta = self.delta.working(greeks.delta).ranging(*greeks.delta_span)
+        self.gamma = self.gamma.working(greeks.gamma).ranging(*greeks.gamma_span)
 
     def plan(self, parcels: Sequence[Parcel]) -> None:
         """Add a plan, of which one of *parcels* happens at most."""
         first, *others = (parcel.work for parcel in parcels)
         self.works.append(first._replace(or_else=tuple(others)))
-        deltas, gammas = [one.delta for one in parcels], [one.gamma for one in parcels]
+        greeks = [one.greeks for one in parcels]
+        deltas = [one.delta + end for one in greeks for end in one.delta_span]
+        gammas = [one.gamma + end for one in greeks for end in one.gamma_span]
         self.delta = self.delta.ranging(min(deltas), max(deltas))
         self.gamma = self.gamma.ranging(min(gammas), max(gammas))
 
@@ -267,7 +309,7 @@ def read_book(account: Account, market: Market, *, but: str = "") -> PortfolioBo
             seen.lacks(held.ticker)
         elif instrument.kind is not _BINARY:
             part, greeks = part_of(instrument, held.qty), seen.of([(instrument, held.qty)])
-            symbols.setdefault(instrument.underlying, SymbolBook()).hold(part, _worth(held), *greeks)
+            symbols.setdefault(instrument.underlying, SymbolBook()).hold(part, _worth(held), greeks)
     for lines, cash in _working(account, market, seen, but):
         parcel = seen.parcel(lines, cash)
         symbols.setdefault(lines[0][0].underlying, SymbolBook()).work(parcel)
@@ -281,11 +323,11 @@ def read_book(account: Account, market: Market, *, but: str = "") -> PortfolioBo
 
 
 def parcel_of(intent: Intent, seen: GreeksSeen) -> Parcel:
-    """What *intent* would add."""
+    """What *intent* would add, by figures."""
     signal, instrument = intent.signal, intent.instrument
     qty = signal.book_side.sign * signal.count
     lines = [(leg.instrument, qty * leg.ratio) for leg in instrument.parts]
-    return seen.parcel(lines, -qty * signal.yes_price * instrument.multiplier)
+    return seen.parcel(lines, -qty * signal.yes_price * instrument.multiplier, as_figures=True)
 
 
 def part_of(instrument: Instrument, qty: int) -> Part:
@@ -312,16 +354,20 @@ def structures_of(parts: Sequence[Part], works: Sequence[Work] = ()) -> set[Expi
 def _step_of(change: Change, market: Market, seen: GreeksSeen) -> Parcel:
     """One way that a plan may go; Greeks leg by leg, as its orders and its positions will be counted."""
     parts: list[Part] = []
-    delta = gamma = 0
+    legs: list[Sensed] = []
     for ticker, qty in change.legs:
         instrument = market.instruments.get(ticker)
         if instrument is None:
             seen.lacks(ticker)
             continue
         parts.append(part_of(instrument, qty))
-        more = seen.of([(instrument, qty)])
-        delta, gamma = delta + more[0], gamma + more[1]
-    return Parcel(Work(tuple(parts), change.cash), delta, gamma)
+        legs.append(seen.of([(instrument, qty)]))
+    spans = [
+        Span(sum(span.down for span in of_legs), sum(span.up for span in of_legs))
+        for of_legs in ([one.delta_span for one in legs], [one.gamma_span for one in legs])
+    ]
+    greeks = Sensed(sum(one.delta for one in legs), sum(one.gamma for one in legs), *spans)
+    return Parcel(Work(tuple(parts), change.cash), greeks)
 
 
 def _working(

@@ -7,6 +7,12 @@ compounded; nothing here guesses them.
 
 `Unsolved` names why no volatility explains a quote; for whoever decides it is `iv_unsolved`, and no Greek is made up.
 
+A contract that is offered and that nobody bids for is worth something between nothing and its ask. No volatility
+explains that, but none above the ask's can: delta and gamma are given as the range that they run through from no
+volatility to the ask's, from the closed form's own turning points. With d = m/v + v/2, m the logarithm of forward over
+strike and v the deviation to expiry, d turns at v^2 = 2m, and gamma, which is n(d)/v but for a factor, at
+v^2 = 2 (sqrt(1 + m^2) - 1). American options that somebody may exercise early have no such form, and no range.
+
 Limits: floats inside, integers out. QuantLib comes with the extra `options` and is imported when a `Model` is made.
 """
 
@@ -14,12 +20,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from importlib import import_module
-from math import exp, sqrt
+from math import ceil, erfc, exp, floor, log, pi, sqrt
 from typing import Any, Final, NamedTuple
 
 from holdfast.core.clock import NANOS
 from holdfast.core.errors import ConfigError
-from holdfast.core.greeks import MODEL, Greeks
+from holdfast.core.greeks import BOUND, MODEL, Greeks
 from holdfast.core.money import PriceE4
 from holdfast.core.options import ExerciseStyle, OptionTerms, Right
 
@@ -30,6 +36,8 @@ _DAY: Final = 1 / 365
 _FIRST_GUESS: Final = 0.3
 _ACCURACY: Final = 1e-7
 _MOST_STEPS: Final = 100
+_DEVIATION_MARGIN: Final = 1e-6
+"""Added to a deviation that bounds others: more than the solver's own inaccuracy."""
 
 
 class Unsolved(StrEnum):
@@ -95,27 +103,26 @@ class Model:
         now_ns: int,
         as_of_ns: int,
     ) -> Greeks | Unsolved:
-        """The Greeks at *now_ns* (UTC) that explain the mid of *bid* and *ask*.
+        """The Greeks at *now_ns* (UTC) that explain the mid of *bid* and *ask*; without a bid their range.
 
         Args:
             terms: Of the contract.
-            bid: None or not positive where nobody bids.
+            bid: None or not positive where nobody bids; below zero it is no quote at all.
             ask: None or not positive where nobody offers.
             spot: Of the underlying; None where it is not known.
             now_ns: Market time.
             as_of_ns: Stands in the result.
         """
-        if not bid or not ask or bid < 0 or ask < 0:
-            return Unsolved.ONE_SIDED
-        if bid > ask:
-            return Unsolved.CROSSED
-        if not spot or spot < 0:
-            return Unsolved.NO_SPOT
+        fault = _fault(bid, ask, spot)
+        if fault is not None or not ask or not spot:
+            return fault or Unsolved.ONE_SIDED
         years = (terms.expires_ns - now_ns) / _YEAR_NS
         if years <= 0:
             return Unsolved.ENDED
-        at, mid = spot / 10_000, (bid + ask) / 20_000
-        volatility = self.implied(terms, mid, at, years)
+        at = spot / 10_000
+        if not bid:
+            return self._range(terms, ask / 10_000, at, years, as_of_ns)
+        volatility = self.implied(terms, (bid + ask) / 20_000, at, years)
         if isinstance(volatility, Unsolved):
             return volatility
         found = self.value(terms, at, years, volatility)
@@ -127,6 +134,37 @@ class Model:
             round(volatility * 1e6),
             MODEL,
             as_of_ns,
+        )
+
+    def _range(
+        self, terms: OptionTerms, ask: float, spot: float, years: float, as_of_ns: int
+    ) -> Greeks | Unsolved:
+        """Between which bounds the Greeks lie of what is worth at most *ask*, and at least nothing."""
+        carry = self.carry(terms)
+        if _pays_early(terms, carry):
+            return Unsolved.ONE_SIDED
+        most = self.implied(terms, ask, spot, years)
+        if isinstance(most, Unsolved):
+            return most
+        at_ask = self.value(terms, spot, years, most)
+        moneyness = log(spot / (terms.strike / 10_000)) + (carry.rate - carry.dividend) * years
+        deviation = most * sqrt(years) + _DEVIATION_MARGIN
+        yields = exp(-carry.dividend * years)
+        low, high = _delta_range(moneyness, deviation, is_call=terms.right is Right.CALL)
+        steepest = _most_gamma(moneyness, deviation)
+        if steepest is None:
+            return Unsolved.ONE_SIDED
+        least, top = floor(yields * low * 1e6), ceil(yields * high * 1e6)
+        return Greeks(
+            least,
+            0,
+            round(at_ask.vega * 1e6),
+            round(at_ask.theta * 1e6),
+            round(most * 1e6),
+            BOUND,
+            as_of_ns,
+            top - least,
+            ceil(yields * steepest / spot * 1e6),
         )
 
     def implied(self, terms: OptionTerms, price: float, spot: float, years: float) -> float | Unsolved:
@@ -192,6 +230,39 @@ def _pays_early(terms: OptionTerms, carry: Carry) -> bool:
     """Whether exercising before the end can ever pay."""
     reason = carry.dividend if terms.right is Right.CALL else carry.rate
     return terms.style is ExerciseStyle.AMERICAN and reason > 0
+
+
+def _fault(bid: PriceE4 | None, ask: PriceE4 | None, spot: PriceE4 | None) -> Unsolved | None:
+    """Why a quote says nothing, whatever the contract."""
+    if not ask or ask < 0 or (bid or 0) < 0:
+        return Unsolved.ONE_SIDED
+    if bid and bid > ask:
+        return Unsolved.CROSSED
+    return Unsolved.NO_SPOT if not spot or spot < 0 else None
+
+
+def _delta_range(moneyness: float, most: float, *, is_call: bool) -> tuple[float, float]:
+    """The least and the greatest delta at any deviation above 0 and up to *most*, the dividend left out."""
+    at = [moneyness / most + most / 2]
+    if 0 < 2 * moneyness <= most * most:
+        at.append(sqrt(2 * moneyness))
+    edge = (moneyness > 0) - (moneyness < 0)  # of d, as the deviation goes to nothing: far up, far down, or 0
+    deltas = [_normal(d) for d in at] + [(1 + edge) / 2]
+    return (min(deltas), max(deltas)) if is_call else (min(deltas) - 1, max(deltas) - 1)
+
+
+def _most_gamma(moneyness: float, most: float) -> float | None:
+    """The greatest n(d)/v at any deviation v above 0 and up to *most*; None where it has no end, at the money."""
+    turn = sqrt(2 * (sqrt(1 + moneyness * moneyness) - 1))
+    if turn <= 0:
+        return None
+    at = min(most, turn)
+    d = moneyness / at + at / 2
+    return exp(-d * d / 2) / sqrt(2 * pi) / at
+
+
+def _normal(d: float) -> float:
+    return erfc(-d / sqrt(2)) / 2
 
 
 class _American:

@@ -7,6 +7,7 @@ from support.desk import chain, condor, desk_world, entered, quote, quote_chain,
 from support.execution import MemoryLog
 
 from holdfast.core.errors import BadInput, DuplicateStop
+from holdfast.core.greeks import BOUND, Greeks
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.execution.exits import ExitState
 from holdfast.execution.outcomes import Outcome
@@ -382,5 +383,25 @@ def test_a_second_stop_and_one_on_a_closed_position_are_refused():
         for name in (one.execution_id, "nobody"):
             with pytest.raises(BadInput, match="is closed"):
                 w.stops.add_trailing_stop(name, "1.00")
+
+    go(run())
+
+
+@pytest.mark.invariant("I4")
+def test_stock_taking_names_what_is_only_bounded():
+    """Greeks that are a range count at their middle, and the record says of which contract."""
+
+    async def run():
+        w = desk_world(stop=STOP)
+        one = await entered(w)
+        wing = next(ticker for ticker, ratio in one.legs if ratio > 0)
+        before = w.desk.greeks()
+        known = w.trader.market.greeks(wing)
+        now_ns = w.clock.monotonic_ns()
+        w.trader.market.saw_greeks(wing, Greeks(0, 0, 0, 0, 0, BOUND, now_ns, 40_000, 0))
+        assert w.desk.greeks().delta_e6 == before.delta_e6 + 100 * (20_000 - known.delta_e6)
+        await tick(w, 900)
+        (taken,) = [event for event in w.events.told[-8:] if event.limit_type == "stock_taking"][-1:]
+        assert taken.metadata["bounded"] == [wing]
 
     go(run())

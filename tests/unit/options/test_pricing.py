@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from holdfast.core.clock import NANOS
 from holdfast.core.errors import ConfigError
-from holdfast.core.greeks import MODEL
+from holdfast.core.greeks import BOUND, MODEL, Greeks
 from holdfast.core.money import PriceE4
 from holdfast.core.options import ExerciseStyle, OptionTerms, Right
 from holdfast.venues.pricing import Carry, Model, Unsolved
@@ -131,9 +131,8 @@ def test_put_call_parity_holds_for_european_options(case):
 @pytest.mark.parametrize(
     ("bid", "ask", "spot", "years", "why"),
     [
-        (None, 10_000, 1_000_000, 0.5, Unsolved.ONE_SIDED),
         (10_000, None, 1_000_000, 0.5, Unsolved.ONE_SIDED),
-        (0, 10_000, 1_000_000, 0.5, Unsolved.ONE_SIDED),
+        (None, None, 1_000_000, 0.5, Unsolved.ONE_SIDED),
         (-1, 10_000, 1_000_000, 0.5, Unsolved.ONE_SIDED),
         (20_000, 10_000, 1_000_000, 0.5, Unsolved.CROSSED),
         (90_000, 100_000, 1_100_000, 0.5, Unsolved.BELOW_INTRINSIC),
@@ -156,6 +155,64 @@ def test_a_quote_that_no_volatility_explains_is_refused_by_name(bid, ask, spot, 
             )
         else:
             assert found is why
+
+
+offered = st.tuples(
+    st.integers(7_000, 13_000),
+    st.sampled_from((CALL, PUT)),
+    st.floats(0.002, 1.5),
+    st.floats(0.05, 3.0),
+    st.sampled_from((Carry(), Carry(0.05), Carry(0.0, 0.04), Carry(0.03, 0.06))),
+    st.floats(0.001, 1.0),
+)
+
+
+@pytest.mark.invariant("I4")
+@settings(max_examples=300, deadline=None)
+@given(offered)
+def test_the_greeks_of_what_nobody_bids_for_lie_within_their_range(case):
+    """Whatever the contract is truly worth, from next to nothing up to its ask, its delta and gamma lie in the range."""
+    cents, right, years, volatility, carry, fraction = case
+    one, model = terms(cents / 100, right, years=years), Model(carry)
+    ask = math.floor(model.value(one, 100, years, volatility).price * 10_000)
+    if ask < 1:
+        return
+    found = model.greeks(one, None, PriceE4(ask), PriceE4(1_000_000), now_ns=0, as_of_ns=7)
+    if isinstance(found, Unsolved):
+        assert found in {Unsolved.ONE_SIDED, Unsolved.BELOW_INTRINSIC, Unsolved.TOO_DEAR}
+        return
+    least = model.implied(one, ask / 10_000, 100, years)
+    assert not isinstance(least, Unsolved)
+    true = model.value(one, 100, years, least * fraction)
+    assert found.source == BOUND
+    noise = 1e-6  # of the library's own tails
+    assert found.delta_e6 - noise <= true.delta * 1e6 <= found.delta_e6 + found.delta_span_e6 + noise
+    assert found.gamma_e6 <= true.gamma * 1e6 <= found.gamma_e6 + found.gamma_span_e6
+
+
+@pytest.mark.invariant("I4")
+def test_a_far_wing_that_nobody_bids_for_is_bounded_narrowly(model):
+    """A call 10 % out of the money, offered at 0.10 for a month: a delta of at most 0.05, not anything up to 1."""
+    found = model.greeks(
+        terms(110, years=1 / 12), None, PriceE4(1_000), PriceE4(1_000_000), now_ns=0, as_of_ns=7
+    )
+    assert isinstance(found, Greeks)
+    assert found.delta_e6 == 0
+    assert 20_000 < found.delta_span_e6 < 60_000
+    assert not found.is_known
+
+
+@pytest.mark.invariant("I4")
+def test_an_early_exercise_and_a_strike_at_the_forward_have_no_range(model):
+    """Where the closed form says nothing, or gamma has no end, a missing bid leaves the Greeks unknown."""
+    dear = Model(Carry(0.05))
+    early = terms(90, PUT, AMERICAN)
+    quote = (None, PriceE4(1_000), PriceE4(1_000_000))
+    assert dear.greeks(early, *quote, now_ns=0, as_of_ns=7) is Unsolved.ONE_SIDED
+    assert model.greeks(terms(100), *quote, now_ns=0, as_of_ns=7) is Unsolved.ONE_SIDED
+    below, dear_ask = (None, PriceE4(100_000), PriceE4(1_110_000)), (None, PriceE4(10**6), PriceE4(10**6))
+    assert model.greeks(terms(100), *below, now_ns=0, as_of_ns=7) is Unsolved.BELOW_INTRINSIC
+    assert model.greeks(terms(110), *dear_ask, now_ns=0, as_of_ns=7) is Unsolved.TOO_DEAR
 
 
 def test_greeks_are_integers_per_unit_of_the_underlying(model):
