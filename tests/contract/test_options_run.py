@@ -88,16 +88,17 @@ def test_entries_without_a_reference_are_all_refused(tmp_path, capsys, monkeypat
 
 @pytest.mark.data
 @pytest.mark.contract("B13")
-def test_a_recorded_day_trades_too(tmp_path, capsys, monkeypatch):
-    """SPY of 2023-08-03 from the tape: entries at recorded quotes, books equal."""
+@pytest.mark.parametrize(("date", "root"), [("20151223", "GOOG"), ("20210105", "SPXW"), ("20230803", "SPY")])
+def test_every_recorded_underlying_trades(tmp_path, capsys, monkeypatch, date, root):
+    """Under the limits as they come contracts of each are bought and sold, stops move and trigger, exits fill."""
     monkeypatch.setenv("HOLDFAST_DATA", str(require()))
-    code, day = paper(
-        tmp_path, capsys, monkeypatch, "--tape", "options", "--day", "20230803", "--lake", "none"
-    )
+    code, day = paper(tmp_path, capsys, monkeypatch, "--tape", "options", "--day", date, "--lake", "none")
     assert code == 0
-    assert day["orders"]["filled"] >= 1
     assert day["exchange_matches"]
-    assert day["stops"]["add"] >= 1
+    assert {"add", "activate", "trigger", "remove"} <= set(day["stops"])
+    records = list(read_records(next((tmp_path / "run").iterdir()) / "audit"))
+    sold = [r.details["ticker"] for r in records if r.type == "TRADE" and r.details["side"] == "ask"]
+    assert any(ticker.startswith(root) for ticker in sold)
 
 
 @pytest.mark.parametrize(

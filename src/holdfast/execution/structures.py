@@ -27,7 +27,7 @@ import msgspec
 from holdfast.core.errors import BadInput
 from holdfast.core.greeks import Greeks
 from holdfast.core.instruments import COMBO_CENTS, ComboLeg, Instrument, InstrumentKind
-from holdfast.core.money import MoneyE6, PriceE4, QtyE2
+from holdfast.core.money import MoneyE6, PriceE4, QtyE2, format_price
 from holdfast.core.options import OptionTerms, Right, combo_ticker
 from holdfast.core.signals import Action
 from holdfast.risk.exposure import Part, worst_loss
@@ -137,6 +137,9 @@ class StructurePlan(msgspec.Struct, frozen=True, kw_only=True):
         delta_e6: Of the leg that is chosen by delta, absolute, 1/1,000,000; the nearest one is taken.
         width: Dollars between a leg chosen by delta and its wing, at least.
         min_days, max_days: Calendar days to expiry, inclusive; the nearest expiry that offers every leg is taken.
+        max_debit: What a unit may cost at most, per unit of the underlying; below zero what it must bring in at least.
+            A dearer one is passed over, for the next expiry and then for the next plan. None, the default, leaves that
+            to the limits, which refuse it.
     """
 
     kind: StructureKind = StructureKind.IRON_CONDOR
@@ -144,6 +147,7 @@ class StructurePlan(msgspec.Struct, frozen=True, kw_only=True):
     width: PriceE4 = PriceE4(50_000)
     min_days: int = 1
     max_days: int = 60
+    max_debit: PriceE4 | None = None
 
 
 class Missing(NamedTuple):
@@ -208,6 +212,13 @@ def _of_one_expiry(plan: StructurePlan, chain: Sequence[Quoted]) -> Structure | 
         if found is None:
             return Missing(f"no {'wing' if want.is_wing else 'leg'} among the {want.right.name.lower()}s")
         legs.append(StructureLeg(found.instrument, want.ratio))
+    if plan.max_debit is not None:
+        debit = entry_price(legs, {quoted.instrument.ticker: (quoted.bid, quoted.ask) for quoted in chain})
+        if debit is None or debit > plan.max_debit:
+            most = format_price(PriceE4(abs(plan.max_debit)))
+            return Missing(
+                f"none that costs {most} or less" if plan.max_debit >= 0 else f"none that brings in {most}"
+            )
     return Structure(kind=plan.kind, symbol=legs[0].instrument.underlying, legs=tuple(legs))
 
 

@@ -9,7 +9,15 @@ from holdfast.core.money import MoneyE6, PriceE4
 from holdfast.core.options import parse_combo_ticker
 from holdfast.core.signals import Action
 from holdfast.execution.legging import entry_order, next_leg_out, worst_states
-from holdfast.execution.structures import RECIPES, Missing, Structure, StructureKind, StructurePlan, pick
+from holdfast.execution.structures import (
+    RECIPES,
+    Missing,
+    Structure,
+    StructureKind,
+    StructurePlan,
+    days_to,
+    pick,
+)
 
 TODAY = date(2026, 11, 20)
 
@@ -35,6 +43,19 @@ def test_a_condor_has_its_wings_outside_and_at_least_the_width_away():
     assert low <= put - 50_000
     assert high >= call + 50_000
     assert put < call
+
+
+def test_what_is_dearer_than_its_plan_allows_is_passed_over():
+    """A strangle at its own price is picked, a ten-thousandth below it is not; a credit counts as what it brings in."""
+    strangle, condor = StructureKind.LONG_STRANGLE, StructureKind.IRON_CONDOR
+    quotes = {one.instrument.ticker: (one.bid, one.ask) for one in chain()}
+    for kind, said in ((strangle, "none that costs"), (condor, "none that brings in")):
+        first = picked(kind)
+        price, days = first.entry_price(quotes), days_to(first.legs[0].instrument.option.expiry, TODAY)
+        assert isinstance(picked(kind, max_debit=price, max_days=days), Structure)
+        found = picked(kind, max_debit=price - 1, max_days=days)
+        assert isinstance(found, Missing)
+        assert said in found.reason
 
 
 def test_a_structures_price_and_loss_are_those_of_its_legs():

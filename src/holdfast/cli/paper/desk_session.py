@@ -64,12 +64,19 @@ PAPER_RULES = EntryRules(
 )
 TAPE_RULES = EntryRules(
     when_dear=tuple(
-        StructurePlan(kind=kind, width=PriceE4(50_000))
-        for kind in (StructureKind.IRON_CONDOR, StructureKind.PUT_CREDIT, StructureKind.CALL_CREDIT)
+        StructurePlan(kind=kind, delta_e6=250_000, width=PriceE4(50_000), max_debit=PriceE4(-5_000))
+        for kind in (StructureKind.PUT_CREDIT, StructureKind.CALL_CREDIT, StructureKind.IRON_CONDOR)
     ),
-    when_cheap=(StructurePlan(kind=StructureKind.LONG_STRANGLE),),
+    when_cheap=tuple(
+        StructurePlan(kind=kind, max_debit=PriceE4(50_000))
+        for kind in (StructureKind.LONG_STRANGLE, StructureKind.LONG_CALL, StructureKind.LONG_PUT)
+    ),
 )
-"""The recordings hold few strikes: of some underlyings there is nothing but a strangle."""
+"""The recordings hold few strikes, and those far out are seldom quoted: spreads near the money that bring in a
+tenth of their width, and of what is bought, an index's strangle among it, only what costs no more than the $500 that an
+order may cost where nothing else is said."""
+TAPE_DEBIT_STOP = TrailingStopConfig(4, 3, 1)
+"""Of what was bought on a recorded day, on which little doubles."""
 
 
 class DeskFacts(msgspec.Struct, frozen=True):
@@ -248,7 +255,7 @@ async def _session(plan: _Plan, screen: Screen) -> DeskOutcome:
             layers=[Layer(word) for word in facts.layers],
             lake=lake or None,
             entry_rules=TAPE_RULES if facts.tape else PAPER_RULES,
-            stops=DEBIT_STOP if own_stops else None,
+            stops=(TAPE_DEBIT_STOP if facts.tape else DEBIT_STOP) if own_stops else None,
             credit_stops=CREDIT_STOP if own_stops else None,
             seed=facts.seed,
             tell=tell,
