@@ -52,7 +52,7 @@ _REDUCING: Final = TradingState.REDUCING
 
 
 class Leg(NamedTuple):
-    """Another market of the same event: position, and what works there with its worst limit price."""
+    """One market of an exclusive event: what is held there, or what works there at one limit price."""
 
     ticker: str
     qty: QtyE2
@@ -74,7 +74,8 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
         now_ns, alive_ns: Then, and when the stream was last proven alive; clock monotonic.
         is_open: Whether the market takes orders now.
         since_last_ns: Since the last admitted increasing order; None when there was none.
-        legs: The other markets of an event whose outcomes exclude each other; empty otherwise.
+        legs: Everything held and working in an event whose outcomes exclude each other, the order's own market
+            among it; empty where the account is in no other market of it.
         breaker: The circuit breaker that gave no leave to place; "" when none stood in the way.
         contract: What an order of an option, a combination or a stock reads besides; None for an event contract.
     """
@@ -273,19 +274,15 @@ def is_reducing(order: Terms, facts: Facts) -> bool:
         return False
     if not facts.legs:
         return True
-    own = Leg(
-        order.ticker,
-        facts.position,
-        facts.buys,
-        order.yes_price,
-        facts.sells,
-        order.yes_price,
-    )
-    outcomes = ["", *(leg.ticker for leg in facts.legs), order.ticker]
-    if order.instrument.event_exhaustive:
-        outcomes.remove("")
-    before = min(_outcome(winner, (own, *facts.legs)) for winner in outcomes)
-    after = min(_outcome(winner, (own, *facts.legs)) + _change(order, winner=winner) for winner in outcomes)
+    legs = facts.legs
+    outcomes = {leg.ticker for leg in legs} | {order.ticker}
+    if order.ticker not in {leg.ticker for leg in legs}:  # a record from before the own market was among them
+        price = order.yes_price
+        legs = (Leg(order.ticker, facts.position, facts.buys, price, facts.sells, price), *legs)
+    if not order.instrument.event_exhaustive:
+        outcomes.add("")
+    before = min(_outcome(winner, legs) for winner in outcomes)
+    after = min(_outcome(winner, legs) + _change(order, winner=winner) for winner in outcomes)
     return after >= before
 
 

@@ -67,6 +67,7 @@ _ASK: Final = BookSide.ASK
 _BINARY: Final = InstrumentKind.BINARY
 _THROTTLED: Final = TradingState.THROTTLED
 _FLAT: Final = QtyE2(0)
+_FREE: Final = PriceE4(0)
 _EVENT_BOUNDS: Final = 6
 """So many of `RiskLimits.compact` decide about event contracts; the others are of options, combinations and stocks."""
 _NO_PRICES: Final = (None, None)
@@ -388,6 +389,7 @@ class Gate:
                     f"order {admission.client_order_id!r} may have left; it keeps its reservation"
                 )
             self.account.forget(admission.client_order_id)
+            self._spoken_for -= admission.reserved
 
     def readmit(self, spent: Admission) -> Admission:
         """A second leave to send an order that provably never left; what it reserved still stands."""
@@ -522,7 +524,7 @@ class Gate:
             reserved = MoneyE6(terms.value + _fee_bound_of(terms))
         else:
             reserved = reserve_of(terms, contract, reducing=decision.reducing)
-            self._spoken_for += reserved
+        self._spoken_for += reserved
         decision.order = Order(
             client_order_id=name,
             ticker=terms.ticker,
@@ -614,28 +616,26 @@ class Gate:
         return self._holdings
 
     def _legs(self, instrument: Instrument) -> tuple[Leg, ...]:
-        """The other markets of an exclusive event in which the account holds or works anything."""
-        account = self.account
-        legs: list[Leg] = []
-        for ticker, other in self.market.instruments.items():
-            if other.event != instrument.event or ticker == instrument.ticker:
-                continue
-            orders = [order for order in account.open_orders() if order.ticker == ticker]
-            bids = [order for order in orders if order.side.sign > 0]
-            asks = [order for order in orders if order.side.sign < 0]
-            qty = account.portfolio.position(ticker)
-            if qty or orders:
-                legs.append(
-                    Leg(
-                        ticker,
-                        qty,
-                        QtyE2(sum(order.leaves for order in bids)),
-                        max((order.yes_price for order in bids), default=PriceE4(0)),
-                        QtyE2(sum(order.leaves for order in asks)),
-                        min((order.yes_price for order in asks), default=PriceE4(0)),
-                    )
-                )
-        return tuple(legs)
+        """Everything that the account holds and works in an exclusive event; nothing where that is one market.
+
+        Each order stands for itself: at a price that it does not have it could hide which outcome is the worst.
+        """
+        account, rules, own = self.account, self.market.instruments, instrument.ticker
+
+        def is_in_event(ticker: str) -> bool:
+            known = rules.get(ticker)
+            return ticker == own or (known is not None and known.event == instrument.event)
+
+        legs = [
+            Leg(ticker, qty, _FLAT, _FREE, _FLAT, _FREE)
+            for ticker, qty in account.portfolio.positions.items()
+            if is_in_event(ticker)
+        ]
+        for order in account.open_orders():
+            if is_in_event(order.ticker) and (leaves := order.leaves):
+                bids, asks = (leaves, _FLAT) if order.side is _BID else (_FLAT, leaves)
+                legs.append(Leg(order.ticker, _FLAT, bids, order.yes_price, asks, order.yes_price))
+        return tuple(legs) if any(leg.ticker != own for leg in legs) else ()
 
 
 def fee_bound(intent: Intent) -> MoneyE6:

@@ -351,6 +351,21 @@ def test_buying_power_counts_everything_set_aside_since_it_was_asked() -> None:
     assert ask(gate, put(500), "buy", 1, 1).allowed
 
 
+def test_an_admission_that_is_given_back_leaves_buying_power_as_it_was() -> None:
+    """What the breaker or the journal kept from leaving uses up nothing, whenever the broker was asked."""
+    gate = option_gate(put(500))
+    gate.saw_buying_power(MoneyE6(250_000_000))
+    for n in range(5):
+        admitted = gate.admit(intent(f"hf-{n}", put(500), "buy", 1, 1))
+        assert admitted.admission is not None
+        if n % 2:
+            gate.saw_buying_power(MoneyE6(250_000_000))
+        gate.give_back(admitted.admission)
+    assert gate.admit(intent("hf-a", put(500), "buy", 1, 1)).allowed
+    assert gate.admit(intent("hf-b", put(500), "buy", 1, 1)).allowed
+    assert code_of(ask(gate, put(500), "buy", 1, 1)) == "buying_power"
+
+
 @pytest.mark.parametrize(
     ("instrument", "price", "code"),
     [
