@@ -240,7 +240,8 @@ def commit_cost() -> list[dict[str, Any]]:
     try:
         store = store_of(str(folder / "lake"))
         store.prove()
-        writer, upkeep = TableWriter(store, RiskEventsTable), Maintainer(store, order_apart=True)
+        writer = TableWriter(store, RiskEventsTable, clock=SystemClock())
+        upkeep = Maintainer(store, clock=SystemClock(), order_apart=True)
         writer.open()
 
         def ours(number: int) -> None:
@@ -249,7 +250,7 @@ def commit_cost() -> list[dict[str, Any]]:
             rows = arrow_of(RiskEventsTable, rows_of(number))
             writer.commit(rows, [Span(LOG_ID, first, first + ROWS - 1, 1, leaves, bytes(32))])
             writer.tidy()
-            if upkeep.after_commit("risk_events", writer.handle, time.time_ns()):
+            if upkeep.after_commit("risk_events", writer.handle):
                 writer.open()
 
         own = cpu_ms(ours, COMMITS, COMMIT_SECS)

@@ -45,6 +45,7 @@ def _make(lake: Path) -> None:
     import lake_events
     from deltalake import DeltaTable, Schema, write_deltalake
 
+    from holdfast.core.clock import SystemClock
     from holdfast.lake.due import MaintenancePolicy
     from holdfast.lake.encodings import delta_properties
     from holdfast.lake.maintenance import Maintainer
@@ -64,7 +65,7 @@ def _make(lake: Path) -> None:
     log_order = _bytes_each(lake)
     policy = MaintenancePolicy(retention_secs=0)
     start = time.perf_counter()
-    Maintainer(store_of(str(lake)), policy=policy).run("risk_events", time.time_ns(), everything=True)
+    Maintainer(store_of(str(lake)), clock=SystemClock(), policy=policy).run("risk_events", everything=True)
     took = time.perf_counter() - start
     (HOME / "facts").write_text(f"{log_order} {took}")
 
@@ -148,6 +149,7 @@ def _rebuild_rate() -> tuple[float, float, float]:
 
     import lake_events
 
+    from holdfast.core.clock import SystemClock
     from holdfast.lake.rebuild import rebuild
     from holdfast.lake.store import store_of
     from holdfast.lake.verify import verify_lake
@@ -156,7 +158,7 @@ def _rebuild_rate() -> tuple[float, float, float]:
         log = lake_events.journal(Path(scratch) / "log", REBUILD_RECORDS)
         store = store_of(f"{scratch}/lake")
         busy = time.process_time()
-        done = rebuild(store, [log], now_ns=time.time_ns())
+        done = rebuild(store, [log], clock=SystemClock())
         busy = time.process_time() - busy
         start = time.perf_counter()
         assert verify_lake(store, [log]).ok

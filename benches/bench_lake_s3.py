@@ -31,10 +31,11 @@ def _counted(proxy, commit: Callable[[int], object]) -> Counter[str]:
 def _ours(store) -> Callable[[int], object]:
     import lake_events
 
+    from holdfast.core.clock import SystemClock
     from holdfast.lake.commit import Span, TableWriter
     from holdfast.lake.tables import RiskEventsTable
 
-    writer = TableWriter(store, RiskEventsTable)
+    writer = TableWriter(store, RiskEventsTable, clock=SystemClock())
     writer.open()
     schema = RiskEventsTable.schema()
 

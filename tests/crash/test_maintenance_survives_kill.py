@@ -12,6 +12,7 @@ from datetime import date
 import pytest
 from support.lake import START_NS, all_rows, make_journal, project
 
+from holdfast.core.clock import ManualClock
 from holdfast.lake.maintenance import Maintainer
 from holdfast.lake.repair import repair
 from holdfast.lake.store import store_of
@@ -66,8 +67,8 @@ def test_power_cut_behind_a_rewrite_gives_back_the_files_before_it(tmp_path, tor
     lake = project(tmp_path / "lake", log)
     before = all_rows(lake)
     table = lake.path / "risk_events"
-    maintainer = Maintainer(lake)
-    done = maintainer.run("risk_events", START_NS, day=date(2025, 11, 20))
+    maintainer = Maintainer(lake, clock=ManualClock(START_NS))
+    done = maintainer.run("risk_events", day=date(2025, 11, 20))
     assert done[0].changed
     commit = max((table / "_delta_log").glob("*.json"))
     added = [

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.lake import START_NS, all_rows, make_journal, project
 
+from holdfast.core.clock import ManualClock
 from holdfast.lake.maintenance import Maintainer
 
 pytestmark = pytest.mark.contract("X7")
@@ -54,7 +55,7 @@ spark.stop()
 def lake(tmp_path_factory):
     home = tmp_path_factory.mktemp("engines")
     lake = project(home / "lake", make_journal(home / "log", events=400))
-    Maintainer(lake).run("risk_events", START_NS + 5 * 86_400 * 10**9, everything=True)
+    Maintainer(lake, clock=ManualClock(START_NS + 5 * 86_400 * 10**9)).run("risk_events", everything=True)
     return lake
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from holdfast.audit.format import leaf_hash
 from holdfast.audit.keys import KeyHome
 from holdfast.audit.wal import Level, WriteAheadLog
-from holdfast.core.clock import ManualClock
+from holdfast.core.clock import ManualClock, SystemClock
 from holdfast.lake.columns import Made, joined, made_of
 from holdfast.lake.commit import Span, TableWriter
 from holdfast.lake.journal import JournalReader
@@ -150,7 +150,7 @@ def project(store: LakeStore | str | Path, *logs: Path, rows_per_commit: int = 5
     """Write the rows of *logs* as a projector does, in small commits; the store."""
     place = store if isinstance(store, LakeStore) else store_of(str(store))
     for kind in TABLES:
-        writer = TableWriter(place, kind)
+        writer = TableWriter(place, kind, clock=SystemClock())
         writer.open()
         for log in logs:
             _project_one(writer, log, rows_per_commit)

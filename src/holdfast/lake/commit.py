@@ -15,27 +15,28 @@ the next one says what holds. A file that no version names is left for vacuum; n
 
 On S3, where an object is there as a whole or not at all, delta-rs itself does steps 2 to 4.
 
-Limits: the fence holds within one handle. Whoever reads the watermark from one handle and commits with another
+Limits: what delta-rs writes by itself (a commit's own time, and the files on S3) has times and names of its choosing;
+everything else here is as the clock and the random bytes say that were handed in. The fence holds within one handle. Whoever reads the watermark from one handle and commits with another
 writes rows twice; that is why both are methods of one object here, and why `commit` compares.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from holdfast.audit.tree import Frontier
+from holdfast.core.clock import Clock
 from holdfast.core.errors import BadInput
 from holdfast.lake.durable import forget_versions, sync_checkpoint, sync_folder, sync_versions, write_new
 from holdfast.lake.encodings import delta_properties, parquet_options
 from holdfast.lake.extras import load
+from holdfast.lake.filestats import written_stats
 from holdfast.lake.store import LOG_FOLDER, LakeStore
 from holdfast.lake.tables import PARTITION, PROPERTIES, LakeTable
 
@@ -56,8 +57,6 @@ MAX_RETRIES = 200
 
 _OUTDATED = "Invalid table version"
 """What delta-rs says where the commits behind its snapshot were cleaned up."""
-_STATS = ("timestamp", "ts_ns", "seq", "epoch", "event_type", "execution_id", "symbol")
-_LONGEST_STAT = 64
 
 
 class Span(NamedTuple):
@@ -131,6 +130,8 @@ class TableWriter:
     Args:
         store: Where the lake lies.
         table: Which table.
+        clock: Says when a data file was written.
+        random_bytes: Names data files; rivals must draw different ones.
 
     Attributes:
         store: As given.
@@ -138,10 +139,19 @@ class TableWriter:
         commits: How many commits were made.
     """
 
-    def __init__(self, store: LakeStore, table: type[LakeTable]) -> None:
+    def __init__(
+        self,
+        store: LakeStore,
+        table: type[LakeTable],
+        *,
+        clock: Clock,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
         self.store = store
         self.table = table
         self.commits = 0
+        self._clock = clock
+        self._random_bytes = random_bytes
         self._handle: DeltaTable | None = None
         self._age = 0  # commits since the handle was opened
         self._watermarks: dict[str, int] = {}  # in that handle
@@ -269,8 +279,7 @@ class TableWriter:
         delta: Any = load("deltalake")
         name = self.table.name
         schema = delta.Schema.from_arrow(self.table.schema())
-        if self.store.is_local:
-            self._refuse_other_files()
+        self.store.refuse_other_files(name)
         with self.store.failures(f"make {name!r}"):
             try:
                 delta.DeltaTable.create(
@@ -289,20 +298,6 @@ class TableWriter:
             sync_versions(table, 0, 0)
             sync_folder(table)
             sync_folder(self.store.path)
-
-    def _refuse_other_files(self) -> None:
-        path = self.store.path / self.table.name
-        if path.is_symlink() or (path.exists() and not path.is_dir()):
-            raise BadInput(
-                f"lake {self.store}: {self.table.name!r} is no directory",
-                hint="move it away, or choose another lake",
-            )
-        others = sorted(one for one in os.listdir(path) if not one.startswith("_")) if path.exists() else []  # noqa: PTH208  names are wanted
-        if others:
-            raise BadInput(
-                f"lake {self.store}: {self.table.name!r} is no Delta table: it holds {others[0]!r}",
-                hint="move it away, or choose another lake",
-            )
 
     def _refuse_other_schema(self, handle: DeltaTable) -> None:
         delta: Any = load("deltalake")
@@ -332,14 +327,14 @@ class TableWriter:
 
     def _write_file(self, day: date, arrow: Any) -> AddAction:
         transaction: Any = load("deltalake.transaction")
-        stats = _stats(arrow)
         data = _parquet(arrow.select(self._data_columns))
         value = day.isoformat()
         folder = f"{PARTITION}={value}"
-        path = f"{folder}/part-{uuid.uuid4()}.zstd.parquet"
+        path = f"{folder}/part-{self._random_bytes(16).hex()}.zstd.parquet"
         self._put(folder, path, data)
+        written_ms = self._clock.now_ns() // 1_000_000
         add: AddAction = transaction.AddAction(
-            path, data.size, {PARTITION: value}, int(datetime.now(UTC).timestamp() * 1000), True, stats
+            path, data.size, {PARTITION: value}, written_ms, True, written_stats(arrow)
         )
         return add
 
@@ -474,27 +469,3 @@ def _parquet(arrow: Any) -> Any:
     # A checksum on every page: what a power cut zeroed in the middle of a file is known from it.
     parquet.write_table(arrow, out, write_page_checksum=True, **parquet_options(arrow.column_names))
     return out.getvalue()
-
-
-def _stats(arrow: Any) -> str:
-    """What readers skip files by."""
-    compute: Any = load("pyarrow.compute")
-    low: dict[str, Any] = {}
-    high: dict[str, Any] = {}
-    nulls: dict[str, int] = {}
-    for name in _STATS:
-        if name not in arrow.column_names:
-            continue
-        column = arrow[name]
-        nulls[name] = column.null_count
-        if column.null_count == len(column):
-            continue
-        bounds: dict[str, Any] = compute.min_max(column).as_py()
-        if max(len(str(bounds["min"])), len(str(bounds["max"]))) > _LONGEST_STAT:
-            continue
-        low[name], high[name] = _stat(bounds["min"]), _stat(bounds["max"])
-    return json.dumps({"numRecords": len(arrow), "minValues": low, "maxValues": high, "nullCount": nulls})
-
-
-def _stat(value: Any) -> Any:
-    return f"{value:%Y-%m-%dT%H:%M:%S.%fZ}" if isinstance(value, datetime) else value

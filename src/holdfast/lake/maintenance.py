@@ -7,20 +7,19 @@ unfinished rewrite belong to no version and fall to the next full vacuum.
 
 Ordering a day takes a gigabyte of memory for seconds: a projector lets a process of its own do it.
 
-Limits: it is the committer's work; two maintainers of one table waste work but harm nothing. Removing files is by
-the machine's clock: whoever reads an older version than the retention finds its files gone.
+Limits: it is the committer's work; two maintainers of one table waste work but harm nothing. What is due is by the
+clock that is handed in; what delta-rs removes and notes is by the machine's own. Whoever reads an older version than the retention finds its files gone.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from holdfast.core.clock import NANOS
+from holdfast.core.clock import NANOS, Clock
 from holdfast.lake.due import Action, Facts, LiveFile, MaintenancePolicy, Step, due, end_ns, is_older
 from holdfast.lake.durable import sync_checkpoint, sync_versions
 from holdfast.lake.encodings import delta_properties
@@ -112,6 +111,7 @@ class Maintainer:
         self,
         store: LakeStore,
         *,
+        clock: Clock,
         policy: MaintenancePolicy | None = None,
         tell: Callable[[str], object] = lambda _: None,
         order_apart: bool = False,
@@ -120,22 +120,24 @@ class Maintainer:
 
         Args:
             store: Where they lie.
+            clock: What is due is decided by it, and how long an opening takes.
             policy: When what is done.
             tell: Is told of each step and alarm, one sentence each.
             order_apart: Whether closed days are ordered by processes of their own, which this one does not await.
         """
         self.store = store
         self.policy = policy or MaintenancePolicy()
+        self._clock = clock
         self._tell = tell
         self._order_apart = order_apart
         self._seen: dict[str, _Seen] = {}
 
-    def after_commit(self, name: str, table: DeltaTable, now_ns: int) -> bool:
+    def after_commit(self, name: str, table: DeltaTable) -> bool:
         """Do what is due of the table *name*, open as *table*; whether it has versions that *table* does not know.
 
         Cheap when called after every commit: it looks every 16 commits or 30 seconds.
         """
-        seen = self._seen.get(name)
+        now_ns, seen = self._clock.now_ns(), self._seen.get(name)
         if seen is None:
             seen = self._seen[name] = _Seen(now_ns)
         changed = self._reap(name, seen)
@@ -155,16 +157,15 @@ class Maintainer:
                 changed |= self._do(name, step, now_ns, seen).changed
         return changed
 
-    def run(self, name: str, now_ns: int, *, everything: bool = False, day: date | None = None) -> list[Done]:
+    def run(self, name: str, *, everything: bool = False, day: date | None = None) -> list[Done]:
         """Do all that is due of the table *name*, ordering included, before returning.
 
         Args:
             name: The table.
-            now_ns: The time, UTC nanoseconds.
             everything: Do every action on every day, due or not; open days are compacted, closed ones ordered.
             day: Only order that day.
         """
-        table = self.store.open(name)
+        now_ns, table = self._clock.now_ns(), self.store.open(name)
         seen = self._seen.setdefault(name, _Seen(now_ns))
         facts = self._facts(name, table, seen)
         if day is not None:
@@ -182,9 +183,9 @@ class Maintainer:
     def alarms(self, name: str) -> list[str]:
         """What is too large or too slow about the table *name*, one sentence each; lists its files."""
         policy = self.policy
-        start = time.perf_counter()
+        start_ns = self._clock.monotonic_ns()
         table = self.store.open(name)
-        took = time.perf_counter() - start
+        took = (self._clock.monotonic_ns() - start_ns) / NANOS
         listed, live = self.store.listed(name), len(table.file_uris())
         memory = resident_bytes()
         measured = (

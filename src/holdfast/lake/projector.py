@@ -104,7 +104,7 @@ REMOTE = ProjectorPolicy(age_secs=10.0, idle_secs=600.0)
 class Maintains(Protocol):
     """What keeps the tables small; `maintenance.Maintainer` does."""
 
-    def after_commit(self, name: str, table: DeltaTable, now_ns: int) -> bool:
+    def after_commit(self, name: str, table: DeltaTable) -> bool:
         """Do what is due; whether the table has a new version."""
         ...
 
@@ -177,9 +177,10 @@ class Projector:
     Args:
         logs: The journals' directories, each another log.
         store: The lake.
-        clock: For ages, and for the notes.
+        clock: For ages, for the notes, and for when a file was written.
         policy: When it commits; None takes `LOCAL` or `REMOTE`, as the lake lies.
         maintenance: Keeps the tables small; None leaves them as they grow.
+        random_bytes: Names what is written.
         tell: Called with a sentence about what a person may want to know.
 
     Attributes:
@@ -195,6 +196,7 @@ class Projector:
         clock: Clock,
         policy: ProjectorPolicy | None = None,
         maintenance: Maintains | None = None,
+        random_bytes: Callable[[int], bytes] = os.urandom,
         tell: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.commits = 0
@@ -203,11 +205,12 @@ class Projector:
         self._clock = clock
         self._policy = policy or (LOCAL if store.is_local else REMOTE)
         self._maintenance = maintenance
+        self._random_bytes = random_bytes
         self._tell = tell
         self._sources = [_Source(log) for log in logs]
         self._reached: dict[str, Reached] = {}  # by log id, of the journals that were begun
         self._sinks: dict[type[LakeTable], Sink] = {
-            table: Sink(TableWriter(store, table)) for table in TABLES
+            table: Sink(TableWriter(store, table, clock=clock, random_bytes=random_bytes)) for table in TABLES
         }
         self._guard: Guard | None = None
         self._batch = self._policy.rows
@@ -241,7 +244,7 @@ class Projector:
         """
         for source in self._sources:
             source.reader.look()
-        self._store.prove()
+        self._store.prove(self._random_bytes)
         self._mend()
         for sink in self._sinks.values():
             sink.writer.open()
@@ -431,8 +434,8 @@ class Projector:
 
     def _keep_small(self, writer: TableWriter) -> None:
         writer.tidy()
-        maintenance, now_ns = self._maintenance, self._clock.now_ns()
-        if maintenance is not None and maintenance.after_commit(writer.table.name, writer.handle, now_ns):
+        maintenance = self._maintenance
+        if maintenance is not None and maintenance.after_commit(writer.table.name, writer.handle):
             writer.open()
 
     def _finish(self) -> None:

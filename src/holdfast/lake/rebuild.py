@@ -9,7 +9,8 @@ disk too, leaves the old one and removes what was begun. The rows are those that
 records give the same rows, `event_id` included.
 
 With `force` the tables are emptied first and filled in place: on S3, where nothing can be renamed, and on a disk
-without room for both. What is interrupted then is run again with `force`.
+without room for both. What is interrupted then is run again with `force`. Nothing but a lake's own tables is ever
+emptied: a directory that holds other things, or a table that holdfast did not make, is refused before.
 
 Limits: no projector may work in a lake that is rebuilt. On this machine that is checked; on a bucket it is the
 caller's to know.
@@ -17,17 +18,17 @@ caller's to know.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
-import secrets
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from holdfast.audit.pruned import InArchive
+from holdfast.core.clock import NANOS, Clock
 from holdfast.core.errors import BadInput, LakeDamaged
 from holdfast.lake.ahead import ReadAhead
 from holdfast.lake.commit import BATCH_BYTES, TableWriter
@@ -37,7 +38,7 @@ from holdfast.lake.joined import JoinedJournal, journals_of
 from holdfast.lake.maintenance import Maintainer
 from holdfast.lake.repair import Guard
 from holdfast.lake.sink import Reached, Sink
-from holdfast.lake.store import LakeStore
+from holdfast.lake.store import SELF_TEST, LakeStore
 from holdfast.lake.tables import TABLES, LakeTable
 
 BATCH_ROWS = 50_000
@@ -48,6 +49,9 @@ _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 _ALONE = MaintenancePolicy(retention_secs=0)
 """Nobody else has the new lake open: what compaction replaced goes at once."""
+_KEY = frozenset({"event_id", "writer_id", "seq"})
+"""Columns that every table of a lake has, of whatever version."""
+_OWN = "name a directory or prefix of the lake's own"
 
 
 class Rebuilt(NamedTuple):
@@ -77,7 +81,8 @@ def rebuild(
     store: LakeStore,
     logs: Sequence[Path],
     *,
-    now_ns: int,
+    clock: Clock,
+    random_bytes: Callable[[int], bytes] = os.urandom,
     force: bool = False,
     tell: Callable[[str], object] = lambda _: None,
 ) -> Rebuilt:
@@ -86,37 +91,34 @@ def rebuild(
     Args:
         store: Where it lies, or shall lie.
         logs: Every journal it is made of; restored ones where they come from an archive.
-        now_ns: The time, UTC nanoseconds; days that ended before are ordered.
+        clock: Days that ended by it are ordered; files bear its time.
+        random_bytes: Names what is written.
         force: Empty the tables and fill them in place.
         tell: Is told of the progress, one sentence each.
 
     Raises:
-        BadInput: A journal is not there, or is pruned; a projector works in the lake; *force* was not said, and on S3
-            there is a lake, or on a disk the directory holds other things than tables.
+        BadInput: A journal is not there, or is pruned; a projector works in the lake; the directory holds other things
+            than a lake's tables; *force* was not said, and on S3 there is a lake, or it was, and a table is another's.
         AuditCorruption: A journal is damaged; the lake is as it was.
         OSError: The disk refused, for instance for want of space; the lake is as it was, unless *force* was said.
         LakeError: The store refused, gave no answer, or holds other rows than were written.
     """
-    started = time.monotonic()
-    readers = journals_of(logs)
-    present = [kind.name for kind in TABLES if store.has(kind.name)]
+    started_ns = clock.monotonic_ns()
+    work = _Rebuild(journals_of(logs), clock, random_bytes, tell)
     guard = _hold(store)
     try:
+        _refuse_other_things(store)
+        replaced = ""
         if not store.is_local:
-            records, rows = _rebuild_in_bucket(store, readers, present, now_ns, force=force, tell=tell)
-            replaced = ""
+            records, rows = work.in_bucket(store, force=force)
         elif force:
-            for name in present:
-                shutil.rmtree(store.path / name)
-            records, rows = _fill(store, readers, now_ns, tell)
-            replaced = ""
+            records, rows = work.in_place(store)
         else:
-            _refuse_other_things(store)
-            records, rows, replaced = _rebuild_beside(store, readers, now_ns, tell)
+            records, rows, replaced = work.beside(store)
     finally:
         if guard is not None:
             guard.release()
-    return Rebuilt(str(store), records, rows, time.monotonic() - started, replaced)
+    return Rebuilt(str(store), records, rows, (clock.monotonic_ns() - started_ns) / NANOS, replaced)
 
 
 def _hold(store: LakeStore) -> Guard | None:
@@ -133,54 +135,97 @@ def _hold(store: LakeStore) -> Guard | None:
 
 
 def _refuse_other_things(store: LakeStore) -> None:
-    """A directory that holds more than tables, such as a project or a journal, does not change its place."""
-    tables = {kind.name for kind in TABLES}
-    others = sorted({path.name for path in store.path.iterdir()} - tables) if store.path.is_dir() else []
-    if others:
-        raise BadInput(
-            f"lake {store}: it holds other things, such as {others[0]!r}",
-            hint="name a directory of the lake's own, or fill the tables in place with --force",
-        )
+    """A directory that holds more than tables, such as a project or a journal, is no lake to be changed or emptied."""
+    known = {SELF_TEST, *(kind.name for kind in TABLES)}
+    if store.is_local and store.path.is_dir():
+        others = sorted({path.name for path in store.path.iterdir()} - known)
+        if others:
+            raise BadInput(f"lake {store}: it holds other things, such as {others[0]!r}", hint=_OWN)
+
+
+def _refuse_strangers(store: LakeStore) -> None:
+    """Refuse to empty what holdfast did not fill; a table that cannot be opened is what emptying is for."""
+    for kind in TABLES:
+        if not store.has(kind.name):
+            store.refuse_other_files(kind.name)
+            continue
+        with contextlib.suppress(LakeDamaged):
+            found = {field.name for field in store.open(kind.name).schema().fields}
+            for name in sorted(_KEY - found):
+                raise BadInput(
+                    f"lake {store}: the table {kind.name!r} is another's: it has no column {name!r}",
+                    hint=_OWN,
+                )
 
 
 # -- where it grows ---------------------------------------------------------------------------------------------
 
 
-def _rebuild_in_bucket(
-    store: LakeStore,
-    readers: Sequence[JoinedJournal],
-    present: Sequence[str],
-    now_ns: int,
-    *,
-    force: bool,
-    tell: Callable[[str], object],
-) -> tuple[int, dict[str, int]]:
-    store.prove()
-    if present and not force:
-        raise BadInput(
-            f"lake {store}: it holds {', '.join(present)} already",
-            hint="nothing can be renamed there: name a new place, or empty it with --force",
-        )
-    for name in present:
-        removed = store.empty(name)
-        tell(f"{name}: {removed} objects removed")
-    return _fill(store, readers, now_ns, tell)
+class _Rebuild(NamedTuple):
+    """What a lake is made of and with; each way returns how many records were read, and the rows of each table."""
 
+    readers: Sequence[JoinedJournal]
+    clock: Clock
+    random_bytes: Callable[[int], bytes]
+    tell: Callable[[str], object]
 
-def _rebuild_beside(
-    store: LakeStore, readers: Sequence[JoinedJournal], now_ns: int, tell: Callable[[str], object]
-) -> tuple[int, dict[str, int], str]:
-    token = secrets.token_hex(4)
-    stage = store.beside(f".rebuilding-{token}")
-    try:
-        stage.prove()
-        records, rows = _fill(stage, readers, now_ns, tell)
-        sync_folder(stage.path)
-        replaced = _put_in_place(stage.path, store.path, token)
-    except BaseException:
-        shutil.rmtree(stage.path, ignore_errors=True)
-        raise
-    return records, rows, replaced
+    def in_bucket(self, store: LakeStore, *, force: bool) -> tuple[int, dict[str, int]]:
+        """In the prefix itself; where tables are there, *force* must be said."""
+        store.prove(self.random_bytes)
+        present = [kind.name for kind in TABLES if store.has(kind.name)]
+        if present and not force:
+            raise BadInput(
+                f"lake {store}: it holds {', '.join(present)} already",
+                hint="nothing can be renamed there: name a new place, or empty it with --force",
+            )
+        _refuse_strangers(store)
+        for name in present:
+            removed = store.empty(name)
+            self.tell(f"{name}: {removed} objects removed")
+        return self.fill(store)
+
+    def in_place(self, store: LakeStore) -> tuple[int, dict[str, int]]:
+        """In the directory itself, once its tables are gone."""
+        _refuse_strangers(store)
+        for name in (kind.name for kind in TABLES if store.has(kind.name)):
+            shutil.rmtree(store.path / name)
+        return self.fill(store)
+
+    def beside(self, store: LakeStore) -> tuple[int, dict[str, int], str]:
+        """Beside the directory, which then changes places; also where the lake before is kept, or ""."""
+        token = self.random_bytes(4).hex()
+        stage = store.beside(f".rebuilding-{token}")
+        try:
+            stage.prove(self.random_bytes)
+            records, rows = self.fill(stage)
+            sync_folder(stage.path)
+            replaced = _put_in_place(stage.path, store.path, token)
+        except BaseException:
+            shutil.rmtree(stage.path, ignore_errors=True)
+            raise
+        return records, rows, replaced
+
+    def fill(self, store: LakeStore) -> tuple[int, dict[str, int]]:
+        """Write every row into the empty lake *store*, then order, compact and count it."""
+        sinks = {
+            table: Sink(TableWriter(store, table, clock=self.clock, random_bytes=self.random_bytes))
+            for table in TABLES
+        }
+        for sink in sinks.values():
+            sink.writer.open()
+        rows = {table.name: 0 for table in TABLES}
+        for reader in self.readers:
+            _fill_from(reader, sinks, rows, self.tell)
+        maintainer = Maintainer(store, clock=self.clock, policy=_ALONE, tell=self.tell)
+        for name, written in rows.items():
+            maintainer.run(name, everything=True)
+            held = store.open(name).count()
+            if held != written:
+                raise LakeDamaged(
+                    f"lake {store}: {name} holds {held} rows, {written} were written",
+                    hint="run it again; if it stays so, report it",
+                )
+        return sum(reader.next_seq - 1 for reader in self.readers), rows
 
 
 def _put_in_place(stage: Path, lake: Path, token: str) -> str:
@@ -212,28 +257,6 @@ def _exchange(one: Path, other: Path) -> None:
 
 
 # -- what it is made of ------------------------------------------------------------------------------------------
-
-
-def _fill(
-    store: LakeStore, readers: Sequence[JoinedJournal], now_ns: int, tell: Callable[[str], object]
-) -> tuple[int, dict[str, int]]:
-    """Write every row of *readers* into the empty lake *store*, then order, compact and count it."""
-    sinks = {table: Sink(TableWriter(store, table)) for table in TABLES}
-    for sink in sinks.values():
-        sink.writer.open()
-    rows = {table.name: 0 for table in TABLES}
-    for reader in readers:
-        _fill_from(reader, sinks, rows, tell)
-    maintainer = Maintainer(store, policy=_ALONE, tell=tell)
-    for name, written in rows.items():
-        maintainer.run(name, now_ns, everything=True)
-        held = store.open(name).count()
-        if held != written:
-            raise LakeDamaged(
-                f"lake {store}: {name} holds {held} rows, {written} were written",
-                hint="run it again; if it stays so, report it",
-            )
-    return sum(reader.next_seq - 1 for reader in readers), rows
 
 
 def _fill_from(

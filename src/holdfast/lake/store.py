@@ -18,8 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -149,6 +148,21 @@ class LakeStore:
             return (self.path / name / LOG_FOLDER).is_dir()
         return bool(self._sizes_in_bucket(f"{name}/{LOG_FOLDER}"))
 
+    def refuse_other_files(self, name: str) -> None:
+        """Refuse a directory that holds something else where the table *name* is to be made; a bucket passes.
+
+        Raises:
+            BadInput: There is a file, a link, or a directory with files in it.
+        """
+        path = self.path / name
+        if not self.is_local:
+            return
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise BadInput(f"lake {self}: {name!r} is no directory", hint=_AWAY)
+        others = sorted(one.name for one in path.iterdir() if one.name[0] != "_") if path.exists() else []
+        if others:
+            raise BadInput(f"lake {self}: {name!r} is no Delta table: it holds {others[0]!r}", hint=_AWAY)
+
     def listed(self, name: str) -> Listed:
         """What a listing shows of the table *name*; zeros where it is not there."""
         sizes = self._local_sizes(name) if self.is_local else self._sizes_in_bucket(name)
@@ -246,8 +260,8 @@ class LakeStore:
 
     # -- whether it may be trusted ----------------------------------------------------------------------------
 
-    def prove(self) -> None:
-        """Try the store with a file of its own, made and removed.
+    def prove(self, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
+        """Try the store with a file of its own, made and removed; *random_bytes* name it.
 
         Raises:
             LakeRefused: Of two writers of one new name both succeed, or the second replaces the first; it does not
@@ -255,7 +269,7 @@ class LakeStore:
             LakeUnreachable: It gave no usable answer.
             BadInput: obstore is not installed.
         """
-        name = f"{SELF_TEST}/{secrets.token_hex(8)}"
+        name = f"{SELF_TEST}/{random_bytes(8).hex()}"
         if self.is_local:
             self._prove_directory(name)
             return
@@ -413,6 +427,7 @@ def _hint_of(why: ArchiveRefused) -> str:
 
 
 _AGAIN = "what was committed stays; run the same command again"
+_AWAY = "move it away, or choose another lake"
 _ANOTHER = "use another store; nothing was entrusted to this one"
 _KEYS = (
     "check the bucket, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the key needs s3:PutObject, s3:GetObject, "

@@ -6,8 +6,10 @@
 
 Promise: every row of the newest version is compared in all its columns with the row that the journal's record gives,
 up to the sequence that each table says it covers (`holdfast:<log id>`); it works beside a running projector, and
-changes nothing. What the kept commits claim of themselves (how many rows, and the RFC 9162 root over the records
-they come from) is held against the journal too. A file that cannot be read is named, and its rows are missing.
+changes nothing. A journal that no table knows is named with all its records. What the kept commits claim of themselves
+(how many rows, and the RFC 9162 root over the records they come from) is held against the journal too, and what the
+newest version claims of each file, which readers skip it by, against the file's rows. A file that cannot be read is
+named, and its rows are missing.
 
 Rows are compared by 64-bit hashes under a seed drawn for each run: nobody can prepare a row that passes, and two
 different rows pass for one with a chance of 5e-20.
@@ -18,11 +20,12 @@ are compared only where their archive is given. Rows of journals that were not n
 
 from __future__ import annotations
 
-import secrets
+import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
 
 import msgspec
 import polars as pl
@@ -34,6 +37,7 @@ from holdfast.lake.ahead import ReadAhead
 from holdfast.lake.columns import Made
 from holdfast.lake.commit import METADATA_KEY, Noted, NotedSpan, app_id
 from holdfast.lake.extras import load
+from holdfast.lake.filestats import Claimed, Counted, claims_of
 from holdfast.lake.joined import JoinedJournal, journals_of
 from holdfast.lake.store import LakeStore
 from holdfast.lake.tables import TABLES, LakeTable
@@ -62,8 +66,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of damage in one table.
 
     Attributes:
-        kind: missing, duplicate, foreign, changed, unreadable, claim, ahead or schema.
-        table: Which table.
+        kind: unknown, missing, duplicate, foreign, changed, unreadable, statistics, claim, ahead or schema.
+        table: Which table; "" where it concerns all of them.
         log_id: Of which journal's rows; "" where it concerns the whole table.
         count: How many rows, files or commits.
         ranges: Which sequences, the first `MOST_RANGES` ranges of them.
@@ -81,7 +85,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         """For eyes."""
         shown = ", ".join(map(str, self.ranges[:8])) + (", …" if len(self.ranges) > 8 else "")
         where = f" (sequence {shown}; log {self.log_id[:8]})" if self.ranges else ""
-        return f"{self.table}: {self.what}{where}"
+        return f"{self.table}: {self.what}{where}" if self.table else f"{self.what}{where}"
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,17 +153,23 @@ class _Table:
         return self.delta.transaction_version(app_id(log_id)) or 0
 
 
+_NOTHING = Claimed(None, {})
 _HASHED = {"writer_id": pl.String, "seq": pl.Int64, "hash": pl.UInt64}
 
 
 def verify_lake(
-    store: LakeStore, logs: Sequence[Path], *, tell: Callable[[str], object] = lambda _: None
+    store: LakeStore,
+    logs: Sequence[Path],
+    *,
+    random_bytes: Callable[[int], bytes] = os.urandom,
+    tell: Callable[[str], object] = lambda _: None,
 ) -> Report:
     """Compare the lake in *store* with the journals *logs*.
 
     Args:
         store: Where the lake lies.
         logs: The journals' directories; restored ones where they come from an archive.
+        random_bytes: The seed of the hashes.
         tell: Is told of the progress, one sentence each.
 
     Raises:
@@ -172,13 +182,15 @@ def verify_lake(
     tables = _open_all(store, findings)
     # The newest versions first, then the journals: a running projector covers nothing that was not durable before.
     readers = journals_of(logs)
-    seed = secrets.randbits(63)
+    seed = int.from_bytes(random_bytes(8))
     for table in tables.values():
         _hash_rows(store, table, seed, findings)
         _read_history(store, table, findings)
         tell(f"{table.kind.name}: version {table.delta.version()}, {table.rows.height:,} rows read")
     compared: list[Compared] = []
     for reader in readers:
+        if tables and not any(table.covered(reader.log_id) for table in tables.values()):
+            findings.append(_unknown(reader))
         compared += _compare(reader, tables, seed, findings, tell)
     known = [reader.log_id for reader in readers]
     others: dict[str, int] = {}
@@ -248,16 +260,23 @@ def _plain_type(name: str) -> str:
 def _hash_rows(store: LakeStore, table: _Table, seed: int, findings: list[Finding]) -> None:
     hashed: list[pl.DataFrame] = []
     columns, schema = list(table.kind.column_names()), table.kind.schema()
+    with store.failures("read its files"):
+        claims = claims_of(table.delta)
     for fragment in fragments_of(store, table.delta):
+        path = unquote(str(fragment.path))
+        name, counted = path.rpartition("/")[2], Counted(claims.get(path, _NOTHING))
         try:
-            hashed.extend(
-                _hashed(batch, seed)
-                for batch in fragment.to_batches(schema=schema, columns=columns, batch_size=_PIECE)
-            )
+            for batch in fragment.to_batches(schema=schema, columns=columns, batch_size=_PIECE):
+                frame = pl.DataFrame(batch)
+                counted.take(frame)
+                hashed.append(_hashed(frame, seed))
         except (OSError, ValueError) as why:  # Arrow's own errors are ValueErrors
-            name = str(fragment.path).rpartition("/")[2]
             what = f"file {name} cannot be read: {str(why).splitlines()[0][:160]}"
             findings.append(Finding(kind="unreadable", table=table.kind.name, what=what))
+            continue
+        for untrue in counted.untrue():
+            what = f"file {name} {untrue}"
+            findings.append(Finding(kind="statistics", table=table.kind.name, what=what))
     if hashed:
         table.rows = pl.concat(hashed)
 
@@ -278,14 +297,24 @@ def fragments_of(store: LakeStore, delta: DeltaTable) -> list[Any]:
         return list(table.to_pyarrow_dataset().get_fragments())
 
 
-def _hashed(rows: Any, seed: int) -> pl.DataFrame:
-    frame = pl.DataFrame(rows)
+def _hashed(frame: pl.DataFrame, seed: int) -> pl.DataFrame:
     # Where another hand left them empty: no journal, and no sequence that a journal has.
     place = frame.select(pl.col("writer_id").fill_null(""), pl.col("seq").fill_null(-1))
     return place.with_columns(hash=frame.hash_rows(seed=seed))
 
 
 # -- the journal's side -----------------------------------------------------------------------------------------
+
+
+def _unknown(reader: JoinedJournal) -> Finding:
+    return Finding(
+        kind="unknown",
+        table="",
+        log_id=reader.log_id,
+        count=reader.durable,
+        ranges=(Range(1, reader.durable),),
+        what=f"nothing of log {reader.log_id} is in the lake: {reader.durable:,} records are missing",
+    )
 
 
 class _Expected:
@@ -304,7 +333,7 @@ class _Expected:
         if made.seqs:
             self.frontier.extend(made.leaves)
             self.claims.take(made.seqs, made.leaves)
-            self.hashed.append(_hashed(made.rows, self._seed))
+            self.hashed.append(_hashed(pl.DataFrame(made.rows), self._seed))
 
 
 def _compare(

@@ -4,13 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 
 import pytest
 from support.lake import all_rows, make_journal, project
 from support.s3 import FaultProxy, moto_store
 
+from holdfast.core.clock import SystemClock
 from holdfast.lake.commit import Span, TableWriter
 from holdfast.lake.maintenance import Maintainer
 from holdfast.lake.rows import arrow_of
@@ -74,7 +74,7 @@ def test_commit_costs_at_most_seven_requests(s3):
         store = store_of(
             f"s3://{s3.make(lock=False)}/lake", {**s3.environ, "AWS_ENDPOINT_URL": proxy.endpoint}
         )
-        writer = TableWriter(store, FillsTable)
+        writer = TableWriter(store, FillsTable, clock=SystemClock())
         writer.open()
         writer.commit([], [Span("ab" * 16, 1, 1, 1, [], bytes(32))])
         proxy.requests.clear()
@@ -93,13 +93,13 @@ def test_look_of_maintenance_costs_one_request(s3, monkeypatch):
         store = store_of(
             f"s3://{s3.make(lock=False)}/lake", {**s3.environ, "AWS_ENDPOINT_URL": proxy.endpoint}
         )
-        writer = TableWriter(store, FillsTable)
+        writer = TableWriter(store, FillsTable, clock=SystemClock())
         writer.open()
-        maintainer = Maintainer(store)
+        maintainer = Maintainer(store, clock=SystemClock())
         for n in range(3):
             writer.commit(_fill(n), [Span("ab" * 16, n + 1, n + 1, 1, [bytes(32)], bytes(32))])
             proxy.requests.clear()
-            maintainer.after_commit("fills", writer.handle, time.time_ns())
+            maintainer.after_commit("fills", writer.handle)
         assert [method for method, _, _ in proxy.requests] == ["GET"]
 
 

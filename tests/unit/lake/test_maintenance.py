@@ -14,6 +14,7 @@ import pytest
 from support.lake import START_NS, all_rows, live_files, make_journal, project
 
 from holdfast.cli.main import main
+from holdfast.core.clock import ManualClock, SystemClock
 from holdfast.core.errors import ConfigError
 from holdfast.lake import maintenance
 from holdfast.lake.due import Action, Facts, LiveFile, MaintenancePolicy, Step, due, end_ns
@@ -98,9 +99,15 @@ def lake(tmp_path, template):
 LATER = START_NS + 5 * 24 * HOUR
 
 
+def _two_hours_after(lake) -> ManualClock:
+    """Two hours after the newest file was written, by the machine's clock as delta-rs's files are."""
+    newest_ns = max(path.stat().st_mtime_ns for path in live_files(lake, "risk_events"))
+    return ManualClock(newest_ns + 2 * HOUR)
+
+
 def _all(lake, **policy):
-    maintainer = Maintainer(lake, policy=MaintenancePolicy(retention_secs=0, **policy))
-    return maintainer.run("risk_events", LATER, everything=True)
+    policy_ = MaintenancePolicy(retention_secs=0, **policy)
+    return Maintainer(lake, clock=ManualClock(LATER), policy=policy_).run("risk_events", everything=True)
 
 
 @pytest.mark.invariant("I10")
@@ -154,8 +161,8 @@ def test_ordered_files_are_encoded_for_small_size(lake):
 
 def test_compaction_of_open_days_keeps_the_order_of_the_log(lake):
     """An open day's files become one, in the order in which they came."""
-    maintainer = Maintainer(lake, policy=MaintenancePolicy(compact_files=2))
-    steps = maintainer.run("risk_events", START_NS, everything=True)
+    maintainer = Maintainer(lake, clock=ManualClock(START_NS), policy=MaintenancePolicy(compact_files=2))
+    steps = maintainer.run("risk_events", everything=True)
     assert {one.step.action for one in steps} >= {Action.COMPACT}
     seqs = pl.concat([pl.read_parquet(path)["seq"] for path in sorted(live_files(lake, "risk_events"))])
     assert seqs.sort().to_list() == sorted(seqs.to_list())
@@ -164,19 +171,18 @@ def test_compaction_of_open_days_keeps_the_order_of_the_log(lake):
 
 def test_what_is_due_is_done_and_then_nothing_is(lake):
     """`run` does what is due of the table's own facts; asked again at once, nothing is."""
-    maintainer = Maintainer(lake)
-    now_ns = max(path.stat().st_mtime_ns for path in live_files(lake, "risk_events")) + 2 * HOUR
-    first = maintainer.run("risk_events", now_ns)
+    maintainer = Maintainer(lake, clock=_two_hours_after(lake))
+    first = maintainer.run("risk_events")
     assert Action.ORDER in {one.step.action for one in first}
-    assert maintainer.run("risk_events", now_ns) == []
+    assert maintainer.run("risk_events") == []
     facts = facts_of(lake.open("risk_events"), -1)
     assert (facts.rows, facts.files) == (160, 2)
 
 
 def test_vacuum_leaves_what_is_younger_than_its_retention(lake):
     """Files that ordering replaced stay for readers of older versions, and go when they are old."""
-    maintainer = Maintainer(lake)
-    maintainer.run("risk_events", LATER, everything=True)
+    maintainer = Maintainer(lake, clock=ManualClock(LATER))
+    maintainer.run("risk_events", everything=True)
     folder = lake.path / "risk_events"
     kept = list(folder.glob("event_date=*/*.parquet"))
     assert len(kept) > 2
@@ -186,13 +192,13 @@ def test_vacuum_leaves_what_is_younger_than_its_retention(lake):
 def test_log_entries_behind_a_checkpoint_go_when_they_are_old(lake):
     """Clean-up removes commits that are older than the log's retention and in a checkpoint."""
     log = lake.path / "risk_events" / "_delta_log"
-    maintainer = Maintainer(lake)
-    maintainer.run("risk_events", LATER, everything=True)
+    maintainer = Maintainer(lake, clock=ManualClock(LATER))
+    maintainer.run("risk_events", everything=True)
     old = START_NS // 10**9 - 30 * 86_400
     for path in log.iterdir():
         os.utime(path, (old, old))
     before, rows = len(list(log.glob("*.json"))), all_rows(lake)
-    maintainer.run("risk_events", LATER, everything=True)
+    maintainer.run("risk_events", everything=True)
     assert len(list(log.glob("*.json"))) < before
     assert all_rows(lake) == rows
 
@@ -216,10 +222,9 @@ def test_what_maintenance_writes_is_synced_before_anything_is_removed(lake, monk
 
 def test_after_commit_looks_seldom_and_says_when_the_table_changed(lake):
     """The projector's call is cheap between looks, compacts when a look finds it due, and then says so."""
-    maintainer = Maintainer(lake, policy=MaintenancePolicy(compact_files=3))
+    maintainer = Maintainer(lake, clock=ManualClock(START_NS), policy=MaintenancePolicy(compact_files=3))
     table = lake.open("risk_events")
-    now_ns = START_NS
-    said = [maintainer.after_commit("risk_events", table, now_ns) for _ in range(maintainer.LOOK_COMMITS)]
+    said = [maintainer.after_commit("risk_events", table) for _ in range(maintainer.LOOK_COMMITS)]
     assert said == [False] * (maintainer.LOOK_COMMITS - 1) + [True]
     assert len(live_files(lake, "risk_events")) == 2
 
@@ -228,10 +233,9 @@ def test_closed_day_is_ordered_by_a_process_of_its_own(lake, monkeypatch):
     """With `order_apart` a child orders the day while commits go on; its end is seen at the next call."""
     monkeypatch.setattr(Maintainer, "LOOK_COMMITS", 1)
     told: list[str] = []
-    maintainer = Maintainer(lake, tell=told.append, order_apart=True)
-    now_ns = max(path.stat().st_mtime_ns for path in live_files(lake, "risk_events")) + 2 * HOUR
+    maintainer = Maintainer(lake, clock=_two_hours_after(lake), tell=told.append, order_apart=True)
     rows = all_rows(lake)
-    assert maintainer.after_commit("risk_events", lake.open("risk_events"), now_ns) is False
+    assert maintainer.after_commit("risk_events", lake.open("risk_events")) is False
     assert any("begun by a process of its own" in one for one in told)
     maintainer.close()
     facts = facts_of(lake.open("risk_events"), -1)
@@ -242,7 +246,7 @@ def test_closed_day_is_ordered_by_a_process_of_its_own(lake, monkeypatch):
 def test_alarms_name_what_is_too_large(lake):
     """A log, a number of files or an opening beyond its bound is told with both numbers."""
     policy = MaintenancePolicy(log_alarm_bytes=1, files_alarm=1, open_alarm_secs=1e-9, memory_alarm_bytes=1)
-    alarms = Maintainer(lake, policy=policy).alarms("risk_events")
+    alarms = Maintainer(lake, clock=SystemClock(), policy=policy).alarms("risk_events")
     assert len(alarms) == 4
     for alarm, word in zip(
         alarms, ("bytes of log", "live files", "s to open", "bytes of memory"), strict=True
@@ -250,7 +254,7 @@ def test_alarms_name_what_is_too_large(lake):
         assert word in alarm
     # Nothing of this process's own size, nor of how busy its machine is.
     quiet = MaintenancePolicy(open_alarm_secs=600.0, memory_alarm_bytes=1 << 50)
-    assert Maintainer(lake, policy=quiet).alarms("orders") == []
+    assert Maintainer(lake, clock=SystemClock(), policy=quiet).alarms("orders") == []
 
 
 def test_command_does_what_is_due(lake, tmp_path, capsys):
@@ -289,10 +293,11 @@ def test_compaction_that_races_with_two_appenders_loses_nothing(tmp_path):
     racers = [
         subprocess.Popen([sys.executable, "-c", _APPENDER, TESTS, str(lake.path), str(log)]) for log in logs
     ]
-    maintainer, rewritten = Maintainer(lake, policy=MaintenancePolicy(compact_files=2)), 0
+    policy, rewritten = MaintenancePolicy(compact_files=2), 0
+    maintainer = Maintainer(lake, clock=ManualClock(LATER), policy=policy)
     while any(racer.poll() is None for racer in racers):
         for name in ("risk_events", "orders"):
-            rewritten += sum(one.added for one in maintainer.run(name, LATER, everything=True))
+            rewritten += sum(one.added for one in maintainer.run(name, everything=True))
     assert [racer.wait() for racer in racers] == [0, 0]
     assert rewritten > 2
     report = verify_lake(lake, [tmp_path / "log-0", *logs])

@@ -495,7 +495,7 @@ class Upkeep:
         self.asked: list[str] = []
         self.closed = False
 
-    def after_commit(self, name, table, now_ns) -> bool:
+    def after_commit(self, name, table) -> bool:
         self.asked.append(name)
         if self.asked.count(name) % 3:
             return False

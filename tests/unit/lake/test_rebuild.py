@@ -5,13 +5,15 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 from support.lake import all_rows, make_journal, project
 from support.s3 import moto_store
 
 from holdfast.cli.main import main
 from holdfast.config import key_home
-from holdfast.core.clock import SystemClock
+from holdfast.core.clock import ManualClock, SystemClock
 from holdfast.core.errors import AuditCorruption, BadInput
 from holdfast.lake import commit
 from holdfast.lake import rebuild as rebuilding
@@ -53,7 +55,7 @@ def test_rebuilt_lake_has_the_identical_rows(lake, log):
     """Every row of every table is there again, equal in every column, and the lake before is kept beside it."""
     before = all_rows(lake)
     told: list[str] = []
-    done = rebuild(lake, [log], now_ns=LATER, tell=told.append)
+    done = rebuild(lake, [log], clock=SystemClock(), tell=told.append)
     assert all_rows(lake) == before
     assert done.rows == {name: len(rows) for name, rows in before.items()}
     assert done.rate > 0
@@ -69,14 +71,14 @@ def test_lost_lake_is_made_anew_from_several_journals(tmp_path, log):
     before = all_rows(project(tmp_path / "gone", log, other))
     shutil.rmtree(tmp_path / "gone")
     new = store_of(str(tmp_path / "gone"))
-    done = rebuild(new, [log, other], now_ns=LATER)
+    done = rebuild(new, [log, other], clock=ManualClock(LATER))
     assert all_rows(new) == before
     assert done.replaced == ""
 
 
 def test_projector_goes_on_where_a_rebuild_ended(tmp_path, lake, log):
     """After a rebuild a projector adds nothing twice, and what comes later once."""
-    rebuild(lake, [log], now_ns=LATER)
+    rebuild(lake, [log], clock=ManualClock(LATER))
     before = all_rows(lake)
     projector = Projector([log], lake, clock=SystemClock())
     projector.start()
@@ -96,7 +98,7 @@ def test_heavy_rows_are_written_in_several_commits(lake, log, monkeypatch):
     monkeypatch.setattr(rebuilding, "BATCH_BYTES", 4_000)
     monkeypatch.setattr(rebuilding, "_PIECE", 5)
     expected = all_rows(lake)
-    rebuild(lake, [log], now_ns=LATER)
+    rebuild(lake, [log], clock=ManualClock(LATER))
     assert all_rows(lake) == expected
     assert max(commits) < 20
 
@@ -105,19 +107,67 @@ def test_force_fills_the_tables_in_place(lake, log):
     """With force nothing is kept beside, and rows that should not be there are gone."""
     expected = all_rows(lake)
     project(lake, make_journal(lake.path.parent / "strange", events=20, seed=3))
-    done = rebuild(lake, [log], now_ns=LATER, force=True)
+    done = rebuild(lake, [log], clock=ManualClock(LATER), force=True)
     assert all_rows(lake) == expected
     assert (done.replaced, _others(lake)) == ("", [])
+
+
+def _files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_directory_that_holds_other_things_is_neither_changed_nor_emptied(lake, log, force):
+    """Other things beside the tables, which a rebuild would move away or fill up further, are refused by name."""
+    (lake.path / "notes.txt").write_text("mine")
+    before = _files(lake.path)
+    with pytest.raises(BadInput, match=r"it holds other things, such as 'notes.txt'") as why:
+        rebuild(lake, [log], clock=ManualClock(LATER), force=force)
+    assert "--force" not in why.value.hint
+    assert _files(lake.path) == before
+
+
+def test_table_that_is_another_s_is_not_emptied(lake, log):
+    """A Delta table under one of the names that holdfast did not make survives `--force`, and so do the others."""
+    shutil.rmtree(lake.path / "orders")
+    write_deltalake(lake.table_uri("orders"), pa.table({"event_id": ["a"], "amount": [2]}))
+    before = _files(lake.path)
+    with pytest.raises(BadInput, match="the table 'orders' is another's: it has no column 'seq'"):
+        rebuild(lake, [log], clock=ManualClock(LATER), force=True)
+    assert _files(lake.path) == before
+
+
+def test_place_of_a_table_that_holds_files_is_refused_before_anything_is_emptied(lake, log):
+    """A directory with files where a table would be made is named while every other table is still there."""
+    shutil.rmtree(lake.path / "decisions")
+    (lake.path / "decisions").mkdir()
+    (lake.path / "decisions" / "mine.csv").write_text("a,b")
+    before = _files(lake.path)
+    with pytest.raises(BadInput, match=r"'decisions' is no Delta table: it holds 'mine.csv'"):
+        rebuild(lake, [log], clock=ManualClock(LATER), force=True)
+    assert _files(lake.path) == before
+
+
+def test_what_a_killed_self_test_left_is_no_other_thing(lake, log):
+    """A lake with the remains of a self-test is rebuilt, and forced, like any other; a torn table too."""
+    (lake.path / "_selftest").mkdir()
+    commit = lake.path / "fills" / "_delta_log" / f"{1:020d}.json"
+    commit.write_bytes(commit.read_bytes()[:-30])
+    rebuild(lake, [log], clock=ManualClock(LATER), force=True)
+    assert verify_lake(lake, [log]).ok
+    (lake.path / "_selftest").mkdir(exist_ok=True)
+    rebuild(lake, [log], clock=ManualClock(LATER))
+    assert verify_lake(lake, [log]).ok
 
 
 def test_projector_that_waited_for_a_rebuild_holds_the_new_lake(lake, log):
     """Who waited for the old directory's lock holds the one that took its place: no second rebuild goes behind him."""
     waiting = Guard(lake.path)
-    rebuild(lake, [log], now_ns=LATER)
+    rebuild(lake, [log], clock=ManualClock(LATER))
     waiting.share()
     try:
         with pytest.raises(BadInput, match="a projector works in it"):
-            rebuild(lake, [log], now_ns=LATER)
+            rebuild(lake, [log], clock=ManualClock(LATER))
     finally:
         waiting.release()
 
@@ -128,7 +178,7 @@ def test_lake_that_a_projector_works_in_is_refused(lake, log):
     guard.share()
     try:
         with pytest.raises(BadInput, match="a projector works in it") as why:
-            rebuild(lake, [log], now_ns=LATER)
+            rebuild(lake, [log], clock=ManualClock(LATER))
     finally:
         guard.release()
     assert "stop" in why.value.hint
@@ -163,7 +213,7 @@ def test_interruption_leaves_the_lake_as_it_was(lake, log, monkeypatch):
 
     monkeypatch.setattr(rebuilding, "_put_in_place", stop)
     with pytest.raises(KeyboardInterrupt):
-        rebuild(lake, [log], now_ns=LATER)
+        rebuild(lake, [log], clock=ManualClock(LATER))
     assert all_rows(lake) == before
     assert _others(lake) == []
 
@@ -178,7 +228,7 @@ def test_places_are_changed_also_where_the_kernel_cannot_exchange(lake, log, mon
     monkeypatch.setattr(rebuilding.ctypes, "CDLL", lambda *_, **__: _Libc())
     monkeypatch.setattr(rebuilding.ctypes, "get_errno", lambda: errno.EINVAL)
     before = all_rows(lake)
-    done = rebuild(lake, [log], now_ns=LATER)
+    done = rebuild(lake, [log], clock=ManualClock(LATER))
     assert all_rows(lake) == before
     assert _others(lake) == [Path(done.replaced).name]
 
@@ -191,7 +241,7 @@ def test_damaged_journal_is_named_and_nothing_changes(lake, log):
     data[len(data) // 2] ^= 1
     segment.write_bytes(data)
     with pytest.raises(AuditCorruption):
-        rebuild(lake, [log], now_ns=LATER)
+        rebuild(lake, [log], clock=ManualClock(LATER))
     assert all_rows(lake) == before
     assert _others(lake) == []
 
@@ -200,7 +250,7 @@ def test_journal_named_twice_counts_once(lake, log, tmp_path):
     """A copy of a journal beside it adds no row."""
     before = all_rows(lake)
     shutil.copytree(log, tmp_path / "copy")
-    rebuild(lake, [log, tmp_path / "copy"], now_ns=LATER)
+    rebuild(lake, [log, tmp_path / "copy"], clock=ManualClock(LATER))
     assert all_rows(lake) == before
 
 

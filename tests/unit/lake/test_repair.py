@@ -11,6 +11,7 @@ import pytest
 from deltalake import DeltaTable
 from support.lake import make_journal, project, rows_of
 
+from holdfast.core.clock import SystemClock
 from holdfast.core.errors import LakeDamaged
 from holdfast.lake.commit import Lost, Span, TableWriter
 from holdfast.lake.durable import SYNCED, actions_of, commit_path, forget_versions, sync_checkpoint
@@ -318,11 +319,11 @@ def test_forgetting_old_versions_leaves_the_table_whole(lake):
 def test_handle_older_than_the_log_commits_nothing(lake, monkeypatch):
     """A writer whose snapshot lies behind what the log still tells is lost, and its rows come with its next handle."""
     store = store_of(str(lake / "lake"))
-    old = TableWriter(store, RiskEventsTable)
+    old = TableWriter(store, RiskEventsTable, clock=SystemClock())
     old.open()
     covered = old.watermark("cd" * 16)
     table = table_of(lake)
-    other = TableWriter(store, RiskEventsTable)
+    other = TableWriter(store, RiskEventsTable, clock=SystemClock())
     monkeypatch.setattr("holdfast.lake.commit.CHECKPOINT_COMMITS", 3)
     monkeypatch.setattr("holdfast.lake.commit.KEPT_VERSIONS", 1)
     for last in range(1, 10):
@@ -333,13 +334,13 @@ def test_handle_older_than_the_log_commits_nothing(lake, monkeypatch):
         old.commit([], [Span("cd" * 16, covered + 1, 50, 1, [], bytes(32))])
     assert old.watermark("cd" * 16) == 0
     old.commit([], [Span("cd" * 16, 1, 50, 1, [], bytes(32))])
-    assert TableWriter(store, RiskEventsTable).watermark("cd" * 16) == 50
+    assert TableWriter(store, RiskEventsTable, clock=SystemClock()).watermark("cd" * 16) == 50
     assert_mended(lake, old.version)
 
 
 def test_commit_below_a_checkpoint_is_found(lake, monkeypatch):
     """Where the newest version is another one than ours, and lacks our watermark, nothing is taken for committed."""
-    writer = TableWriter(store_of(str(lake / "lake")), RiskEventsTable)
+    writer = TableWriter(store_of(str(lake / "lake")), RiskEventsTable, clock=SystemClock())
     handle = writer.open()
     monkeypatch.setattr(
         writer, "_make_commit", lambda *_: [_foreign(lake), _foreign(lake), handle.update_incremental()]
@@ -349,6 +350,6 @@ def test_commit_below_a_checkpoint_is_found(lake, monkeypatch):
 
 
 def _foreign(lake: Path) -> None:
-    other = TableWriter(store_of(str(lake / "lake")), RiskEventsTable)
+    other = TableWriter(store_of(str(lake / "lake")), RiskEventsTable, clock=SystemClock())
     last = other.watermark("ef" * 16)
     other.commit([], [Span("ef" * 16, last + 1, last + 1, 1, [], bytes(32))])

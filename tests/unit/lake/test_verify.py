@@ -16,6 +16,8 @@ from holdfast.cli.main import main
 from holdfast.core.clock import ManualClock
 from holdfast.core.errors import BadInput, LakeDamaged
 from holdfast.lake.commit import app_id
+from holdfast.lake.filestats import written_stats
+from holdfast.lake.maintenance import Maintainer
 from holdfast.lake.store import store_of
 from holdfast.lake.verify import Range, verify_lake
 
@@ -48,17 +50,31 @@ def _append(lake, name: str, rows: list[dict]) -> None:
 
 
 def _rewrite(path: Path, change) -> None:
-    """Change the rows of one data file in place, and its length in the commit that names it."""
-    table, size = pq.ParquetFile(path).read(), path.stat().st_size
+    """Change the rows of one data file in place, and its length and statistics in the commit that names it."""
+    table = pq.ParquetFile(path).read()
     schema = pa.schema([field.with_nullable(True) for field in table.schema])
-    pq.write_table(pa.Table.from_pylist(change(table.to_pylist()), schema=schema), path)
+    changed = pa.Table.from_pylist(change(table.to_pylist()), schema=schema)
+    pq.write_table(changed, path)
+    _claim(path, size=path.stat().st_size, stats=written_stats(changed))
+
+
+def _claim(path: Path, **said) -> None:
+    """Let the commit that adds the data file at *path* say something else of it."""
     for commit in (path.parent.parent / "_delta_log").glob("*.json"):
-        lines = commit.read_text().splitlines()
-        changed = [
-            line.replace(f'"size":{size}', f'"size":{path.stat().st_size}') if path.name in line else line
-            for line in lines
-        ]
-        commit.write_text("\n".join(changed) + "\n")
+        actions = [json.loads(line) for line in commit.read_text().splitlines()]
+        for action in actions:
+            if action.get("add", {}).get("path", "").endswith(path.name):
+                action["add"] |= said
+        commit.write_text("".join(f"{json.dumps(action)}\n" for action in actions))
+
+
+def _stats(path: Path) -> dict:
+    """What the commits say of the rows of the data file at *path*."""
+    for commit in (path.parent.parent / "_delta_log").glob("*.json"):
+        for action in map(json.loads, commit.read_text().splitlines()):
+            if action.get("add", {}).get("path", "").endswith(path.name):
+                return json.loads(action["add"]["stats"])
+    raise AssertionError(path)
 
 
 def _only(report):
@@ -190,6 +206,65 @@ def test_missing_file_is_named(lake, log):
     assert {finding.kind for finding in report.findings} == {"unreadable", "missing"}
 
 
+FORGED = {
+    "rows": (lambda said: said.update(numRecords=said["numRecords"] - 1), "claims 23 rows and holds 24"),
+    "nulls": (lambda said: said["nullCount"].update(symbol=0), "claims 0 rows without symbol and holds 6"),
+    "least": (lambda said: said["minValues"].update(seq=9), "claims seq from 9 and holds 2"),
+    "too little": (lambda said: said["minValues"].update(seq=1), "claims seq from 1 and holds 2"),
+    "greatest": (lambda said: said["maxValues"].update(seq=50), "claims seq to 50 and holds 55"),
+    "first text": (
+        lambda said: said["minValues"].update(event_type="d"),
+        "claims event_type from 'd' and holds 'circuit_breaker_failure'",
+    ),
+    "last text": (
+        lambda said: said["maxValues"].update(event_type="trailing_stop_u"),
+        "claims event_type to 'trailing_stop_u' and holds 'trailing_stop_update'",
+    ),
+    "time": (
+        lambda said: said["maxValues"].update(timestamp="2025-11-20T10:20:13.498Z"),
+        "claims timestamp to 2025-11-20 10:20:13.498000+00:00 and holds 2025-11-20 10:20:13.500000+00:00",
+    ),
+}
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_statistics_that_the_rows_do_not_bear_out_are_named(lake, log, forged):
+    """A number of rows, of NULLs, or a bound by which readers would skip a file or miscount it is damage, by file."""
+    change, said = FORGED[forged]
+    file = next(one for one in live_files(lake, "risk_events") if "2025-11-20" in str(one))
+    stats = _stats(file)
+    change(stats)
+    _claim(file, stats=json.dumps(stats))
+    finding = _only(verify_lake(lake, [log]))
+    assert (finding.kind, finding.table) == ("statistics", "risk_events")
+    assert finding.what == f"file {file.name} {said}"
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        ({"event_type": "circuit_"}, {"event_type": "trailing_stop_upe"}),
+        ({"timestamp": "2025-11-20T10:20:00.250Z"}, {"timestamp": "2025-11-20T10:20:13.500Z"}),
+    ],
+)
+def test_statistics_cut_as_other_writers_cut_them_are_no_damage(lake, log, low, high):
+    """Text may be cut and times rounded to the millisecond, and a file of which nothing is said hides no row."""
+    file = next(one for one in live_files(lake, "risk_events") if "2025-11-20" in str(one))
+    stats = _stats(file)
+    stats["minValues"] |= low
+    stats["maxValues"] |= high
+    _claim(file, stats=json.dumps(stats))
+    assert verify_lake(lake, [log]).ok
+    _claim(file, stats=json.dumps({"numRecords": stats["numRecords"]}))
+    assert verify_lake(lake, [log]).ok
+
+
+def test_statistics_that_maintenance_wrote_are_borne_out(lake, log):
+    """What delta-rs says of the files that it compacts and orders is true."""
+    Maintainer(lake, clock=ManualClock(START_NS + 5 * 86_400 * 10**9)).run("risk_events", everything=True)
+    assert verify_lake(lake, [log]).ok
+
+
 def test_claim_that_the_journal_does_not_bear_out_is_named(lake, log):
     """A commit whose own root is not that of its records is named by version."""
     commit = lake.path / "orders" / "_delta_log" / "00000000000000000001.json"
@@ -207,6 +282,25 @@ def test_lake_ahead_of_its_journal_is_damage(lake, log, tmp_path):
     shorter = make_journal(tmp_path / "shorter", days=1, events=60, log_id=bytes.fromhex(log_id))
     report = verify_lake(lake, [shorter])
     assert "ahead" in {finding.kind for finding in report.findings}
+
+
+def test_journal_that_the_lake_does_not_know_is_named(lake, log, tmp_path, capsys):
+    """A journal of which nothing was projected is no equal one: all its records are missing, beside one that is there."""
+    other = make_journal(tmp_path / "other", events=20, seed=8)
+    report = verify_lake(lake, [log, other])
+    finding = _only(report)
+    unknown = next(one for one in report.compared if one.covered == 0)
+    assert (finding.kind, finding.log_id) == ("unknown", unknown.log_id)
+    assert finding.ranges == (Range(1, finding.count),)
+    assert (
+        finding.what == f"nothing of log {finding.log_id} is in the lake: {finding.count} records are missing"
+    )
+    assert main(["lake", "verify", str(other), "--lake", str(lake)]) == 3
+    said = capsys.readouterr()
+    assert f"MISSING {finding.what}" in said.out
+    assert "NOT equal to its journals" in said.out
+    assert "records 1 to 0" not in said.out
+    assert "holdfast lake project" in said.err
 
 
 def test_projector_that_lags_is_no_damage(tmp_path):

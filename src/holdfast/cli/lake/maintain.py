@@ -49,9 +49,8 @@ def add(verbs: Verbs) -> None:
 
 
 def _maintain(args: argparse.Namespace) -> int:
-    import time
-
     from holdfast.config import load_config
+    from holdfast.core.clock import SystemClock
     from holdfast.lake.due import DAY_SECS, SHARED_SECS, MaintenancePolicy
     from holdfast.lake.maintenance import Maintainer
 
@@ -62,12 +61,12 @@ def _maintain(args: argparse.Namespace) -> int:
     if not 0 <= days <= _MOST_DAYS:
         raise BadInput(f"--retention-days {days:g} is outside 0 to {_MOST_DAYS}", hint="0 keeps no old file")
     policy = MaintenancePolicy(retention_secs=int(days * DAY_SECS))
-    maintainer = Maintainer(store, policy=policy, tell=progress(args))
+    maintainer = Maintainer(store, clock=SystemClock(), policy=policy, tell=progress(args))
     day, count = _day(args.day), 0
     alone = day is None and policy.retention_secs < SHARED_SECS
     with _hold(store, alone=alone), quiet_stderr():  # delta-rs panics in its threads where a disk is full
         for name in _tables(args, store):
-            done = maintainer.run(name, time.time_ns(), everything=args.everything, day=day)
+            done = maintainer.run(name, everything=args.everything, day=day)
             count += len(done)
             for one in done:
                 _say(args, one)

@@ -107,7 +107,7 @@ def _run(args: argparse.Namespace) -> int:
     from holdfast.lake.maintenance import Maintainer
     from holdfast.lake.projector import Projector
 
-    store, settings = lake_of(args), load_config().lake
+    store, settings, clock = lake_of(args), load_config().lake, SystemClock()
     policy = _policy(args, store, settings)
     maintains = settings.maintain and not args.no_maintenance
     upkeep = MaintenancePolicy(retention_secs=max(settings.retention_days * DAY_SECS, SHARED_SECS))
@@ -117,10 +117,8 @@ def _run(args: argparse.Namespace) -> int:
         while True:
             maintenance = None
             if maintains:
-                maintenance = Maintainer(store, policy=upkeep, tell=tell, order_apart=True)
-            projector = Projector(
-                logs, store, clock=SystemClock(), policy=policy, maintenance=maintenance, tell=tell
-            )
+                maintenance = Maintainer(store, clock=clock, policy=upkeep, tell=tell, order_apart=True)
+            projector = Projector(logs, store, clock=clock, policy=policy, maintenance=maintenance, tell=tell)
             try:
                 projector.start()
                 if args.follow and args.json:

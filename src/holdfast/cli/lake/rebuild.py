@@ -17,7 +17,7 @@ _EXAMPLES = f"""examples:
 
 Stop the projector first. The new lake grows beside the old one and changes places with it when it is whole; the old
 one is kept as LAKE.replaced-…. With --force, and always on S3 where a lake is there already, the tables are emptied
-and filled in place.
+and filled in place. A directory that holds other things than a lake's tables is refused either way.
 {SOURCES}
 exit code: 0 made; 1 a projector works in it, or it is no place for a lake; 3 a journal is damaged; 4 the disk is full;
 5 the store cannot be reached
@@ -35,13 +35,12 @@ def add(verbs: Verbs) -> None:
 
 
 def _rebuild(args: argparse.Namespace) -> int:
-    import time
-
+    from holdfast.core.clock import SystemClock
     from holdfast.lake.rebuild import rebuild
 
     store = lake_of(args)
     with journals(args) as logs:
-        done = rebuild(store, logs, now_ns=time.time_ns(), force=args.force, tell=progress(args))
+        done = rebuild(store, logs, clock=SystemClock(), force=args.force, tell=progress(args))
     if args.json:
         print_json({**done._asdict(), "rate": round(done.rate)})
         return EXIT_OK

@@ -20,9 +20,10 @@ _EXAMPLES = f"""examples:
 
 Every row of the newest version is compared with the record that it was made of, up to the sequence that the table
 says it covers, also while a projector runs. Damage is named by table, kind and sequence: missing, duplicate,
-changed, foreign rows, unreadable files, commits that claim something else.
+changed, foreign rows, unreadable files, commits that claim something else, file statistics (rows, nulls, least and
+greatest values) that the rows do not bear out. A journal that the lake knows nothing of is named too.
 {SOURCES}
-exit code: 0 equal; 1 no lake or journal; 3 the lake, or a journal, is damaged; 5 the store cannot be reached
+exit code: 0 equal; 1 no lake or journal; 3 the lake lacks a journal, or one of them is damaged; 5 the store cannot be reached
 """
 
 
@@ -53,7 +54,8 @@ def _print(report: Report) -> None:
         behind = one.journal - one.covered
         print(
             f"{one.table}: {one.rows} rows of log {one.log_id[:8]}, {one.expected} expected,"
-            f" records {one.first_compared} to {one.covered}" + (f", {behind} behind" if behind > 0 else "")
+            + (f" records {one.first_compared} to {one.covered}" if one.covered else " nothing covered")
+            + (f", {behind} behind" if behind > 0 else "")
         )
         print(f"  root {one.root}")
         if one.first_compared > 1:
@@ -64,7 +66,9 @@ def _print(report: Report) -> None:
     for name, count in report.others.items():
         tell(f"{name}: {count} rows are of journals that were not named, and not compared")
     for finding in report.findings:
-        print(f"DAMAGED {printable(str(finding))}")
+        print(f"{'MISSING' if finding.kind == 'unknown' else 'DAMAGED'} {printable(str(finding))}")
+        if finding.kind == "unknown":
+            tell("  name the lake that this log is projected into, or bring it: `holdfast lake project`")
     print(
         f"{printable(report.lake)}: "
         + ("equal to its journals" if report.ok else "NOT equal to its journals")
