@@ -66,10 +66,10 @@ def configured_limits() -> RiskLimits | None:
 def default_audit_logger() -> AuditLogger:
     """The log of this process, in the configured directory."""
     from holdfast.anchors.marks import anchor_marks  # noqa: PLC0415  reading defaults must not cost the log
-    from holdfast.audit.keys import KeyHome  # noqa: PLC0415
-    from holdfast.audit.logger import AuditLogger  # noqa: PLC0415
-    from holdfast.audit.people import PersonalData  # noqa: PLC0415
-    from holdfast.audit.wal import WriteAheadLog  # noqa: PLC0415
+    from holdfast.audit.keys import KeyHome  # noqa: PLC0415  as above
+    from holdfast.audit.logger import AuditLogger  # noqa: PLC0415  as above
+    from holdfast.audit.people import PersonalData  # noqa: PLC0415  as above
+    from holdfast.audit.wal import WriteAheadLog  # noqa: PLC0415  as above
 
     with _lock:
         logger = _kept("audit_logger")

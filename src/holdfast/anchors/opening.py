@@ -60,28 +60,28 @@ def open_sink(
 
 def _file(spec: SinkSpec, receipts: Receipts, clock: Clock, environ: Mapping[str, str]) -> AnchorSink:
     del receipts, clock, environ
-    from holdfast.anchors.file import FileSink  # noqa: PLC0415
+    from holdfast.anchors.file import FileSink  # noqa: PLC0415  only a sink that is named costs its library
 
     return FileSink(Path(spec.address))
 
 
 def _witness(spec: SinkSpec, receipts: Receipts, clock: Clock, environ: Mapping[str, str]) -> AnchorSink:
     del clock, environ
-    from holdfast.anchors.witness_client import WitnessSink  # noqa: PLC0415
-    from holdfast.audit.note import VerifierKey  # noqa: PLC0415
+    from holdfast.anchors.witness_client import WitnessSink  # noqa: PLC0415  as above
+    from holdfast.audit.note import VerifierKey  # noqa: PLC0415  as above
 
     return WitnessSink(spec.address, VerifierKey.parse(spec.trust), receipts.newest)
 
 
 def _rfc3161(spec: SinkSpec, receipts: Receipts, clock: Clock, environ: Mapping[str, str]) -> AnchorSink:
     del receipts, clock, environ
-    from holdfast.anchors.rfc3161 import TimestampSink  # noqa: PLC0415
+    from holdfast.anchors.rfc3161 import TimestampSink  # noqa: PLC0415  as above
 
     return TimestampSink(spec.address, Path(spec.trust))
 
 
 def _s3(spec: SinkSpec, receipts: Receipts, clock: Clock, environ: Mapping[str, str]) -> AnchorSink:
-    from holdfast.anchors.s3 import ObjectLockSink  # noqa: PLC0415
+    from holdfast.anchors.s3 import ObjectLockSink  # noqa: PLC0415  as above
 
     return ObjectLockSink(spec.address, environ, receipts.newest, clock)
 

@@ -116,7 +116,7 @@ def _anchor(path: Path, note: bytes, keys: list[VerifierKey], what: str = "check
 
 def _stamped(path: Path, token: bytes, keys: list[VerifierKey]) -> list[Anchor]:
     try:
-        from holdfast.anchors.rfc3161 import check_token, check_unsigned, read_certificates  # noqa: PLC0415
+        from holdfast.anchors.rfc3161 import check_token, check_unsigned, read_certificates  # noqa: PLC0415  an extra
     except ModuleNotFoundError as why:
         raise BadInput(
             f"time stamp {path.name!r} cannot be checked without {why.name}",

@@ -212,7 +212,7 @@ class VerifierKey:
         if self.algorithm != COSIGNATURE_ML_DSA_44:
             return Ed25519PublicKey.from_public_bytes(self.public)
         try:
-            from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey  # noqa: PLC0415
+            from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey  # noqa: PLC0415  newer libraries have it
 
             return MLDSA44PublicKey.from_public_bytes(self.public)
         except (ImportError, UnsupportedAlgorithm) as why:
@@ -264,7 +264,7 @@ class SigningKey:
             ed25519 = Ed25519PrivateKey.from_private_bytes(self.seed)
             return ed25519, ed25519.public_key().public_bytes_raw()
         try:
-            from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey  # noqa: PLC0415
+            from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey  # noqa: PLC0415  as above
 
             ml_dsa = MLDSA44PrivateKey.from_seed_bytes(self.seed)
         except (ImportError, UnsupportedAlgorithm) as why:

@@ -238,7 +238,7 @@ def refusal_of(result: RouteResult) -> RejectReason | None:
 def _limits_of(risk_manager: RiskManager | None) -> RiskLimits:
     """The manager's limits, tightened by those of `holdfast.toml` where it sets any."""
     # A fixed signature leaves the limits out: an upward import, listed in the import contract.
-    from holdfast import defaults  # noqa: PLC0415
+    from holdfast import defaults  # noqa: PLC0415  said above
 
     configured = defaults.configured_limits()
     if risk_manager is None:

@@ -74,7 +74,7 @@ class RiskEventLogger:
     ) -> None:
         if audit_logger is None:
             # A fixed signature leaves the log out: an upward import, listed in the import contract.
-            from holdfast import defaults  # noqa: PLC0415
+            from holdfast import defaults  # noqa: PLC0415  said above
 
             audit_logger = defaults.audit_logger
             lake = defaults.default_config().paths.lake if lake is None else lake

@@ -83,7 +83,7 @@ class RiskManager:
     ) -> None:
         if audit_logger is None:
             # A fixed signature leaves the log out: the one upward import, listed in the import contract.
-            from holdfast import defaults  # noqa: PLC0415
+            from holdfast import defaults  # noqa: PLC0415  said above
 
             audit_logger = defaults.audit_logger
         self.user_id = user_id

@@ -71,8 +71,8 @@ async def running_exchange(arguments: Sequence[str], says: type[T]) -> AsyncGene
         start_new_session=True,
     )
     assert process.stdin is not None  # noqa: S101  PIPE was asked for
-    assert process.stdout is not None  # noqa: S101
-    assert process.stderr is not None  # noqa: S101
+    assert process.stdout is not None  # noqa: S101  as above
+    assert process.stderr is not None  # noqa: S101  as above
     errors = asyncio.create_task(process.stderr.read())
     try:
         try:

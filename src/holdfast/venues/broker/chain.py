@@ -143,7 +143,7 @@ class SeededChain:
 
     def __iter__(self) -> Iterator[Minute]:
         # Seeded by an explicit number so that a run can be repeated; nothing secret is drawn from it.
-        sources = [random.Random(f"{self._seed} {symbol.underlying}") for symbol in self._symbols]  # noqa: S311
+        sources = [random.Random(f"{self._seed} {symbol.underlying}") for symbol in self._symbols]  # noqa: S311  invented prices, not keys
         worlds = [_World(symbol, source) for symbol, source in zip(self._symbols, sources, strict=True)]
         for day in self._days:
             ts_ns, last_ns = opening_ns(day), closing_ns(day) + LATE_SESSION_NS
