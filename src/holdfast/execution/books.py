@@ -22,6 +22,7 @@ from holdfast.core.clock import NANOS, Clock, utc
 from holdfast.core.errors import BadInput, CircuitBreakerOpenError, VenueError, VenueRejected
 from holdfast.core.instruments import Instrument, InstrumentKind
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2, format_money, format_price, format_qty
+from holdfast.core.options import is_combo, parse_combo_ticker
 from holdfast.core.orders import Fill, OrderEvent, OrderStatus
 from holdfast.core.positions import Mark, liquidation_value
 from holdfast.execution.ledger import Ledger
@@ -187,14 +188,15 @@ class Books:
             VenueError: The price of something held cannot be read.
             CircuitBreakerOpenError: The venue is failing.
         """
-        held = self._account.portfolio.positions if positions is None else positions
-        money = self._account.portfolio.cash if cash is None else cash
         marks: dict[str, Mark] = {}
-        for ticker in sorted(held):
+        for ticker in sorted(self._account.portfolio.positions if positions is None else positions):
             mark = await self._read_mark(ticker)
             await self.instrument(ticker)
             if mark is not None:
                 marks[ticker] = mark
+        # A fill may have been booked meanwhile: what is held and what it cost are taken from one moment.
+        held = self._account.portfolio.positions if positions is None else positions
+        money = self._account.portfolio.cash if cash is None else cash
         rules = self._market.instruments
         if positions is not None:
             events = {ticker: qty for ticker, qty in positions.items() if rules[ticker].kind is _BINARY}
@@ -251,6 +253,8 @@ class Books:
                 return
             order = self._account.orders.get(listed.client_order_id) if listed else None
         self._unclaimed.pop(fill.trade_id, None)
+        if self._account.has_fill(fill.trade_id):  # told another way while the order was read
+            return
         was_claimed = self._unseen.make_room(fill, order)
         is_new = self._ledger.saw_fill(fill, order)
         if was_claimed:
@@ -580,7 +584,7 @@ class Books:
     # Reading the venue --------------------------------------------------------------------------------
 
     async def instrument(self, ticker: str, *, refresh: bool = False, regardless: bool = False) -> Instrument:
-        """One market's rules, read once; *regardless* of the breaker where they are of something held.
+        """One market's rules, read once; regardless of the breaker where something of it is held: an exit needs them.
 
         Raises:
             VenueRejected: No such market.
@@ -590,6 +594,7 @@ class Books:
         known = self._market.instruments.get(ticker)
         if known is None or refresh:
             try:
+                regardless = regardless or self._is_held(ticker)
                 known = await self._venue.instrument(ticker, regardless=regardless)
             except VenueRejected as rejected:
                 # Expired contracts are listed nowhere, and are held until their end is told.
@@ -599,6 +604,11 @@ class Books:
                 known = kept
             self._market.saw_rules(known)
         return known
+
+    def _is_held(self, ticker: str) -> bool:
+        """Whether the account is in this market, or in a leg of this combination."""
+        legs = [leg for leg, _ in parse_combo_ticker(ticker)] if is_combo(ticker) else [ticker]
+        return any(leg in self._account.portfolio.positions for leg in legs)
 
     async def _rules_regardless(self, ticker: str) -> Instrument | None:
         return await self._quietly(self.instrument(ticker, regardless=True))

@@ -9,10 +9,22 @@ import pytest
 from support.execution import OTHER, TICKER, MemoryLog, drain, signal, world
 
 from holdfast.core.clock import NANOS
+from holdfast.core.errors import CircuitBreakerOpenError
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.orders import Fill, OrderStatus
 from holdfast.core.signals import BookSide
-from holdfast.execution.venue import Ack, DedupProfile, FillSeen, NotSent, OrderSeen, StreamGap, VenueOrder
+from holdfast.execution.trader import RouteStatus
+from holdfast.execution.venue import (
+    Ack,
+    DedupProfile,
+    FillSeen,
+    MarketChanged,
+    NotSent,
+    OrderSeen,
+    StreamGap,
+    VenueOrder,
+)
+from holdfast.risk.claims import CLAIM
 from holdfast.testing.venue import Play
 
 
@@ -303,5 +315,91 @@ def test_a_wall_clock_that_steps_back_hides_no_drift():
         w.venue._positions[OTHER] = QtyE2(50_00)
         await let_time_pass(w, 300)
         assert w.account.holds.snapshot() == {"drift": "CANCEL_ONLY"}
+
+    go(run())
+
+
+@pytest.mark.invariant("I3")
+def test_a_session_opens_with_cash_and_positions_of_one_moment():
+    """A fill booked while the day's opening prices are read is in both what is held and what was paid."""
+
+    async def run():
+        w = world()
+        await w.trader.start()
+        await w.trader.route(signal(key="a", count=10))
+        await drain(w)
+        w.clock.advance(86_400)
+        read = w.venue.book
+
+        async def sells_meanwhile(ticker):
+            fill = elsewhere(trade_id="E1-1", ts_ns=w.clock.now_ns(), qty=5_00)
+            await w.trader.books.saw_fill(msgspec.structs.replace(fill, side=BookSide.ASK))
+            return await read(ticker)
+
+        w.venue.book = sells_meanwhile
+        await w.trader.books.do_due()
+        assert w.account.session.opened_ns == w.clock.now_ns()
+        assert w.account.portfolio.positions == {TICKER: 5_00}
+        assert w.account.session.value == w.account.portfolio.cash + 5_00 * 5500
+        assert w.gate.daily_pnl() == 0
+
+    go(run())
+
+
+@pytest.mark.invariant("I5")
+def test_an_exit_is_not_refused_for_rules_that_an_open_breaker_hides():
+    """The rules of what is held are read though the breaker is open, also after they were forgotten."""
+
+    async def run():
+        w = world()
+        await w.trader.start()
+        await w.trader.route(signal(key="a", count=10))
+        await drain(w)
+        read = w.venue.instrument
+
+        async def guarded(ticker, *, regardless=False):
+            if not regardless:
+                raise CircuitBreakerOpenError("open", breaker="b", retry_after_secs=1.0)
+            return await read(ticker)
+
+        w.venue.instrument, w.venue.is_breaker_open, w.venue.is_readable = guarded, True, False
+        await w.trader.books.market_changed(MarketChanged(ticker=TICKER, status="active"))
+        assert TICKER not in w.trader.market.instruments
+        w.venue.is_readable = True
+        out = await w.trader.route(signal(key="b", action="sell", count=10, price=55))
+        assert (out.status, out.reason) == (RouteStatus.SUBMITTED, "")
+        other = await w.trader.route(signal(key="c", ticker=OTHER))
+        assert other.status is RouteStatus.BREAKER_OPEN
+
+    go(run())
+
+
+def test_a_fill_told_twice_at_once_replaces_one_claim():
+    """Two tellings of one execution, both waiting for its order to be read, take the place of one claimed ending."""
+
+    async def run():
+        w = world()
+        await w.trader.start()
+        await w.trader.route(signal(key="a", count=10))
+        await drain(w)
+        w.venue.script(Play.VANISHED)
+        await w.trader.route(signal(key="b", action="sell", count=1, price=55))
+        sold = msgspec.structs.replace(
+            elsewhere(trade_id="E9", ts_ns=w.clock.now_ns()), order_id="E9", side=BookSide.ASK
+        )
+        for name in ("claim-1", "claim-2"):
+            w.trader.books.reconciled(
+                "periodic", CLAIM, explained=True, ours=TICKER, theirs=name, amount="known", option=TICKER
+            )
+            w.trader.ledger.saw_fill(msgspec.structs.replace(sold, trade_id=name, order_id=""), None)
+        read = w.venue.order
+
+        async def slowly(order_id):
+            await asyncio.sleep(0)
+            return await read(order_id)
+
+        w.venue.order = slowly
+        await asyncio.gather(w.trader.books.saw_fill(sold), w.trader.books.saw_fill(sold))
+        assert w.account.portfolio.positions == {TICKER: 8_00}
 
     go(run())
