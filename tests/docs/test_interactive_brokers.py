@@ -15,7 +15,7 @@ from holdfast.config import load_config
 from holdfast.core.clock import ManualClock
 from holdfast.core.money import parse_money
 from holdfast.testing.ib import FakeIB
-from holdfast.venues.ib import adapter, check
+from holdfast.venues.ib import adapter, check, library
 from holdfast.venues.ib.errors import CODES
 
 PAGE = page("interactive-brokers.md")
@@ -74,7 +74,7 @@ def test_the_first_order_goes_as_the_page_says(at, capsys, monkeypatch, tmp_path
     Path("logs").mkdir()
     at.holdings.clear()
     monkeypatch.setattr(wiring, "SystemClock", lambda: at.clock)
-    monkeypatch.setattr(adapter, "new_ib", lambda: FakeIB(at))
+    monkeypatch.setattr(adapter, "prepared", lambda _ib: library.prepared(FakeIB(at)))
     program = compile(block("python"), "interactive-brokers.md", "exec")
     exec(program, {})  # noqa: S102  the page's own program
     assert capsys.readouterr().out == block("text")

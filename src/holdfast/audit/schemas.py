@@ -428,6 +428,7 @@ class TradeDetails(msgspec.Struct, kw_only=True):
         external: Whether the order was not ours.
         multiplier: Units of the underlying per contract; 1 where it says nothing.
         cause: "trade", or "exercise", "assignment" or "expiration" of an option; "trade" where it says nothing.
+        revision: Which telling of the execution this is, from 1; 0 where the venue corrects none.
     """
 
     order_id: str
@@ -443,6 +444,7 @@ class TradeDetails(msgspec.Struct, kw_only=True):
     external: bool = False
     multiplier: int = 1
     cause: str = "trade"
+    revision: int = 0
 
 
 class RiskViolationDetails(msgspec.Struct, kw_only=True):

@@ -145,6 +145,8 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True):
         ts_ns: The venue's time, UTC ns.
         multiplier: Units of the underlying per contract.
         cause: What made it.
+        revision: Which telling of this execution it is, from 1: a later one replaces the earlier. 0 where the venue
+            corrects none.
     """
 
     trade_id: str
@@ -159,6 +161,7 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True):
     client_order_id: str = ""
     multiplier: int = 1
     cause: FillCause = FillCause.TRADE
+    revision: int = 0
 
     @property
     def delta(self) -> QtyE2:

@@ -25,6 +25,7 @@ from holdfast.core.money import MoneyE6, PriceE4, QtyE2, format_money, format_pr
 from holdfast.core.options import is_combo, parse_combo_ticker
 from holdfast.core.orders import Fill, OrderEvent, OrderStatus
 from holdfast.core.positions import Mark, liquidation_value
+from holdfast.execution.corrections import correct
 from holdfast.execution.ledger import Ledger
 from holdfast.execution.reconcile import (
     ABSENCES_NEEDED,
@@ -240,8 +241,12 @@ class Books:
         self._market.saw_book(book.ticker, book.best_bid, book.best_ask, book.alive_ns, streamed=streamed)
 
     async def saw_fill(self, fill: Fill) -> None:
-        """Book a fill and tell its strategy; one that may be ours but cannot be placed yet waits."""
+        """Book a fill and tell its strategy; one that may be ours but cannot be placed yet waits.
+
+        One that is booked already changes nothing, unless the venue corrects it.
+        """
         if self._account.has_fill(fill.trade_id):
+            correct(self._ledger, fill)
             return
         fill = self._believed(fill)
         order = self._account.by_venue_id(fill.order_id) or self._account.orders.get(fill.client_order_id)

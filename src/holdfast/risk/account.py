@@ -11,7 +11,8 @@ What holds at every moment:
     market     working buys and sells = the leaves of all orders not closed, UNKNOWN ones in full
     leg        the same of every leg of a combination, filled + leaves + released = ratio x quantity
     plan       what is reserved for the legs that no order of a legged structure asks for yet, `plans`
-    position   the opening position + the sum of fills, each once by trade id, external ones too
+    position   the opening position + the sum of fills, each once by trade id, external ones too; one that its venue
+               corrects is undone by an opposite fill and booked anew, and its order counts it as at first
     cash       opening cash + what fills, fees, settlements and deposits moved; selling YES earns its price and
                owes a dollar on "yes", so a NO contract's collateral counts as cash
 
@@ -56,6 +57,8 @@ from holdfast.risk.rolling import RollingValue
 _NOTHING = QtyE2(0)
 _FREE = MoneyE6(0)
 _IDLE = (_NOTHING, _NOTHING)
+CORRECTED = "/corrected/"
+"""Stands in the trade id of a fill that takes an earlier one's place, between that one's id and the revision."""
 _BID = BookSide.BID
 _SENT_EVENTS = frozenset(OrderEvent) - {OrderEvent.SENT, OrderEvent.NOT_SENT, OrderEvent.ANSWER_LOST}
 
@@ -242,6 +245,7 @@ class Account:
         self._by_venue_id: dict[str, str] = {}
         self._denials: dict[str, Denial] = {}
         self._counted: frozenset[str] = frozenset()
+        self._tellings: dict[str, Fill] = {}
         self._folds: dict[str, Callable[[Mapping[str, Any]], None]] = {
             "ORDER": self._apply_order,
             "ORDER_UPDATE": self._apply_update,
@@ -281,6 +285,10 @@ class Account:
         """Whether this trade already counts, as a fill or in the opening position."""
         return trade_id in self._counted or self.portfolio.has_fill(trade_id)
 
+    def telling(self, trade_id: str) -> Fill | None:
+        """The newest telling booked of an execution that its venue may correct."""
+        return self._tellings.get(trade_id)
+
     def denial(self, client_order_id: str) -> Denial | None:
         """How a keyed intent was refused earlier."""
         return self._denials.get(client_order_id)
@@ -305,6 +313,7 @@ class Account:
                 "runs": self.runs,
                 "claims": self.claims.snapshot(),
                 "denials": dict(sorted(self._denials.items())),
+                "tellings": {name: fill.revision for name, fill in sorted(self._tellings.items())},
                 "plans": {name: plan.snapshot() for name, plan in sorted(self.plans.live.items())},
             }
 
@@ -481,6 +490,11 @@ class Account:
         self.claims.moved(fill)
         if not self.claims.is_claim(fill.trade_id):  # the venue told no fill up to then
             self.last_fill_ns = max(self.last_fill_ns, fill.ts_ns)
+        name, corrected, _ = fill.trade_id.partition(CORRECTED)
+        if fill.revision:
+            self._tellings[name] = fill
+        if corrected:  # its order counted the first telling
+            return
         order = self.by_venue_id(fill.order_id) or self.orders.get(fill.client_order_id)
         # Of an external order the venue's listing alone says what is still open.
         if order is None or order.external or not order.can_own(fill):
@@ -599,11 +613,12 @@ def read_trade(details: Mapping[str, Any]) -> Fill:
         ts_ns=details.get("filled_ns", 0),
         multiplier=details.get("multiplier", 1),
         cause=FillCause(details.get("cause", FillCause.TRADE)),
+        revision=details.get("revision", 0),
     )
 
 
 def trade_details(fill: Fill, *, client_order_id: str, external: bool) -> dict[str, Any]:
-    """The TRADE record of a fill; of an event contract it says neither multiplier nor cause."""
+    """The TRADE record of a fill; of an event contract it says neither multiplier nor cause nor revision."""
     details: dict[str, Any] = {
         "trade_id": fill.trade_id,
         "order_id": fill.order_id,
@@ -622,6 +637,8 @@ def trade_details(fill: Fill, *, client_order_id: str, external: bool) -> dict[s
         details["multiplier"] = fill.multiplier
     if fill.cause is not FillCause.TRADE:
         details["cause"] = fill.cause.value
+    if fill.revision:
+        details["revision"] = fill.revision
     return details
 
 

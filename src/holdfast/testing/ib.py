@@ -24,7 +24,7 @@ from ib_async.contract import Contract
 from ib_async.objects import ExecutionFilter
 from ib_async.order import Order, OrderState
 
-from holdfast.testing.ib_gateway import FakeGateway, Line
+from holdfast.testing.ib_gateway import READ_ONLY, FakeGateway, Line
 
 SERVER_VERSION = 178
 
@@ -37,7 +37,6 @@ class FakeIB(IB):
         make()
         self.client: Any = _FakeClient(self.wrapper, gateway)
         self.client.apiEnd += self.disconnectedEvent
-        self.RaiseRequestErrors = True
 
 
 _Client: Any = Client  # the library leaves its client's methods without types
@@ -127,6 +126,9 @@ class _FakeClient(_Client):  # type: ignore[misc]
         self._show_orders(self._sends("reqAllOpenOrders"), everybodys=True)
 
     def _show_orders(self, line: Line, *, everybodys: bool) -> None:
+        if self._gateway.is_read_only:
+            self._tell(line, "error", -1, *READ_ONLY, "")
+            return
         for listed in self._gateway.orders.values():
             if listed.leaves and not listed.is_hidden and (everybodys or listed.client == line.number):
                 self._gateway.show(line, listed)
@@ -165,7 +167,9 @@ class _FakeClient(_Client):  # type: ignore[misc]
             for details in self._gateway.details(Contract(conId=number)):
                 if count:
                     account = self._gateway.accounts[0]
-                    self._tell(line, "position", account, details.contract, float(count), 0.0)
+                    was = self._gateway.traded_meanwhile.pop(number, None)
+                    for told in (count,) if was is None else (was, count):
+                        self._tell(line, "position", account, details.contract, float(told), 0.0)
         self._tell(line, "positionEnd")
 
     def reqAccountUpdates(self, subscribe: bool, acctCode: str) -> None:  # noqa: N802, N803
@@ -252,7 +256,7 @@ class _FakeClient(_Client):  # type: ignore[misc]
             return
         line.tickers[reqId] = contract
         self._tell(line, "marketDataType", reqId, 1)
-        self._gateway.tell_prices(line, reqId, contract)
+        self._gateway.tell_prices(line, reqId, contract, is_first=True)
 
     def cancelMktData(self, reqId: int) -> None:  # noqa: N802, N803
         self._sends("cancelMktData").tickers.pop(reqId, None)

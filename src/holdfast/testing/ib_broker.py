@@ -378,10 +378,16 @@ class FakeBroker:
         done = Done(contract, execution, report)
         self.executions.append(done)
         if contract.secType != "BAG":
-            self.holdings[contract.conId] = self.holdings.get(contract.conId, 0) + signed
-            self.cash -= signed * price * int(contract.multiplier or 1) + cost
+            self.move(contract, execution)
+            self.cash -= cost
         if is_told:
             self.executed(done)
+
+    def move(self, contract: Contract, execution: Execution, *, back: bool = False) -> None:
+        """What *execution* does to holdings and cash, its cost apart; *back* undoes it."""
+        signed = int(execution.shares) * (1 if (execution.side == "BOT") is not back else -1)
+        self.holdings[contract.conId] = self.holdings.get(contract.conId, 0) + signed
+        self.cash -= signed * execution.price * int(contract.multiplier or 1)
 
     def end(self, listed: BrokerOrder, status: str, *, is_told: bool = True) -> None:
         """Take an order off the books."""

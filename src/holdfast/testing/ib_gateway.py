@@ -39,6 +39,8 @@ from ib_async.order import Order, OrderState
 from holdfast.core.clock import Clock
 from holdfast.testing.ib_broker import LIVE, BrokerOrder, Done, FakeBroker
 
+READ_ONLY = 321, "Error validating request.-'cG' : cause - The API interface is currently in Read-Only mode."
+
 
 class Play(StrEnum):
     """What becomes of one placement; see the head of this file."""
@@ -82,6 +84,9 @@ class FakeGateway(FakeBroker):
         heard: Name of every message a client sent, in order.
         commissions: "after" the fill, "late" (when `tell_commissions` is called), or "never".
         no_data: The code with which subscriptions are refused; 0 serves them.
+        is_read_only: Orders are neither taken nor told; whoever asks for them is not answered.
+        traded_meanwhile: By contract number what was held when a list of positions began that its end tells anew, once.
+        uncancelable: How many cancels are refused with 161 from now on.
         is_running, is_linked: Whether the gateway answers at all, and is linked to the broker.
         is_mute: True keeps back every message to the clients; they are delivered when it is False again.
     """
@@ -97,6 +102,9 @@ class FakeGateway(FakeBroker):
         self.is_running = True
         self.is_linked = True
         self.is_mute = False
+        self.is_read_only = False
+        self.traded_meanwhile: dict[int, int] = {}
+        self.uncancelable = 0
         self.no_data: int = 0
         self.next_number = next_number
         self._lines: list[Line] = []
@@ -141,14 +149,22 @@ class FakeGateway(FakeBroker):
         order.totalQuantity = first.leaves
         return self.accept(first.client, first.number, first.contract, order)
 
-    def correct(self, exec_id: str, *, price: float) -> None:
-        """The exchange corrects an execution: the same id with a later revision, told as one more execution."""
+    def correct(self, exec_id: str, *, price: float, shares: float | None = None) -> None:
+        """The exchange corrects an execution: the same id with a later revision, told as one more execution.
+
+        Its cost is told anew only where `commissions` says so; holdings and cash are as if it had been so at once.
+        """
         done = next(one for one in self.executions if one.execution.execId == exec_id)
         base, revision = exec_id.rsplit(".", 1)
-        execution = replace(done.execution, execId=f"{base}.{int(revision) + 1:02d}", price=price)
-        corrected = Done(
-            done.contract, execution, replace(done.commission, execId=execution.execId), is_told=True
+        now = replace(
+            done.execution,
+            execId=f"{base}.{int(revision) + 1:02d}",
+            price=price,
+            shares=done.execution.shares if shares is None else shares,
         )
+        self.move(done.contract, done.execution, back=True)
+        self.move(done.contract, now)
+        corrected = Done(done.contract, now, replace(done.commission, execId=now.execId), is_told=True)
         self.executions.append(corrected)
         self.executed(corrected)
 
@@ -289,10 +305,7 @@ class FakeGateway(FakeBroker):
     def _carry_out(self, line: Line, number: int, contract: Contract, order: Order, play: Play) -> None:
         refusals = {
             Play.REFUSED: (201, "Order rejected - reason:We are unable to accept your order. scripted"),
-            Play.READ_ONLY: (
-                321,
-                "Error validating request.-'cG' : cause - The API interface is currently in Read-Only mode.",
-            ),
+            Play.READ_ONLY: READ_ONLY,
             Play.OFF_TICK: (
                 110,
                 "The price does not conform to the minimum price variation for this contract.",
@@ -357,6 +370,12 @@ class FakeGateway(FakeBroker):
 
     def cancel(self, line: Line, number: int) -> None:
         """A client cancels by its own number of an order."""
+        if self.uncancelable:
+            self.uncancelable -= 1
+            self.tell(
+                line, "error", number, 161, "Cancel attempted when order is not in a cancellable state.", ""
+            )
+            return
         listed = self.orders.get(self.numbers.get((line.number, number), 0))
         if listed is None or (not listed.leaves and listed.status not in LIVE):
             twin = [
@@ -447,13 +466,15 @@ class FakeGateway(FakeBroker):
                 if contract.conId == number or any(leg.conId == number for leg in contract.comboLegs):
                     self.tell_prices(line, request, contract)
 
-    def tell_prices(self, line: Line, request: int, contract: Contract) -> None:
-        """Ticks of one subscription."""
+    def tell_prices(self, line: Line, request: int, contract: Contract, *, is_first: bool = False) -> None:
+        """Ticks of one subscription; the first ones of it tell the sides that are there."""
         if not self.is_linked:
             return
         bid, bid_size, ask, ask_size = self._shown(contract)
-        self.tell(line, "priceSizeTick", request, 1, bid, bid_size)
-        self.tell(line, "priceSizeTick", request, 2, ask, ask_size)
+        if bid_size or not is_first:
+            self.tell(line, "priceSizeTick", request, 1, bid, bid_size)
+        if ask_size or not is_first:
+            self.tell(line, "priceSizeTick", request, 2, ask, ask_size)
         quote = self.quotes.get(contract.conId)
         if quote is not None and quote.greeks:
             self.tell(line, "tickOptionComputation", request, 13, 0, *quote.greeks)

@@ -226,3 +226,75 @@ def test_a_subscription_from_before_a_gap_is_made_anew_when_its_book_is_asked():
         assert w.at.heard.count("reqMktData") == 2
 
     play(scenario)
+
+
+def test_each_data_centre_is_down_until_it_is_back_itself():
+    """One centre's return says nothing of another's, being connected is no return, and history brings no prices."""
+
+    async def scenario(w):
+        heard = Listener(w, CALL)
+        await heard.until(lambda: books(heard))
+        w.at.say(2105, "HMDS data farm connection is broken:ushmds")
+        await heard.settle()
+        assert heard.gaps() == []
+        for centre in ("usopt", "usfarm"):
+            w.at.say(2103, f"Market data farm connection is broken:{centre}")
+        await heard.until(lambda: len(heard.gaps()) == 2)
+        asked = w.at.heard.count("reqMktData")
+        for code, text in (
+            (2119, "Market data farm is connecting:usopt"),
+            (2106, "HMDS data farm connection is OK:ushmds"),
+        ):
+            w.at.say(code, text)
+        await heard.settle()
+        assert w.at.heard.count("reqMktData") == asked
+        heard.seen.clear()
+        w.at.quotes[w.at.number_of(CALL)].bid_size = w.at.quotes[w.at.number_of(CALL)].ask_size = 0.0
+        w.at.say(2104, "Market data farm connection is OK:usfarm")
+        await heard.settle()
+        assert books(heard) == []
+        w.at.quotes[w.at.number_of(CALL)].bid_size = 5.0
+        w.at.say(2104, "Market data farm connection is OK:usopt")
+        await heard.until(lambda: books(heard))
+        assert w.at.heard.count("reqMktData") == asked + 2
+
+    play(scenario)
+
+
+@pytest.mark.invariant("I4")
+def test_a_fresh_subscription_knows_nothing_of_the_one_before():
+    """A side or Greeks that went away during a cut are not shown again because the library remembers them."""
+
+    async def scenario(w):
+        heard = Listener(w, CALL)
+        await heard.until(lambda: greeks(heard))
+        w.at.cut_link()
+        w.at.quote(CALL, bid=14.0)
+        w.at.quotes[w.at.number_of(CALL)].greeks = ()
+        await heard.settle()
+        heard.seen.clear()
+        w.at.restore_link()
+        await heard.until(lambda: books(heard))
+        await heard.settle()
+        assert {(book.best_bid, book.best_ask) for book in books(heard)} == {(140_000, None)}
+        assert greeks(heard) == []
+
+    play(scenario)
+
+
+def test_every_subscription_let_go_is_let_go_at_the_gateway():
+    """The account has a hundred at a time: however fast they are made anew, the gateway holds each once."""
+
+    async def scenario(w):
+        tickers = [CALL, PUT, LOWER_PUT, SPREAD, "SPY"]
+        heard = Listener(w, *tickers)
+        for _ in range(8):
+            await heard.until(lambda: len(w.venue._feed._shown) == len(tickers))
+            w.at.cut_link()
+            await heard.settle()
+            w.at.restore_link()
+            await heard.settle()
+        (line,) = w.at._lines
+        assert len(line.tickers) <= len(tickers)
+
+    play(scenario)

@@ -12,8 +12,9 @@ from holdfast.core.money import QtyE2
 from holdfast.core.orders import OrderStatus as Ours
 from holdfast.core.signals import TimeInForce
 from holdfast.execution.venue import Ack, Reject
+from holdfast.venues.ib.contracts import Called
 from holdfast.venues.ib.errors import CODES, Heard
-from holdfast.venues.ib.orders import Next, Standing, fee_of, fill_of, judge, trade_id, venue_order
+from holdfast.venues.ib.orders import Next, Standing, fee_of, fill_of, judge, revision, trade_id, venue_order
 
 GTC, IOC = TimeInForce.GTC, TimeInForce.IOC
 
@@ -90,7 +91,7 @@ def test_a_listed_order_without_counts_has_everything_open():
     """The library lists an order before its counts: what is not known to be filled is open."""
     order = Order(permId=9, action="SELL", totalQuantity=3, lmtPrice=1.25, orderRef="hf-x", account="DU1")
     trade = Trade(Contract(), order, OrderStatus(status="Submitted"))
-    listed = venue_order(trade, "SPY")
+    listed = venue_order(trade, Called("SPY", 1))
     assert (listed.order_id, listed.leaves, listed.filled, listed.yes_price) == ("9", 300, 0, 12_500)
     assert listed.status is Ours.WORKING
 
@@ -104,6 +105,7 @@ def test_an_execution_has_one_identity_and_the_worse_price():
     sold = Execution(execId="0001.02.02", side="SLD", shares=2, price=1.00005)
     assert fill_of(Fill(contract, sold, CommissionReport(), sold.time), "X", 0).price == 10_000
     assert trade_id("0001.02.01") == trade_id("0001.02.02")
+    assert [revision(one) for one in ("0001.02.01", "0001.02.12", "U+1_F", "")] == [1, 12, 1, 1]
 
 
 @pytest.mark.invariant("I11")
@@ -124,3 +126,14 @@ def test_a_report_that_has_not_come_is_no_free_trade():
     assert fee_of(Fill(Contract(), execution, CommissionReport(), execution.time)) is None
     told = CommissionReport(execId="a.01", commission=0.0)
     assert fee_of(Fill(Contract(), execution, told, execution.time)) == 0
+
+
+@pytest.mark.invariant("I11")
+@pytest.mark.parametrize(
+    "said", [{"commission": 1.7976931348623157e308}, {"commission": float("nan")}, {"currency": "EUR"}]
+)
+def test_a_cost_that_is_unset_or_no_dollars_is_not_known(said):
+    """The gateway's largest float for unset, no number, and another currency are no cost; the bound is booked."""
+    execution = Execution(execId="a.01")
+    told = CommissionReport(**{"execId": "a.01", "commission": 1.3, "currency": "USD"} | said)
+    assert fee_of(Fill(Contract(), execution, told, execution.time)) is None

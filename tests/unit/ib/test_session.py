@@ -79,6 +79,42 @@ def test_another_account_is_refused_and_so_is_one_of_several_that_is_not_named()
     play(scenario, account="U7654321")
 
 
+@pytest.mark.contract("B15")
+def test_real_money_has_to_be_named():
+    """A gateway whose only account is no paper account is refused where no account is named, and read all the same."""
+
+    async def scenario(w):
+        w.at.accounts = ["U7654321"]
+        with pytest.raises(VenueRejected) as caught:
+            await w.venue.connect()
+        assert caught.value.code == "real_money"
+        assert "U7654321" in str(caught.value)
+        assert "[venue.ib] account" in caught.value.hint
+        for options in ({"account": "U7654321"}, {"readonly": True}):
+            other = world(at=w.at, clock=w.clock, client_id=18, **options)
+            await other.venue.connect()
+            await other.venue.close()
+
+    play(scenario)
+
+
+@pytest.mark.contract("B15")
+def test_a_gateway_that_only_reads_is_told_by_name():
+    """With its Read-Only API on a desk cannot start and says which setting it is; a client that reads can."""
+
+    async def scenario(w):
+        w.at.is_read_only = True
+        with pytest.raises(VenueRejected) as caught:
+            await w.venue.connect()
+        assert caught.value.code == "read_only"
+        assert "Read-Only API" in caught.value.hint
+        other = world(at=w.at, clock=w.clock, client_id=18, readonly=True)
+        assert await other.venue.positions() == {}
+        await other.venue.close()
+
+    play(scenario, timeout_secs=0.05)
+
+
 def test_a_missing_library_names_its_extra(monkeypatch):
     """Without ib_async the adapter says what to install."""
     monkeypatch.setitem(sys.modules, "ib_async", None)

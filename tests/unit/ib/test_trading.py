@@ -12,6 +12,7 @@ from holdfast.core.clock import ManualClock
 from holdfast.core.money import PriceE4, QtyE2
 from holdfast.core.orders import OrderStatus
 from holdfast.core.signals import Action, Side, Signal, TimeInForce
+from holdfast.execution.replay import replay_log
 from holdfast.execution.trader import RouteStatus
 from holdfast.testing.ib_gateway import Play
 
@@ -198,3 +199,54 @@ def test_a_restart_goes_on_where_the_journal_ended():
     at.restart(next_number=1)
     at.fill(name)
     asyncio.run(second(name))
+
+
+@pytest.mark.contract("B15")
+@pytest.mark.parametrize("shares", [None, 1.0])
+def test_a_corrected_execution_moves_position_and_cash_to_what_it_is_now(shares):
+    """Price, and count, of a correction take the first one's place, once, told by the stream or after a restart."""
+    log, clock = MemoryLog(), ManualClock(OPENED_NS)
+    at = gateway(clock)
+
+    def agrees(made) -> bool:
+        held = made.account.portfolio
+        assert replay_log(log.records()).account.snapshot() == made.account.snapshot()
+        return held.position(CALL) == at.position(CALL) * 100 and held.cash == round(at.cash * 1_000_000)
+
+    async def told_by_the_stream() -> None:
+        w = world(at=at, clock=clock, log=log)
+        made = trader(w)
+        assert await made.start()
+        result = await made.route(wish(CALL, 151_000, count=2, tif=TimeInForce.IOC, key="one"))
+        assert agrees(made)
+        (first,) = await w.venue.fills(since_ns=0)
+        running = asyncio.create_task(made.run(w.venue.events((CALL,))))
+        await asyncio.sleep(0)
+        at.correct(at.executions[0].execution.execId, price=15.05, shares=shares)
+        async with asyncio.timeout(5):
+            while "execution_corrected" not in log.violations():
+                await made.ledger.changed()
+        await made.books.read_fills_quietly()
+        await made.books.saw_fill(first)
+        assert agrees(made)
+        order = made.account.orders[result.client_order_id]
+        assert (order.filled, order.overfilled, order.status) == (200, 0, OrderStatus.FILLED)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await w.venue.close()
+
+    async def told_after_a_restart() -> None:
+        at.correct(at.executions[-1].execution.execId, price=15.2, shares=shares)
+        w = world(at=at, clock=clock, log=log)
+        made = trader(w)
+        assert await made.start()
+        assert agrees(made)
+        await made.books.read_fills_quietly()
+        assert agrees(made)
+        await w.venue.close()
+
+    asyncio.run(told_by_the_stream())
+    asyncio.run(told_after_a_restart())
+    assert log.violations() == ["execution_corrected"] * 2
+    (alarm, _) = [one["details"] for one in log.of("RISK_VIOLATION")]
+    assert (alarm["quantity_before"], alarm["quantity"]) == ("2.00", "2.00" if shares is None else "1.00")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from support.execution import MemoryLog
-from support.ib import CALL, Listener, be_quick, gateway, intent_of, place, play, send, world
+from support.ib import CALL, SPREAD, Listener, be_quick, gateway, intent_of, place, play, send, world
 
 from holdfast.core.clock import NANOS, ManualClock
 from holdfast.core.errors import VenueAnswerUnknown, VenueUnreachable
@@ -212,16 +213,24 @@ def test_a_replayed_fill_has_its_cost_although_the_library_tells_it_to_the_first
     play(scenario)
 
 
-def test_a_corrected_execution_is_the_same_fill():
-    """A correction comes under a later revision of the id; the fill keeps its identity and moves nothing twice."""
+@pytest.mark.parametrize("commissions", ["after", "never"])
+def test_a_corrected_execution_is_the_same_fill_told_anew(commissions):
+    """A correction keeps the fill's identity, has a later revision, and costs what was told for it or before."""
 
     async def scenario(w):
+        heard = Listener(w, CALL)
         await place(w, count=2)
+        await heard.until(heard.fills)
         (before,) = await w.venue.fills(since_ns=0)
+        w.at.commissions = commissions
         w.at.correct(w.at.executions[0].execution.execId, price=15.05)
+        await heard.until(lambda: len(heard.fills()) == 2)
         (after,) = await w.venue.fills(since_ns=0)
+        assert heard.fills() == [before, after]
         assert after.trade_id == before.trade_id
+        assert (before.revision, after.revision) == (1, 2)
         assert (int(before.price), int(after.price)) == (151_000, 150_500)
+        assert before.fee == after.fee == 1_300_000
 
     play(scenario)
 
@@ -305,5 +314,131 @@ def test_a_list_that_is_never_answered_ends_the_connection():
         w.venue._calls.timeout_secs = 5
         assert len(await w.venue.open_orders()) == 1
         assert w.venue.session.connections == 2
+
+    play(scenario)
+
+
+@pytest.mark.contract("B15")
+@pytest.mark.parametrize(
+    "said", ["20251120-15:04:05", "20251120 10:04:05 US/Eastern", "20251120 16:04:05 MET"]
+)
+@pytest.mark.parametrize("machine", ["America/Chicago", "Asia/Tokyo"])
+def test_an_execution_is_dated_right_wherever_this_machine_stands(monkeypatch, machine, said):
+    """A time without a zone is UTC, also where the library would take it for this machine's; a named zone is that zone."""
+    monkeypatch.setenv("TZ", machine)
+    time.tzset()
+
+    async def scenario(w):
+        await w.venue.connect()
+        told = ["11", "-1", "7", "1", "SPY", "STK", "", "0", "", "", "SMART", "USD", "SPY", "SPY", "0001.01"]
+        told += [
+            said,
+            "DU1234567",
+            "SMART",
+            "BOT",
+            "1",
+            "660.0",
+            "9",
+            "17",
+            "0",
+            "1",
+            "660.0",
+            "",
+            "",
+            "",
+            "",
+            "2",
+        ]
+        decoder = w.venue.session.ib.client.decoder
+        decoder.serverVersion = 177
+        decoder.interpret(told)
+        (fill,) = w.venue.session.ib.wrapper.fills.values()
+        assert fill.execution.time.timestamp() == 1_763_651_045
+        assert not w.venue.session.why_not
+
+    try:
+        play(scenario)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.contract("B15")
+@pytest.mark.invariant("I4")
+def test_an_execution_that_the_library_cannot_read_stops_the_sending():
+    """The library only logs a message that it cannot read: an order may have traded, so nothing more leaves."""
+
+    async def scenario(w):
+        rests, _ = await place(w, price=1.0, tif=GTC)
+        heard = Listener(w, CALL)
+        await heard.until(lambda: bool(heard.seen))
+        decoder = w.venue.session.ib.client.decoder
+        decoder.interpret(["21", "6", "an unknown kind of price"])
+        assert not w.venue.session.why_not
+        decoder.interpret(["11", "-1", "of another version"])
+        answer, _ = await place(w, price=1.0, tif=GTC)
+        assert isinstance(answer, NotSent)
+        assert "execDetails cannot be read" in answer.reason
+        assert isinstance(await w.venue.cancel(order_id=rests.order_id, ticker=CALL), Canceled)
+        with pytest.raises(VenueAnswerUnknown) as caught:
+            await heard.until(lambda: False)
+        assert "tzdata" in caught.value.hint
+
+    play(scenario)
+
+
+def test_a_contract_that_trades_while_positions_are_listed_counts_once():
+    """The list then holds it twice, before and after; the later count is the position."""
+
+    async def scenario(w):
+        await w.venue.connect()
+        number = w.at.number_of("SPY")
+        w.at.holdings[number] = 200
+        w.at.traded_meanwhile[number] = 100
+        assert await w.venue.positions() == {"SPY": 20_000}
+
+    play(scenario)
+
+
+@pytest.mark.contract("B15")
+@pytest.mark.parametrize("refused", [1, 9])
+def test_a_cancel_that_is_refused_is_no_end_although_the_library_calls_it_one(refused):
+    """161 makes the library call a live order canceled; it is canceled again, and else unknown while it is listed."""
+
+    async def scenario(w):
+        rests, _ = await place(w, price=1.0, tif=GTC)
+        w.at.uncancelable = refused
+        answer = await w.venue.cancel(order_id=rests.order_id, ticker=CALL)
+        assert isinstance(answer, Canceled if refused == 1 else Unknown)
+        assert w.at.orders[int(rests.order_id)].leaves == (0 if refused == 1 else 1)
+
+    play(scenario)
+
+
+def test_a_held_order_is_canceled_at_the_gateway_and_not_in_the_library_alone():
+    """The library calls an inactive order canceled when its cancel leaves; the gateway's list says when it is."""
+
+    async def scenario(w):
+        w.at.script(Play.INACTIVE)
+        rests, _ = await place(w, price=1.0, tif=GTC)
+        w.at.uncancelable = 1
+        assert isinstance(await w.venue.cancel(order_id=rests.order_id, ticker=CALL), Canceled)
+        assert not w.at.orders[int(rests.order_id)].leaves
+
+    play(scenario)
+
+
+def test_an_order_knows_how_many_units_one_contract_is_for():
+    """Orders of options and of combinations of them are for 100 of the underlying, those of shares for one."""
+
+    async def scenario(w):
+        await w.venue.connect()
+        for ticker in (CALL, SPREAD, "SPY"):
+            await place(w, ticker, price=-9.0 if ticker == SPREAD else 1.0, tif=GTC)
+        listed = {one.ticker: one.multiplier for one in await w.venue.open_orders()}
+        assert listed == {CALL: 100, SPREAD: 100, "SPY": 1}
+        other = world(at=w.at, clock=w.clock, client_id=18)
+        assert {one.ticker: one.multiplier for one in await other.venue.open_orders()} == listed
+        await other.venue.close()
 
     play(scenario)

@@ -52,7 +52,7 @@ from holdfast.venues.ib.canceling import Canceler
 from holdfast.venues.ib.directory import Directory
 from holdfast.venues.ib.errors import RULES, Kind
 from holdfast.venues.ib.feed import Feed
-from holdfast.venues.ib.library import new_ib
+from holdfast.venues.ib.library import prepared
 from holdfast.venues.ib.lists import Lists
 from holdfast.venues.ib.pacing import Pace
 from holdfast.venues.ib.placing import Placer, WhatIf
@@ -73,7 +73,7 @@ class IBVenue:
     Args:
         ib: An unconnected `ib_async.IB`; None makes one.
         host, port, client_id: Where the gateway listens, and as whom; one id per program.
-        account: The account's number; "" takes the only one there is.
+        account: The account's number; "" takes the only one there is, where that is a paper account or is only read.
         readonly: Place and cancel nothing, and ask for no orders.
         audit: Takes the API_CALL records.
         breaker: Counts every call; None makes `ib_api`, whose changes nobody records.
@@ -116,7 +116,7 @@ class IBVenue:
     ) -> None:
         self._clock: Clock = clock or SystemClock()
         wall: Clock = wall_clock or SystemClock()
-        self._ib: Any = ib if ib is not None else new_ib()
+        self._ib: Any = prepared(ib)
         self.breaker = breaker or TradingCircuitBreaker(IB_API, name=BREAKER, clock=self._clock)
         self.session = Session(
             self._ib,
@@ -255,7 +255,7 @@ class IBVenue:
             return await self._calls.read("reqMktData", lambda: self._quoted(ticker), permit, contract=ticker)
         finally:
             if not self._feed.is_wanted(ticker):
-                self._feed.unfollow(ticker)
+                await self._feed.unfollow(ticker)
 
     async def _quoted(self, ticker: str) -> Book:
         since_ns = self._clock.monotonic_ns()

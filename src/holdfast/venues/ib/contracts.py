@@ -17,7 +17,7 @@ earlier where the gateway says that the session ends earlier; at 09:30 for the c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from math import isfinite
@@ -86,6 +86,13 @@ CLASSES = {
     "OEX": OptionClass("OEX", _AMERICAN, at_open=False),
     "XEO": OptionClass("OEX", _EUROPEAN, at_open=False),
 }
+
+
+class Called(NamedTuple):
+    """A contract of the gateway's as we call it, and how many units of the underlying it is for."""
+
+    ticker: str
+    multiplier: int
 
 
 class Hours(NamedTuple):
@@ -188,18 +195,32 @@ def ticker_of(contract: Contract) -> str:
     return f"{contract.secType}:{contract.localSymbol or contract.symbol or contract.conId}"
 
 
-def bag_ticker(contract: Contract, name_of: Callable[[int], str | None]) -> str | None:
-    """Our name of a bag; None when a leg's number is not known."""
+def called(contract: Contract) -> Called:
+    """How a contract is called that is no combination.
+
+    Raises:
+        BadInput: An option without its multiplier.
+    """
+    return Called(ticker_of(contract), multiplier_of(contract))
+
+
+def bag_called(contract: Contract, known: Mapping[int, Called]) -> Called | None:
+    """How a bag is called; None when a leg's number is not *known*.
+
+    Its price is for one unit of the leg that is for most: shares beside options are counted in hundreds.
+    """
     legs: list[tuple[str, int]] = []
+    multiplier = 1
     for leg in contract.comboLegs:
-        name = name_of(leg.conId)
-        if name is None:
+        one = known.get(leg.conId)
+        if one is None:
             return None
-        legs.append((name, leg.ratio if leg.action == "BUY" else -leg.ratio))
+        legs.append((one.ticker, leg.ratio if leg.action == "BUY" else -leg.ratio))
+        multiplier = max(multiplier, one.multiplier)
     try:
-        return combo_ticker(legs)
+        return Called(combo_ticker(legs), multiplier)
     except BadInput:
-        return f"BAG:{contract.symbol}"
+        return Called(f"BAG:{contract.symbol}", multiplier)
 
 
 def bag_of(underlying: str, legs: Sequence[tuple[int, int]]) -> Contract:
@@ -451,5 +472,4 @@ def legs_of(ticker: str) -> tuple[tuple[str, int], ...]:
 
 
 def _replaced(instrument: Instrument, *, is_open: bool, close_ns: int, status: str) -> Instrument:
-
     return msgspec.structs.replace(instrument, is_open=is_open, close_ns=close_ns, status=status)

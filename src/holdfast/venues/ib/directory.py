@@ -19,10 +19,12 @@ from holdfast.venues.ib.calls import Calls
 from holdfast.venues.ib.contracts import (
     SMART,
     USD,
+    Called,
     Listed,
     asked_contract,
     at,
-    bag_ticker,
+    bag_called,
+    called,
     close_of,
     combo_of,
     legs_of,
@@ -61,7 +63,7 @@ class Directory:
         self._clock = clock
         self._fee = fee
         self._known: dict[str, tuple[Listed, int]] = {}
-        self._names: dict[int, str] = {}
+        self._called: dict[int, Called] = {}
         self._rules: dict[int, list[PriceIncrement]] = {}
 
     async def describe(self, ticker: str, *, regardless: bool = False) -> Listed:
@@ -115,25 +117,35 @@ class Directory:
         now_ns = self._clock.now_ns()
         return (at(listed, now_ns) for listed, _ in list(self._known.values()))
 
-    async def name(self, contract: Contract) -> str:
-        """Our name of a contract that the gateway lists; of a combination by its legs' numbers.
+    async def called(self, contract: Contract) -> Called:
+        """How we call a contract that the gateway lists; a combination by its legs' numbers.
 
         Raises:
-            VenueError: A leg's number could not be read.
+            VenueError: A leg's number could not be read, or how many units an option is for.
         """
-        if contract.secType != "BAG":
-            return ticker_of(contract)
-        for leg in contract.comboLegs:
-            if leg.conId not in self._names:
-                wanted = load().Contract(conId=leg.conId)
-                (details, *_) = await self._details(wanted, regardless=True)
-                if details.contract is not None:
-                    self._names[leg.conId] = ticker_of(details.contract)
-        return self.name_at_once(contract) or f"BAG:{contract.symbol}"
+        try:
+            for leg in contract.comboLegs:
+                if leg.conId not in self._called:
+                    wanted = load().Contract(conId=leg.conId)
+                    (details, *_) = await self._details(wanted, regardless=True)
+                    if details.contract is not None:
+                        self._called[leg.conId] = called(details.contract)
+            known = self.called_at_once(contract)
+        except BadInput as error:
+            raise VenueAnswerUnknown(
+                f"the gateway lists something that is not understood: {error}"
+            ) from error
+        if known is None:
+            raise VenueAnswerUnknown(f"the legs of a combination on {contract.symbol!r} were not told")
+        return known
 
-    def name_at_once(self, contract: Contract) -> str | None:
-        """As `name`, from what is known; None where a leg's number is not."""
-        return ticker_of(contract) if contract.secType != "BAG" else bag_ticker(contract, self._names.get)
+    def called_at_once(self, contract: Contract) -> Called | None:
+        """As `called`, from what is known; None where a leg's number is not.
+
+        Raises:
+            BadInput: An option without its multiplier.
+        """
+        return called(contract) if contract.secType != "BAG" else bag_called(contract, self._called)
 
     async def expiries(self, underlying: str) -> list[int]:
         """Last days (yyyymmdd) of the options that SMART lists on a stock or index, soonest first.
@@ -196,7 +208,7 @@ class Directory:
     def _keep(self, ticker: str, listed: Listed, now_ns: int) -> None:
         self._known[ticker] = listed, now_ns
         if listed.contract is not None and listed.contract.secType != "BAG":
-            self._names[listed.contract.conId] = ticker
+            self._called[listed.contract.conId] = Called(ticker, listed.instrument.multiplier)
 
     async def _details(self, wanted: Contract, *, regardless: bool) -> list[ContractDetails]:
         ib: Any = self._calls.session.ib

@@ -8,7 +8,7 @@ that changes nothing. `CODES` gives each number we know its kind, `RULES` gives 
 | link_lost | failure | is unknown | sends nothing, calls every read unreachable, marks books stale |
 | link_back | - | is unknown | reads executions and orders again |
 | link_back_data_lost | - | is unknown | the same, and asks for market data again |
-| farm_down, farm_up | - | lives | marks books stale; a farm's return needs nothing |
+| farm_down, farm_up | - | lives | marks books stale, and asks for them again when it is back |
 | refused | - | never reached the market | `Reject` with the code |
 | canceled | - | has ended | reads how much was filled |
 | warning | - | lives, whatever its status says | asks for the open orders where the status says otherwise |
@@ -84,7 +84,9 @@ RULES: Mapping[Kind, Rule] = {
     ),
     _K.LINK_BACK: Rule(_V.IGNORED, _O.ASK),
     _K.LINK_BACK_DATA_LOST: Rule(_V.IGNORED, _O.ASK),
-    _K.FARM_DOWN: Rule(_V.IGNORED, _O.LIVES, "a data centre is down; prices are unknown until it is back"),
+    _K.FARM_DOWN: Rule(
+        _V.IGNORED, _O.LIVES, "a data centre of prices is down; they are unknown until it is back"
+    ),
     _K.FARM_UP: Rule(_V.IGNORED, _O.LIVES),
     _K.REFUSED: Rule(_V.IGNORED, _O.REFUSED, "the message says what the order lacks"),
     _K.CANCELED: Rule(_V.IGNORED, _O.ENDED),
@@ -113,15 +115,17 @@ _BY_KIND: Mapping[Kind, Iterable[int]] = {
     _K.LINK_LOST: (1100, 2110),
     _K.LINK_BACK: (1102,),
     _K.LINK_BACK_DATA_LOST: (1101,),
-    _K.FARM_DOWN: (2103, 2105, 2157),
-    _K.FARM_UP: (2104, 2106, 2107, 2108, 2119, 2158),
+    # Of the centres of prices. Those of history (2105) and of definitions (2157) take no price away, and a centre that is
+    # being connected (2119) is not back yet: warnings.
+    _K.FARM_DOWN: (2103,),
+    _K.FARM_UP: (2104, 2106, 2107, 2108, 2158),
     # Refused before anything could rest: bad fields, no rights, no margin, price off the grid, id used before.
     _K.REFUSED: (
         *(103, 107, 109, 110, 111, 113, 114, 115, 116, 117, 118, 119, 131, 132),
         *(201, 203, 387, 388, 412, 436, 460, 10052, 10268, 10269, 10270),
     ),
     _K.CANCELED: (202,),
-    _K.WARNING: (399, 404, 481, 492, 2109, 2137, 2148, 10349),
+    _K.WARNING: (399, 404, 481, 492, 2105, 2109, 2119, 2137, 2148, 2157, 10349),
     _K.VALIDATION: (104, 105, 320, 321, 322, 329, 434),
     _K.NOT_CANCELABLE: (135, 136, 161, 10147, 10148),
     _K.UNKNOWN_CONTRACT: (200,),
@@ -151,6 +155,11 @@ class Heard(NamedTuple):
     def kind(self) -> Kind:
         """What it is about."""
         return classify(self.code, self.text)
+
+    @property
+    def farm(self) -> str:
+        """Of a message about a data centre, which one: its name ends the text."""
+        return self.text.rpartition(":")[2].strip()
 
     @property
     def rule(self) -> Rule:

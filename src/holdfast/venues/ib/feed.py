@@ -20,6 +20,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Gene
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from holdfast.core.clock import Clock
 from holdfast.core.errors import BadInput, VenueError, VenueUnreachable
 from holdfast.core.instruments import InstrumentKind
@@ -122,7 +124,7 @@ class Feed:
         self._told: dict[str, int] = {}
         self._shown: dict[str, Book] = {}
         self._was_open: dict[str, bool] = {}
-        self._is_farm_down = False
+        self._farms_down: set[str] = set()
         self._gaps = 0
         self._costless: dict[str, asyncio.TimerHandle] = {}
         self._at_bound: dict[str, MoneyE6] = {}
@@ -211,14 +213,14 @@ class Feed:
         if known is not None:
             return known
         listed = await self._directory.describe(name, regardless=True)
-        while not self._pace.take(Message.DATA):
-            await self._sleep(PAUSE_SECS)
+        if self._current(name) is None:
+            await self.unfollow(name)
+        await self._paced()
         if not self.session.is_up:
             raise VenueUnreachable(f"reqMktData: {self.session.why_not}")
         known = self._current(name)
         if known is not None:
             return known
-        self.unfollow(name)
         ticker: Ticker = self.session.ib.reqMktData(listed.contract, "", False, False)
         made = self._lines[name] = Line(name, listed, ticker, self._gaps)
         self._by_object[id(ticker)] = name
@@ -233,14 +235,27 @@ class Feed:
         """Whether the stream follows *name*."""
         return name in self._wanted and self._queue is not None
 
-    def unfollow(self, name: str) -> None:
-        """Let go of a subscription."""
+    async def unfollow(self, name: str) -> None:
+        """Let go of a subscription, which counts at the gateway until it hears so.
+
+        The library would give its old prices to the next subscription of the same contract: it forgets them here.
+        """
         line = self._lines.pop(name, None)
         self._forget((name,))
-        if line is not None:
-            self._by_object.pop(id(line.ticker), None)
-            if self.session.ib.isConnected() and self._pace.take(Message.DATA):
-                self.session.ib.cancelMktData(line.listed.contract)
+        if line is None:
+            return
+        self._by_object.pop(id(line.ticker), None)
+        library = self.session.ib.wrapper
+        library.tickers.pop(hash(line.listed.contract), None)
+        number, connection = library.endTicker(line.ticker, "mktData"), self.session.connections
+        await self._paced()
+        if number and self.session.is_connected and connection == self.session.connections:
+            self.session.ib.client.cancelMktData(number)
+
+    async def _paced(self) -> None:
+        """Wait until one message about prices may go."""
+        while not self._pace.take(Message.DATA):
+            await self._sleep(PAUSE_SECS)
 
     def book(self, name: str, since_ns: int) -> Book | None:
         """The book of a subscription that has told something since the last gap; None while it has not."""
@@ -260,7 +275,7 @@ class Feed:
 
     def beat(self) -> None:
         """The gateway answered just now: what was shown before is still what is shown."""
-        if self._shown and not self._is_farm_down and self.session.is_up:
+        if self._shown and not self._farms_down and self.session.is_up:
             book = next(iter(self._shown.values()))
             line = self._lines.get(book.ticker)
             again = book_of(line.ticker, book.ticker, self._clock.monotonic_ns()) if line else None
@@ -290,26 +305,33 @@ class Feed:
                 self._missed(str(heard), private=True)
                 self._put(_AGAIN)
             case Kind.FARM_DOWN:
-                self._is_farm_down = True
+                self._farms_down.add(heard.farm)
                 self._missed(str(heard), private=False)
-            case Kind.FARM_UP if self._is_farm_down:
-                self._is_farm_down = False
-                self._put(_AGAIN)
+            case Kind.FARM_UP if heard.farm in self._farms_down:
+                self._farms_down.remove(heard.farm)
+                self._ask_silent_again()
             case Kind.PACING:
                 self._pace.hold()
             case Kind.NO_DATA if contract is not None:
-                name = self._directory.name_at_once(contract)
-                if name is not None:
-                    self.refused[name] = heard
-                    self._forget((name,))
-                    self._put(StreamGap(reason=str(heard), tickers=(name,)))
+                called = self._directory.called_at_once(contract)
+                if called is not None:
+                    self.refused[called.ticker] = heard
+                    self._forget((called.ticker,))
+                    self._put(StreamGap(reason=str(heard), tickers=(called.ticker,)))
             case _:
                 return
+
+    def _ask_silent_again(self) -> None:
+        """A data centre is back: whatever has shown no prices since it went is asked for anew."""
+        for name, line in self._lines.items():
+            if name not in self._shown:
+                self._lines[name] = line._replace(gaps=-1)
+        self._put(_AGAIN)
 
     def _on_end(self, reason: str) -> None:
         self._lines.clear()
         self._by_object.clear()
-        self._is_farm_down = False
+        self._farms_down.clear()
         self._missed(reason, private=True)
 
     # Prices -------------------------------------------------------------------------------------------
@@ -364,15 +386,23 @@ class Feed:
         try:
             self._put(FillSeen(self.at_bound(execution)))
         except BadInput as error:
-            self.session.failure = error
-            self._put(_FAILED)
+            self.session.fail(error)
 
     def at_bound(self, execution: Execution) -> Fill:
-        """*execution* as a fill at the most it can cost."""
-        fill = fill_of(execution, ticker_of(execution.contract), MoneyE6(0))
-        cost = MoneyE6(self._bound * fill.qty // 100)
-        self._at_bound[fill.trade_id] = cost
-        return fill_of(execution, ticker_of(execution.contract), cost)
+        """*execution* as a fill at the most it can cost; a correction at what was told of the execution before."""
+        free = fill_of(execution, ticker_of(execution.contract), MoneyE6(0))
+        cost = self._told_before(free)
+        if cost is None:
+            cost = self._at_bound[free.trade_id] = MoneyE6(self._bound * free.qty // 100)
+        return msgspec.structs.replace(free, fee=cost)
+
+    def _told_before(self, fill: Fill) -> MoneyE6 | None:
+        """What an earlier telling of *fill* cost; corrections come rarely, and seldom with a cost of their own."""
+        if fill.revision <= 1:
+            return None
+        known = self.session.ib.wrapper.fills.items()
+        costs = (fee_of(one) for exec_id, one in known if trade_id(exec_id) == fill.trade_id)
+        return next((cost for cost in costs if cost is not None), None)
 
     def _on_cost(self, _trade: Trade, execution: Execution, _report: object) -> None:
         said = execution.execution
@@ -395,9 +425,9 @@ class Feed:
         is_word = not now.code or Heard(-1, now.code, "").rule.order is OrderSays.ENDED
         if not is_word or now.status not in {*ENDED, "Submitted", "PreSubmitted"}:
             return
-        name = self._directory.name_at_once(trade.contract)
-        if name is not None:
-            self._put(OrderSeen(venue_order(trade, name)))
+        called = self._directory.called_at_once(trade.contract)
+        if called is not None:
+            self._put(OrderSeen(venue_order(trade, called)))
 
     @contextmanager
     def guessing(self) -> Generator[None, None, None]:

@@ -34,8 +34,13 @@ def load() -> ModuleType:
     return ib_async
 
 
-def new_ib() -> Any:
-    """One unconnected `ib_async.IB`, whose refused requests raise instead of looking like empty answers."""
-    made = load().IB()
+def prepared(ib: Any = None) -> Any:
+    """*ib*, or a new unconnected `ib_async.IB`, set so that it says what it was told.
+
+    Its refused requests raise instead of looking like empty answers. A time without a zone is UTC, as the gateway
+    means it; the library would take it for the zone of this machine.
+    """
+    made = load().IB() if ib is None else ib
     made.RaiseRequestErrors = True
+    made.TimezoneTWS = "UTC"
     return made

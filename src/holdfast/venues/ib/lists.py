@@ -20,7 +20,7 @@ from holdfast.core.money import MoneyE6, QtyE2
 from holdfast.core.orders import Fill
 from holdfast.execution.venue import VenueOrder
 from holdfast.venues.ib.calls import Calls
-from holdfast.venues.ib.contracts import qty_e2, ticker_of
+from holdfast.venues.ib.contracts import Called, qty_e2, ticker_of
 from holdfast.venues.ib.directory import Directory
 from holdfast.venues.ib.library import load
 from holdfast.venues.ib.orders import ENDED, fee_of, fill_of, is_leg, trade_id, venue_order
@@ -85,13 +85,13 @@ class Lists:
         times = Counter(id(trade) for trade in trades)
         found: dict[str, ListedOrder] = {}
         for trade in trades:
-            name = await self._directory.name(trade.contract)
+            called = await self._directory.called(trade.contract)
             numbers = [trade.order.permId]
             if times[id(trade)] > 1:
                 known = self._ib.wrapper.permId2Trade.items()
                 numbers = sorted({number for number, one in known if one is trade})[-times[id(trade)] :]
             for number in numbers:
-                listed = venue_order(trade, name, permanent=number)
+                listed = venue_order(trade, called, permanent=number)
                 if listed.leaves and self._is_ours(trade.order.account):
                     found[listed.order_id] = ListedOrder(listed, trade)
         return list(found.values())
@@ -105,10 +105,9 @@ class Lists:
         for trade in trades:
             if not self._is_ours(trade.order.account) or trade.orderStatus.status not in {*ENDED, "Inactive"}:
                 continue
-            shown = venue_order(trade, "")
-            if not fits(shown):
+            if not fits(venue_order(trade, Called("", 1))):
                 continue
-            shown = venue_order(_as_ended(trade), await self._directory.name(trade.contract))
+            shown = venue_order(_as_ended(trade), await self._directory.called(trade.contract))
             if best is None or shown.filled > best.filled:
                 best = shown
         return best
@@ -171,15 +170,16 @@ class Lists:
         held: list[Position] = await self._calls.read(
             "reqPositions", self._ib.reqPositionsAsync, self._permit(True), name="positions"
         )
-        totals: dict[str, QtyE2] = {}
-        for one in held:
-            if one.account == self.session.account:
-                name = ticker_of(one.contract)
-                try:
-                    totals[name] = QtyE2(totals.get(name, 0) + qty_e2(one.position))
-                except BadInput as error:
-                    raise VenueAnswerUnknown(f"reqPositions: {error} (ticker={name})") from error
-        return {name: qty for name, qty in totals.items() if qty}
+        # A contract that trades while it is listed is told twice: its newest count is its count.
+        newest = {one.contract.conId: one for one in held if one.account == self.session.account}
+        totals: Counter[str] = Counter()
+        for one in newest.values():
+            name = ticker_of(one.contract)
+            try:
+                totals[name] += qty_e2(one.position)
+            except BadInput as error:
+                raise VenueAnswerUnknown(f"reqPositions: {error} (ticker={name})") from error
+        return {name: QtyE2(qty) for name, qty in totals.items() if qty}
 
     async def value(self, tag: str) -> MoneyE6:
         """One of the account's values in dollars, as of the gateway's last word on it."""

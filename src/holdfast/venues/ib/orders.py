@@ -28,7 +28,16 @@ from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.orders import Fill, OrderStatus
 from holdfast.core.signals import BookSide, Intent, TimeInForce
 from holdfast.execution.venue import Ack, PlaceAnswer, Reject, VenueOrder
-from holdfast.venues.ib.contracts import contracts, dollars, multiplier_of, price_e4, qty_e2, utc_ns
+from holdfast.venues.ib.contracts import (
+    USD,
+    Called,
+    contracts,
+    dollars,
+    multiplier_of,
+    price_e4,
+    qty_e2,
+    utc_ns,
+)
 from holdfast.venues.ib.errors import Heard, OrderSays, classify
 from holdfast.venues.ib.library import load
 
@@ -41,6 +50,7 @@ ENDED = frozenset({"Filled", "Cancelled", "ApiCancelled"})
 _ACCEPTED = frozenset({"PreSubmitted", "Submitted"})
 _TIF = {TimeInForce.IOC: "IOC", TimeInForce.FOK: "FOK", TimeInForce.GTC: "GTC"}
 MOST_REF = 40
+MOST_COST = 1e9
 
 
 class Next(Enum):
@@ -154,10 +164,10 @@ def listed_ack(listed: VenueOrder, tif: TimeInForce, ts_ns: int) -> Ack | None:
     return Ack(order_id=listed.order_id, filled=listed.filled, remaining=listed.leaves, ts_ns=ts_ns)
 
 
-def venue_order(trade: Trade, ticker: str, *, permanent: int = 0, filled: QtyE2 | None = None) -> VenueOrder:
-    """One order as the gateway lists it; *filled* where the executions say more than the list."""
+def venue_order(trade: Trade, called: Called, *, permanent: int = 0) -> VenueOrder:
+    """One order as the gateway lists it."""
     now = standing(trade)
-    done = max(now.filled, filled or QtyE2(0))
+    done = now.filled
     total = QtyE2(max(now.total, done))
     is_ended = now.status in ENDED
     if is_ended:
@@ -171,13 +181,14 @@ def venue_order(trade: Trade, ticker: str, *, permanent: int = 0, filled: QtyE2 
     return VenueOrder(
         order_id=str(permanent or now.permanent),
         client_order_id=trade.order.orderRef,
-        ticker=ticker,
+        ticker=called.ticker,
         side=BookSide.BID if trade.order.action == "BUY" else BookSide.ASK,
         yes_price=price_e4(trade.order.lmtPrice) or PriceE4(0),
         filled=QtyE2(done),
         leaves=QtyE2(0) if is_ended else QtyE2(total - done),
         initial=total,
         status=status,
+        multiplier=called.multiplier,
     )
 
 
@@ -196,15 +207,21 @@ def trade_id(exec_id: str) -> str:
     return exec_id.rpartition(".")[0] or exec_id
 
 
+def revision(exec_id: str) -> int:
+    """Which telling of an execution it is: the number after the last point of its id."""
+    _, point, number = exec_id.rpartition(".")
+    return int(number) if point and number.isdecimal() else 1
+
+
 def is_leg(execution: Execution) -> bool:
     """Whether it moves a position: a combination's own line repeats what its legs' lines say."""
     return execution.contract.secType != "BAG"
 
 
 def fee_of(execution: Execution) -> MoneyE6 | None:
-    """What it cost; None until the commission report has come."""
+    """What it cost; None until a commission report in dollars has come. For unset the gateway writes the largest float."""
     report = execution.commissionReport
-    if not report.execId or not isfinite(report.commission):
+    if not report.execId or not abs(report.commission) < MOST_COST or report.currency not in {"", USD}:
         return None
     return MoneyE6(int((Decimal(str(report.commission)) * 1_000_000).to_integral_value(ROUND_CEILING)))
 
@@ -229,6 +246,7 @@ def fill_of(execution: Execution, ticker: str, fee: MoneyE6) -> Fill:
         is_taker=said.lastLiquidity != 1,
         ts_ns=utc_ns(said.time),
         multiplier=multiplier_of(execution.contract),
+        revision=revision(said.execId),
     )
 
 

@@ -6,7 +6,9 @@ other state reads are unreachable, and nothing is sent. A request of a kind that
 its late answer would be taken for the next one's.
 
 What the library tells through events is noted here and wakes whoever waits. An exception in a handler would vanish
-inside the library; here it is kept and raised to whoever follows `events`.
+inside the library, and so would a message of the gateway that the library cannot read: an execution dated in a zone
+that this machine does not know, for instance. Where it is about orders, executions or the account nothing is sent
+from then on, and whoever follows `events` is told.
 
 Limits: used from one event loop. Nothing is repeated here; the books that were missed are read by who owns them.
 """
@@ -20,13 +22,30 @@ from functools import wraps
 from typing import Any, TypeVar
 
 from holdfast.core.clock import NANOS, Clock
-from holdfast.core.errors import VenueError, VenueRejected, VenueUnreachable
+from holdfast.core.errors import VenueAnswerUnknown, VenueError, VenueRejected, VenueUnreachable
 from holdfast.venues.ib.errors import RULES, Heard, Kind
 from holdfast.venues.ib.library import load
 
 T = TypeVar("T")
 
 FIRST_WAIT_SECS, LONGEST_WAIT_SECS = 1, 32
+_VITAL = {
+    3: "orderStatus",
+    4: "error",
+    5: "openOrder",
+    6: "accountValue",
+    11: "execDetails",
+    53: "openOrderEnd",
+    55: "execDetailsEnd",
+    59: "commissionReport",
+    61: "position",
+    62: "positionEnd",
+    101: "completedOrder",
+    102: "completedOrdersEnd",
+}
+"""Numbers of the gateway's messages about orders, executions and the account, as the library knows them."""
+_PAPER = "D"
+"""Numbers of paper accounts begin with it, and no others."""
 _LINK = {Kind.LINK_LOST: False, Kind.LINK_BACK: True, Kind.LINK_BACK_DATA_LOST: True}
 
 
@@ -36,7 +55,7 @@ class Session:
     Args:
         ib: An unconnected `ib_async.IB`; its events are used.
         host, port, client_id: Where the gateway listens, and as whom.
-        account: The account's number; "" takes the only one there is.
+        account: The account's number; "" takes the only one there is, where that is a paper account or is only read.
         readonly: Never ask for orders; the gateway may be in read-only mode.
         clock: Waits between attempts run on it.
         timeout_secs: For a connection to be made and synchronized, wall time.
@@ -98,6 +117,7 @@ class Session:
         self.watch(ib.updateEvent, self._on_update)
         self.watch(ib.client.throttleStart, self._on_throttled)
         self.watch(ib.client.throttleEnd, self._on_flowing)
+        ib.client.decoder.interpret = self._decode
 
     # Being connected ----------------------------------------------------------------------------------
 
@@ -115,7 +135,7 @@ class Session:
     def why_not(self) -> str:
         """Why nothing can be sent now; "" when it can."""
         if self.failure is not None:
-            return f"the client failed: {type(self.failure).__name__}"
+            return f"the client failed: {_text(self.failure)}"
         if not self.is_connected:
             return f"not connected to the gateway at {self.address}: {self._why_down}"
         if not self.is_linked:
@@ -206,6 +226,13 @@ class Session:
                 code="account_unnamed",
                 hint="name one of them in [venue.ib] account",
             )
+        if not self.account and not self.readonly and not accounts[0].startswith(_PAPER):
+            raise VenueRejected(
+                f"gateway at {self.address} has the account {accounts[0]!r}, which trades real money and is not named",
+                code="real_money",
+                hint="for paper, log the gateway in with the paper user, and use its port; for real money, name the account in "
+                "[venue.ib] account",
+            )
         return self.account or accounts[0]
 
     def _later(self) -> None:
@@ -228,6 +255,8 @@ class Session:
         for event, handler in self._watched:
             event -= handler  # noqa: PLW2901  how the library lets go of a handler
         self._watched.clear()
+        decoder: dict[str, Any] = vars(self.ib.client.decoder)
+        decoder.pop("interpret", None)
 
     def _ended(self, reason: str) -> None:
         self._up = False
@@ -298,12 +327,26 @@ class Session:
             try:
                 handler(*args)
             except Exception as error:  # noqa: BLE001  the library would swallow it: kept, and raised to the reader of events
-                self.failure = error
-                self.wake()
-                self.on_failure()
+                self.fail(error)
 
         event.connect(guarded, keep_ref=True)
         self._watched.append((event, guarded))
+
+    def fail(self, error: Exception) -> None:
+        """Something was missed that cannot be read again: nothing is sent any more."""
+        self.failure = error
+        self.wake()
+        self.on_failure()
+
+    def _decode(self, fields: list[str]) -> None:
+        """Let the library read one message of the gateway, in the place of its own way, which only logs what it cannot."""
+        kind = int(fields[0]) if fields and fields[0].isdecimal() else 0
+        try:
+            self.ib.client.decoder.handlers[kind](fields)
+        except Exception as error:  # noqa: BLE001  the library would swallow it: kept where it may hide an execution
+            if kind in _VITAL:
+                what = f"the gateway's message {_VITAL[kind]} cannot be read: {_text(error)}"
+                self.fail(VenueAnswerUnknown(what, hint=UNREADABLE))
 
     def _on_error(self, number: int, code: int, text: str, contract: object) -> None:
         heard = Heard(number, code, text)
@@ -331,6 +374,9 @@ class Session:
 
     def _on_flowing(self) -> None:
         self.is_throttled = False
+
+
+UNREADABLE = "where it names a time zone, pip install tzdata; otherwise gateway and library do not fit: update both, then start again"
 
 
 def _nothing(*_what: object) -> None:
