@@ -390,7 +390,8 @@ class OrderUpdateDetails(msgspec.Struct, kw_only=True):
 
     Attributes:
         client_order_id: Ours.
-        event: ack, reject, not_sent, unknown, found, fill, canceled, expired, never_arrived, zombie or adopted.
+        event: ack, reject, not_sent, unknown, found, fill, canceled, expired, never_arrived, zombie,
+            resent, withdrawn or adopted.
         order_id: The venue's, or "".
         status: The order's status after it.
         filled: Contracts filled so far.

@@ -63,6 +63,8 @@ class OrderEvent(StrEnum):
     EXPIRED = "expired"
     NEVER_ARRIVED = "never_arrived"
     ZOMBIE = "zombie"
+    RESENT = "resent"
+    WITHDRAWN = "withdrawn"
 
 
 _S, _E = OrderStatus, OrderEvent
@@ -90,6 +92,9 @@ TRANSITIONS: Mapping[tuple[OrderStatus, OrderEvent], OrderStatus] = {
     (_S.UNKNOWN, _E.EXPIRED): _S.EXPIRED,
     (_S.UNKNOWN, _E.NEVER_ARRIVED): _S.NEVER_ARRIVED,
     (_S.UNKNOWN, _E.ANSWER_LOST): _S.UNKNOWN,
+    # The same bytes are about to go again, or may not any more: neither says what became of the first ones.
+    (_S.UNKNOWN, _E.RESENT): _S.UNKNOWN,
+    (_S.UNKNOWN, _E.WITHDRAWN): _S.UNKNOWN,
     (_S.WORKING, _E.ACKED): _S.WORKING,
     (_S.WORKING, _E.FOUND): _S.WORKING,
     (_S.WORKING, _E.COMPLETED): _S.FILLED,

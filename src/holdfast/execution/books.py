@@ -32,6 +32,7 @@ from holdfast.execution.reconcile import (
     LATENESS_SECS,
     Evidence,
     absence,
+    evidence_of,
     position_differences,
     resolve,
 )
@@ -41,6 +42,7 @@ from holdfast.execution.venue import (
     Book,
     CancelAnswer,
     Canceled,
+    DedupProfile,
     MarketChanged,
     NotSent,
     Unknown,
@@ -70,6 +72,7 @@ class Books:
         gate: Whose market and limits are kept informed.
         clock: Intervals and sessions.
         on_own_fill: Told of each fill of our own orders, once, after it is booked.
+        on_absent: Told of each lost order that the books were just searched for in vain, while it may still arrive.
         is_routing: Whether an order is on its way right now; positions are not compared then.
         reconcile_secs: Between comparisons of positions.
         alarm_secs: An order UNKNOWN for longer is alarmed, once.
@@ -83,6 +86,7 @@ class Books:
         *,
         clock: Clock,
         on_own_fill: Callable[[Fill, Order], Awaitable[None]],
+        on_absent: Callable[[Order], Awaitable[None]],
         is_routing: Callable[[], bool],
         reconcile_secs: int,
         alarm_secs: int,
@@ -94,6 +98,7 @@ class Books:
         self._market = gate.market
         self._clock = clock
         self._on_own_fill = on_own_fill
+        self._on_absent = on_absent
         self._is_routing = is_routing
         self._reconcile_ns = reconcile_secs * NANOS
         self._alarm_ns = alarm_secs * NANOS
@@ -334,14 +339,18 @@ class Books:
     async def _resolve_lost(self) -> None:
         """Look for every UNKNOWN order in the venue's books."""
         for order in self._account.open_orders():
-            if order.status is OrderStatus.UNKNOWN and self.is_due(order.client_order_id):
-                await self.look_up(order)
+            if (
+                order.status is OrderStatus.UNKNOWN
+                and self.is_due(order.client_order_id)
+                and await self.look_up(order) is Evidence.ABSENT
+            ):
+                await self._on_absent(order)
         for fill in list(self._unclaimed.values()):
             if self.is_due(f"fill {fill.trade_id}"):
                 await self.saw_fill(fill)
 
-    async def look_up(self, order: Order) -> None:
-        """Search one order in the venue's books and take over what they say."""
+    async def look_up(self, order: Order) -> Evidence:
+        """Search one order in the venue's books and take over what they say, which is returned too."""
         name = order.client_order_id
         since_ns = max(0, min(order.created_ns, self._market.time_ns or order.created_ns) - _SEARCH_MARGIN_NS)
         try:
@@ -350,7 +359,7 @@ class Books:
             )
         except (VenueError, CircuitBreakerOpenError) as error:
             self._alarm_if_old(order, str(error))
-            return
+            return Evidence.UNREADABLE
         if listed is not None:
             was = order.status.value
             await self._read_legs(order)
@@ -358,7 +367,7 @@ class Books:
             self._lookups.pop(name, None)
             self.reconciled("unknown", name, explained=True, ours=was, theirs=listed.status.value)
             await self.read_fills_quietly()
-            return
+            return evidence_of(listed)
         now_ns = min(self._clock.now_ns(), self._market.time_ns or self._clock.now_ns())
         evidence = absence(order, now_ns=now_ns, is_settled=self._is_over(order, now_ns))
         lookup = self._lookups.setdefault(name, _Lookup())
@@ -370,9 +379,10 @@ class Books:
                     order, event, reason="absent", evidence="absent beyond the bound on lateness"
                 )
                 self.reconciled("unknown", name, explained=True, ours="unknown", theirs="absent")
-                return
+                return evidence
         self._alarm_if_old(order, "not in the venue's books")
 
+        return evidence
     async def _read_legs(self, order: Order) -> None:
         """Book the fills of a combination's legs before its end is taken over: an uneven one is known as such."""
         if order.legs:
@@ -527,6 +537,8 @@ class Books:
         """Cancel one of the account's orders by its client order id; always tried.
 
         Raises:
+        One that is UNKNOWN and not found yet cannot be canceled; it is not sent again either.
+
             BadInput: No such order.
         """
         order = self._account.orders.get(name)
@@ -535,10 +547,17 @@ class Books:
         if not order.order_id:
             await self.look_up(order)
         answer = await self._cancel(order)
+            self._withdraw(order)
         await self._ledger.write()
         return answer
 
     async def _cancel(self, order: Order) -> CancelAnswer:
+    def _withdraw(self, order: Order) -> None:
+        """Where a lost order may be sent again: not any more."""
+        is_lost = order.status is OrderStatus.UNKNOWN and not order.order_id
+        if is_lost and self._venue.dedup is DedupProfile.ALL and not order.withdrawn:
+            self._ledger.happened(order, OrderEvent.WITHDRAWN, evidence="canceled before it was found")
+
         if not order.is_open:
             return AlreadyClosed()
         if not order.order_id:

@@ -70,8 +70,8 @@ class Ledger:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def write(self) -> bool:
-        """Hand everything noted to the journal; True once it is acknowledged.
+    async def write(self, *, durable: bool = False) -> bool:
+        """Hand everything noted to the journal; True once it is acknowledged, where *durable* as on the disk.
 
         A journal that fails, or cannot hold a record, does not undo what happened: trading is restricted to
         cancels instead.
@@ -80,7 +80,7 @@ class Ledger:
         if not batch:
             return True
         try:
-            await self.log.record_many_async(batch)
+            await self.log.record_many_async(batch, level=Level.DURABLE if durable else None)
         except (AuditError, BadInput) as error:
             self.journal_failed(str(error))
             for entry in batch:

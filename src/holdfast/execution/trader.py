@@ -4,8 +4,9 @@
                                                                                     answer ─▶ ORDER_UPDATE
 
 The order of work never varies. If the append fails, leave and reservation go back and nothing is sent. A lost
-answer is UNKNOWN: its reservation stays, it is never sent again, the venue's books tell. `NotSent` alone is
-tried again, under the same id, a bounded number of times. An order whose caller is cancelled goes on to its end.
+answer is UNKNOWN: its reservation stays, no other id is ever used for it, the venue's books tell. `NotSent` alone is
+tried again, under the same id, a bounded number of times; and, where the venue takes no name twice, an UNKNOWN order
+that its books lack, as execution/resend.py says. An order whose caller is cancelled goes on to its end.
 
 | an order is … | here | by |
 | --- | --- | --- |
@@ -14,6 +15,7 @@ tried again, under the same id, a bounded number of times. An order whose caller
 | sent | `Trader._place`, the only call of `Venue.place` | the venue's adapter |
 | answered | `Trader._take` | `Ledger.answered` in execution/ledger.py |
 | looked for after a lost answer | `Books.look_up` in execution/books.py | the decisions of execution/reconcile.py |
+| sent again, the same bytes | `Resender`, through `Trader._place` | `check_again` in execution/resend.py, `Gate.renew` |
 
 `start` replays the journal, reads the venue's positions, orders and fills, books what was missed and leaves
 CANCEL_ONLY only when everything is explained. `run` deals with the venue's events one after the other, routes
@@ -49,6 +51,7 @@ from holdfast.core.reasons import HINTS, Code, RejectReason
 from holdfast.core.signals import Intent, Side, Signal, TimeInForce, content_digest
 from holdfast.execution.books import DRIFT, Books
 from holdfast.execution.ledger import COMPONENT, Ledger
+from holdfast.execution.resend import Resender
 from holdfast.execution.strategy import Strategy, TraderObserver
 from holdfast.execution.venue import (
     Ack,
@@ -199,9 +202,13 @@ class Trader:
             self.gate,
             clock=clock,
             on_own_fill=self._tell_strategy,
+            on_absent=self._lost_and_absent,
             is_routing=lambda: bool(self._routing),
             reconcile_secs=reconcile_secs,
             alarm_secs=alarm_secs,
+        )
+        self._resender = Resender(
+            venue, self.ledger, self.gate, self.books, clock=clock, place=self._place, take=self._take
         )
         self._log_id = ""
         self._numbered = 0
@@ -242,6 +249,7 @@ class Trader:
                 self._replay_late(record.details)
             elif record.component in {COMPONENT, GATE_COMPONENT}:
                 self.account.apply(record.type, record.details)
+                self._resender.replayed(record.type, record.details)
                 if record.type == "ORDER_UPDATE" and record.details["event"] == OrderEvent.ZOMBIE:
                     self.ledger.zombies[record.details["client_order_id"]] = None
 
@@ -249,6 +257,7 @@ class Trader:
         """What the journal's reserve held: an exit counts as the order that it is, nobody knows how far it got."""
         if words["component"] in {COMPONENT, GATE_COMPONENT} and words["type"] != "CANCEL":
             self.account.apply(words["type"], words["details"])
+            self._resender.replayed(words["type"], words["details"])
 
     async def _begin_run(self) -> None:
         self.books.reconciled("start", "run", explained=True, ours=self.account.runs + 1)
@@ -476,6 +485,8 @@ class Trader:
         finally:
             self.gate.retire(intent.client_order_id)
         await self._take(order, answer)
+        if order.status is OrderStatus.UNKNOWN:
+            self._resender.sent(intent)
         return self._result_of(order)
 
     async def _write(self, intent: Intent, order: Order, decision: Decision, permit: PlacementPermit) -> None:
@@ -521,6 +532,8 @@ class Trader:
                 raise
             if not isinstance(answer, NotSent) or attempt == self._retries:
                 return answer
+            if order.status is not OrderStatus.PENDING:  # sent before: `Resender` says when again
+                return answer
             await self._sleep(self._retry_secs)
             if not order.is_open or order.status is not OrderStatus.PENDING:
                 return answer
@@ -545,6 +558,10 @@ class Trader:
         await self.books.hunt_zombies()
         if not self._follows and order.client_order_id in self.ledger.claims:
             await self.books.read_fills_quietly()
+
+    async def _lost_and_absent(self, order: Order) -> None:
+        """The venue's books lack a lost order; see `Resender`."""
+        await self._resender.absent(order)
 
     def _result_of(self, order: Order, *, repeated: bool = False) -> RouteResult:
         """What the caller is told of an order as it stands; `fill_count` is the venue's word until fills come."""

@@ -26,7 +26,8 @@ The opening position comes from the first SESSION_OPEN of a journal: what the ve
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -81,6 +82,8 @@ class Order(msgspec.Struct, kw_only=True, gc=False):
         multiplier: Units of the underlying per contract.
         leg_filled: Executed per leg, in the order of `legs`, by fills seen.
         plan: Of which plan it is a step; "" of none.
+        resent: How often its bytes were about to go again after its answer was lost.
+        withdrawn: It was to be canceled before the venue's books showed it; its bytes never go again.
     """
 
     client_order_id: str
@@ -107,6 +110,8 @@ class Order(msgspec.Struct, kw_only=True, gc=False):
     multiplier: int = 1
     leg_filled: tuple[int, ...] = ()
     plan: str = ""
+    resent: int = 0
+    withdrawn: bool = False
 
     @property
     def leaves(self) -> QtyE2:
@@ -350,6 +355,23 @@ class Account:
             # A new order is open and nothing of it is filled or released: its leaves are its quantity.
             self._work(order, order.quantity, order.reserved)
 
+    @contextmanager
+    def without(self, order: Order) -> Generator[None]:
+        """The account as if *order*, which is open, were not there: for judging it anew, under `lock`."""
+        kept, plan = self._open, self.plans.live.get(order.plan)
+        own = [] if plan is None else plan.orders
+        self._count(order, -1)
+        self._open = {name: other for name, other in kept.items() if other is not order}
+        if plan is not None:
+            plan.orders = [other for other in own if other is not order]
+        try:
+            yield
+        finally:
+            if plan is not None:
+                plan.orders = own
+            self._count(order, 1)
+            self._open = kept
+
     def forget(self, client_order_id: str) -> None:
         """Give back a reservation whose ORDER record could not be written: it never became an order."""
         with self.lock:
@@ -451,6 +473,8 @@ class Account:
         order.status = status
         order.released = released
         order.reason = details["reason"] or order.reason
+        order.resent += details["event"] == OrderEvent.RESENT
+        order.withdrawn |= details["event"] == OrderEvent.WITHDRAWN
         if details["order_id"]:
             order.order_id = details["order_id"]
             self._by_venue_id[order.order_id] = name

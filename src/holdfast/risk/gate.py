@@ -35,6 +35,7 @@ from holdfast.core.money import (
     parse_price,
     parse_qty,
 )
+from holdfast.core.orders import OrderStatus
 from holdfast.core.positions import Mark
 from holdfast.core.reasons import Code, RejectReason
 from holdfast.core.signals import Action, BookSide, Intent, Side, Signal
@@ -407,6 +408,41 @@ class Gate:
             )
             self._live[spent.client_order_id] = again
             return again
+
+    def renew(self, intent: Intent) -> Decision | RejectReason:
+        """Leave to send the same bytes of an UNKNOWN order again, or why not.
+
+        It is judged as if it came anew, beside everything but itself; nothing more is reserved, and what it holds back
+        stands in full. One that increases has the time it had at first and no more: nobody wished it for later. One
+        that reduces is wished as long as it reduces. The journal's hold stops both.
+
+        Raises:
+            IllegalTransition: The order is not UNKNOWN, or is on its way.
+        """
+        account, name = self.account, intent.client_order_id
+        with account.lock:
+            order = account.orders[name]
+            if order.status is not OrderStatus.UNKNOWN or name in self._live:
+                raise IllegalTransition(f"order {name!r} is {order.status.value!r} or on its way")
+            now_ns, left_ns = self._clock.monotonic_ns(), self.limits.send_deadline_secs * NANOS
+            with account.without(order):
+                facts = self._facts(intent, self._plan_of(Terms.of(intent), order.plan))
+                judged = judge(intent, facts, self.limits)
+                if judged.refused is not None:
+                    return explain(judged.refused, intent)
+                if not judged.reducing:
+                    left_ns -= max(0, self._clock.now_ns() - order.created_ns)
+                if left_ns < 0:
+                    return RejectReason(code=Code.DEADLINE_PASSED, scope=intent.ticker)
+                decision = self._decide(intent, order.content, reserve=False, plan=order.plan)
+            if not decision.reducing:
+                self._last_increase_ns = now_ns
+            decision.question = False
+            decision.order = order
+            decision.admission = self._live[name] = Admission(
+                _SEAL, self, name, now_ns + left_ns, order.reserved, reducing=decision.reducing
+            )
+            return decision
 
     def retire(self, client_order_id: str) -> None:
         """The placement has its answer: whatever leave to send is left is void."""

@@ -75,6 +75,7 @@ class Story:
         self._denied: dict[str, str] = {}
         self._told: Counter[str] = Counter()
         self._unknown: dict[str, int] = {}
+        self._resent: set[str] = set()
         self._sent: Counter[str] = Counter()
         self._outage: list[str] = []
 
@@ -150,7 +151,12 @@ class Story:
             self.orders[{"reject": "rejected"}.get(event, event)] += 1
         elif details["status"] in {"filled", "canceled", "expired", "never_arrived"}:
             self.orders[details["status"]] += 1
-        if event == "unknown":
+        if event == "resent":
+            self._resent.add(order)
+            yield Line("", "again", f"{order[:11]}… goes again, the same order: {details['evidence']}")
+        elif event == "withdrawn":
+            yield Line("", "withdrawn", f"{order[:11]}… does not go again: {details['evidence']}")
+        elif event == "unknown":
             self._unknown[order] = seq
             yield Line(
                 "",
@@ -166,11 +172,12 @@ class Story:
             self._unknown.pop(order)
             if event == "found" and self._sent[order] == 1:
                 self.proven.setdefault("lost", seq)
+            how = "the same order, once" if order in self._resent else "sent once, not repeated"
+            where = "refused by the venue" if event == "reject" else "in the venue's books"
             yield Line(
                 "",
                 "found",
-                f"{order[:11]}… is in the venue's books ({details['status']}, filled {details['filled']}): "
-                f"sent once, not repeated",
+                f"{order[:11]}… is {where} ({details['status']}, filled {details['filled']}): {how}",
                 "good",
             )
         elif event == "reject" and self._seldom("reject"):
