@@ -3,6 +3,8 @@
 Promise: the same line gives the same row for ever, so that a lake that is rebuilt equals the one that was lost. A
 value that does not fit its column (no number, too large, not text) leaves the column empty and stays readable in
 `metadata`, under its own name; NaN and infinities never enter a column. Keys of later versions go to `metadata` too.
+A JSON number beyond a double (1e400, or thousands of digits; only a foreign writer makes one) stays in `metadata` as it
+is written, or in the JSON column that it belongs to, so that no record ends a projection and none loses anything.
 
 `event_id` is "writer_id/epoch/seq", the numbers with twelve digits: it is unique over all journals, sorts as the
 journal does, and says where the record stands: *epoch* is the first sequence of the record's segment, the number in
@@ -18,7 +20,7 @@ from typing import Annotated, Any, Protocol, TypeVar, cast
 
 import msgspec
 
-from holdfast.audit.schemas import VERSIONS, LateDetails, RecordType
+from holdfast.audit.schemas import VERSIONS, RecordType
 from holdfast.core.errors import BadInput
 from holdfast.core.money import parse_money, parse_price, parse_qty
 from holdfast.lake.extras import load
@@ -46,8 +48,23 @@ _N = TypeVar("_N", bound=int)
 _T = TypeVar("_T")
 
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
-_decode_late = msgspec.json.Decoder(LateDetails).decode
+_decode_parts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class _Late(msgspec.Struct):
+    """`LateDetails` whose own details are not taken apart yet."""
+
+    n: int
+    ts: int
+    type: str
+    user: str
+    component: str
+    details: msgspec.Raw
+
+
+_decode_late = msgspec.json.Decoder(_Late).decode
 
 
 class Facts(Protocol):
@@ -129,7 +146,7 @@ def row_of(facts: Facts, log_id: str, epoch: int) -> tuple[type[LakeTable], Row]
     elif type_ not in TABLE_OF:
         return _late(facts, log_id, epoch) if type_ == LATE else None
     origin = _Origin(log_id, epoch, facts.seq, facts.ts, type_, facts.user, facts.component)
-    return _row(origin, _decode_object(facts.details))
+    return _row(origin, _taken_apart(facts.details))
 
 
 def _late(facts: Facts, log_id: str, epoch: int) -> tuple[type[LakeTable], Row] | None:
@@ -138,16 +155,31 @@ def _late(facts: Facts, log_id: str, epoch: int) -> tuple[type[LakeTable], Row] 
         late = _decode_late(facts.details)
     except msgspec.ValidationError:
         return None
-    if late.type not in TABLE_OF:
+    if late.type not in TABLE_OF or bytes(late.details)[:1] != b"{":
         return None
     ts = late.ts if -_INT64 <= late.ts < _INT64 else facts.ts
     origin = _Origin(log_id, epoch, facts.seq, ts, late.type, late.user, late.component)
-    return _row(origin, {**late.details, "late": late.n})
+    return _row(origin, {**_taken_apart(late.details), "late": late.n})
 
 
 def _row(origin: _Origin, details: dict[str, Any]) -> tuple[type[LakeTable], Row]:
     table = TABLE_OF[origin.type]
     return table, _MAKERS[table](origin, _Fields(details))
+
+
+def _taken_apart(text: msgspec.Raw) -> dict[str, Any]:
+    """The members of a JSON object; one that holds a number beyond a double stays as it stands."""
+    try:
+        return _decode_object(text)
+    except msgspec.ValidationError:
+        return {name: _value(part) for name, part in _decode_parts(text).items()}
+
+
+def _value(text: msgspec.Raw) -> Any:
+    try:
+        return _decode(text)
+    except msgspec.ValidationError:
+        return text
 
 
 # -- risk events, the many ------------------------------------------------------------------------------------
@@ -266,6 +298,8 @@ class _Fields:
     def metadata(self) -> str:
         """Everything that is left, the record's own `metadata` merged in; a name that is taken gets a prefix."""
         own = self._left.get("metadata")
+        if isinstance(own, msgspec.Raw) and bytes(own)[:1] == b"{":
+            own = _taken_apart(own)
         if not isinstance(own, dict):
             return _encode(self._left).decode() if self._left else "{}"
         del self._left["metadata"]

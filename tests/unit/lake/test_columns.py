@@ -73,7 +73,10 @@ _DECIMAL = st.one_of(
 _ANY = st.one_of(
     _TEXT, _DECIMAL, st.booleans(), st.integers(-(2**70), 2**70), st.lists(st.integers(), max_size=2)
 )
-_JSON = st.sampled_from(["{}", "null", "[]", '{"a": [1, {"b":"\\u00e9é"}]}', "7", '{"x":1e300}', '"{"'])
+_FOREIGN = st.sampled_from(["1e400", '{"x":[-1e999]}', "1" + "0" * 5_000])
+_JSON = st.one_of(
+    st.sampled_from(["{}", "null", "[]", '{"a": [1, {"b":"\\u00e9é"}]}', "7", '{"x":1e300}', '"{"']), _FOREIGN
+)
 
 
 @st.composite
@@ -96,7 +99,8 @@ def _risk_details(draw) -> bytes:
         said.append(f'"{field.name}":{value}')
     if draw(st.integers(0, 5)) == 0:
         name = draw(st.sampled_from([*RiskFields.__struct_fields__, "other"]))
-        said.append(f'"{name}":{json.dumps(draw(_ANY.filter(lambda value: value == value)))}')  # noqa: PLR0124
+        value = json.dumps(draw(_ANY.filter(lambda value: value == value)))  # noqa: PLR0124
+        said.append(f'"{name}":{draw(st.one_of(st.just(value), _FOREIGN))}')
     return f"{{{','.join(said)}}}".encode()
 
 
@@ -119,6 +123,35 @@ _RECORDS = st.one_of(
 def test_risk_events_made_together_equal_those_made_singly(details):
     """Whatever stands beside it, a risk event gives the row that it gives alone."""
     assert_same(piece([("RISK_EVENT", one) for one in details]))
+
+
+FOREIGN = {
+    "number": (b'{"event_type":"x","load":1e400}', '{"load":1e400}'),
+    "in a column": (b'{"event_type":"x","failure_count":-1e999}', '{"failure_count":-1e999}'),
+    "nested": (b'{"event_type":"x","a":{"b":[1, 1e400]},"c":1.50}', '{"a":{"b":[1, 1e400]},"c":1.5}'),
+    "in metadata": (b'{"event_type":"x","metadata":{"n":1e400}}', '{"n":1e400}'),
+    "beside metadata": (b'{"event_type":"x","metadata":{"n":1e400},"o":1}', '{"n":1e400,"o":1}'),
+    "as metadata": (b'{"event_type":"x","metadata":1e400}', '{"metadata":1e400}'),
+    "whole number": (b'{"event_type":"x","n":%b}' % (b"9" * 5_000), f'{{"n":{"9" * 5_000}}}'),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_number_beyond_a_double_stays_in_the_row_to_the_letter(kind):
+    """What only a foreign writer says ends nothing: the other columns are filled, and metadata keeps the text."""
+    details, metadata = FOREIGN[kind]
+    plain = b'{"event_type":"x","current_value":"1.5"}'
+    made = assert_same(piece([("RISK_EVENT", plain), ("RISK_EVENT", details), ("RISK_EVENT", plain)]))
+    rows = made[RiskEventsTable].rows
+    assert rows["metadata"].to_pylist() == ["{}", metadata, "{}"]
+    assert rows["event_type"].to_pylist() == ["x"] * 3
+
+
+def test_late_record_with_a_number_beyond_a_double_is_projected_too():
+    """What a poisoned journal still had to say loses nothing either."""
+    late = b'{"n":4,"type":"RISK_EVENT","ts":5,"user":"u","component":"c","details":{"event_type":"x","load":1e400}}'
+    rows = assert_same(piece([("LATE", late)]))[RiskEventsTable].rows
+    assert rows["metadata"].to_pylist() == ['{"load":1e400,"late":4}']
 
 
 @settings(max_examples=50)

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from support.journal import HandmadeLog
 from support.journal import rows as plain_rows
-from support.lake import make_journal, rows_of
+from support.lake import all_rows, make_journal, rows_of
 from support.projectors import assert_exact
 
+from holdfast.audit.format import encode_line, leaf_hash
 from holdfast.audit.head import HeadState
 from holdfast.audit.projected import is_projected, note_path, read_note
 from holdfast.audit.pruned import InArchive
@@ -23,7 +24,9 @@ from holdfast.lake import commit as commit_module
 from holdfast.lake import projector as projector_module
 from holdfast.lake.commit import TableWriter
 from holdfast.lake.projector import Projector, ProjectorPolicy
+from holdfast.lake.rebuild import rebuild
 from holdfast.lake.store import LakeStore, store_of
+from holdfast.lake.verify import verify_lake
 
 pytestmark = [pytest.mark.contract("B8"), pytest.mark.invariant("I10")]
 
@@ -519,6 +522,50 @@ def test_maintenance_is_asked_after_each_commit(desk):
     assert upkeep.asked.count("risk_events") >= 9
     assert upkeep.closed
     assert assert_exact([desk.log.directory], desk.store) == 95
+
+
+class ForeignLog(HandmadeLog):
+    """A journal whose writer says numbers that no double holds."""
+
+    def foreign(self, type_: str, details: bytes) -> None:
+        line = encode_line(self.next_seq, self.next_seq - 1, self.now_ns, type_, "u", "c", details)
+        self.frontier.append(leaf_hash(line))
+        self.next_seq += 1
+        path = self.directory / self.name
+        path.write_bytes(path.read_bytes() + line + b"\n")
+        self.end = path.stat().st_size
+
+
+def test_number_beyond_a_double_ends_no_projection_and_a_rebuild_gives_the_same_rows(tmp_path):
+    """Records of every kind with such numbers are projected, verified and rebuilt like any other, their text kept."""
+    log = ForeignLog(tmp_path / "log")
+    log.segment(events(3))
+    for type_, details in (
+        ("RISK_EVENT", b'{"event_type":"x","load":1e400}'),
+        ("ORDER", b'{"order_id":"o","quantity":1e400,"legs":[{"ratio":1e400}]}'),
+        ("TRADE", b'{"trade_id":"t","fee":-1e400}'),
+        ("API_CALL", b'{"api":"a","latency_ms":1e400}'),
+        ("DECISION", b'{"n":1,"rows":[1e400]}'),
+    ):
+        log.foreign(type_, details)
+    log.head(HeadState.OPEN)
+    store = store_of(str(tmp_path / "lake"))
+    one = Projector([log.directory], store, clock=ManualClock())
+    one.start()
+    one.run(follow=False, wait=lambda _: True)
+    one.close()
+    before = all_rows(store)
+    assert before["risk_events"][-1]["metadata"] == '{"load":1e400}'
+    assert (before["orders"][0]["legs"], before["orders"][0]["metadata"]) == (
+        '[{"ratio":1e400}]',
+        '{"quantity":1e400}',
+    )
+    assert before["fills"][0]["metadata"] == '{"fee":-1e400}'
+    assert before["api_calls"][0]["metadata"] == '{"latency_ms":1e400}'
+    assert before["decisions"][0]["rows"] == "[1e400]"
+    assert verify_lake(store, [log.directory]).ok
+    rebuild(store, [log.directory], clock=ManualClock())
+    assert all_rows(store) == before
 
 
 def test_commit_says_what_it_covers(desk):
