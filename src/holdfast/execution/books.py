@@ -251,6 +251,7 @@ class Books:
         One that is booked already changes nothing, unless the venue corrects it.
         """
         if self._account.has_fill(fill.trade_id):
+            self._unclaimed.pop(fill.trade_id, None)
             correct(self._ledger, fill)
             return
         fill = self._believed(fill)
@@ -381,8 +382,8 @@ class Books:
                 self.reconciled("unknown", name, explained=True, ours="unknown", theirs="absent")
                 return evidence
         self._alarm_if_old(order, "not in the venue's books")
-
         return evidence
+
     async def _read_legs(self, order: Order) -> None:
         """Book the fills of a combination's legs before its end is taken over: an uneven one is known as such."""
         if order.legs:
@@ -536,9 +537,9 @@ class Books:
     async def cancel(self, name: str) -> CancelAnswer:
         """Cancel one of the account's orders by its client order id; always tried.
 
-        Raises:
         One that is UNKNOWN and not found yet cannot be canceled; it is not sent again either.
 
+        Raises:
             BadInput: No such order.
         """
         order = self._account.orders.get(name)
@@ -546,18 +547,18 @@ class Books:
             raise BadInput(f"no order {name!r} in this journal")
         if not order.order_id:
             await self.look_up(order)
-        answer = await self._cancel(order)
             self._withdraw(order)
+        answer = await self._cancel(order)
         await self._ledger.write()
         return answer
 
-    async def _cancel(self, order: Order) -> CancelAnswer:
     def _withdraw(self, order: Order) -> None:
         """Where a lost order may be sent again: not any more."""
         is_lost = order.status is OrderStatus.UNKNOWN and not order.order_id
         if is_lost and self._venue.dedup is DedupProfile.ALL and not order.withdrawn:
             self._ledger.happened(order, OrderEvent.WITHDRAWN, evidence="canceled before it was found")
 
+    async def _cancel(self, order: Order) -> CancelAnswer:
         if not order.is_open:
             return AlreadyClosed()
         if not order.order_id:
