@@ -178,7 +178,7 @@ def ours(home: Path) -> Ask:
         found = reader.query(*(None if at is None else at / 1e9 for at in (start, end)), kind, user)
         return [entry.sequence for entry in found]
 
-    ask.reader = reader  # type: ignore[attr-defined]
+    ask.reader = reader
     return ask
 
 
@@ -330,7 +330,7 @@ def figures(home: Path, label: str, asked: tuple, bar: str) -> list[dict]:
 
 
 def _forgetful(ask: Ask, asked: tuple) -> float:
-    searcher = ask.reader._searcher  # type: ignore[attr-defined]
+    searcher = ask.reader._searcher
     searcher._lines.clear()
     searcher._line_bytes = 0
     return once(ask, asked)

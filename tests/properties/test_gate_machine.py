@@ -256,7 +256,7 @@ def test_gate_refuses_every_price_and_count_the_market_does_not_take(price, coun
 def test_gate_bounds_an_empty_side_instead_of_not_knowing_it(position, bid, ask):
     """With no bid a long is worth nothing, with no ask a short costs a dollar; neither is unknown."""
     the_gate = gate(positions={TICKER: f"{position}.00"})
-    to_price = lambda cents: None if cents is None else PriceE4(cents * 100)  # noqa: E731
-    the_gate.market.saw_book(TICKER, to_price(bid), to_price(ask), 0, streamed=True)
+    bid_price, ask_price = (None if cents is None else PriceE4(cents * 100) for cents in (bid, ask))
+    the_gate.market.saw_book(TICKER, bid_price, ask_price, 0, streamed=True)
     price = (bid or 0) if position > 0 else (ask if ask is not None else 100)
     assert the_gate.daily_pnl() == parse_money(position) * price // 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -137,6 +138,9 @@ def rules_of(listing: Listing) -> Instrument:
     )
 
 
+_NUMBERS = itertools.count(1)
+
+
 def wish(
     ticker: str = CALL.ticker,
     side: BookSide = BookSide.BID,
@@ -148,9 +152,8 @@ def wish(
     **more: Any,
 ) -> OrderRequest:
     """An order as the broker hears it; price in cents."""
-    wish.made += 1  # type: ignore[attr-defined]
     return OrderRequest(
-        client_order_id=name or f"w-{wish.made}",  # type: ignore[attr-defined]
+        client_order_id=name or f"w-{next(_NUMBERS)}",
         ticker=ticker,
         side=side,
         price=PriceE4(price * 100),
@@ -158,9 +161,6 @@ def wish(
         tif=tif,
         **more,
     )
-
-
-wish.made = 0  # type: ignore[attr-defined]
 
 
 def engine(

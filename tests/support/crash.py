@@ -231,7 +231,7 @@ def check_prefix(found: list[tuple[int, str, dict]], acked: Acked, at_least: int
         raise Violation(f"acknowledged up to {at_least}, found up to {len(found)}")
 
 
-def judge(  # noqa: PLR0917
+def judge(  # noqa: PLR0917  what a crash is judged by
     disk: Disk,
     acked: Acked,
     at_least: int,

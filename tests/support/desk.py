@@ -77,9 +77,8 @@ def worth(
     """Price, delta and gamma by Black and Scholes without interest."""
     spread = VOLATILITY * math.sqrt(years)
     d1 = (math.log(spot / strike) + spread * spread / 2) / spread
-    normal = lambda x: (1 + math.erf(x / math.sqrt(2))) / 2  # noqa: E731
-    call = spot * normal(d1) - strike * normal(d1 - spread)
-    delta = normal(d1)
+    delta, within = ((1 + math.erf(x / math.sqrt(2))) / 2 for x in (d1, d1 - spread))
+    call = spot * delta - strike * within
     gamma = math.exp(-d1 * d1 / 2) / math.sqrt(2 * math.pi) / (spot * spread)
     return (call, delta, gamma) if right is Right.CALL else (call - spot + strike, delta - 1, gamma)
 
@@ -131,7 +130,7 @@ def desk_world(
 
     trader = Trader(
         venue,
-        log=log,  # type: ignore[arg-type]
+        log=log,
         clock=clock,
         sleep=no_sleep,
         strategies=[board],
@@ -143,7 +142,7 @@ def desk_world(
             events,
             clock=clock,
             config=stop,
-            is_open=lambda name: made.engine.executions.is_held(name),  # noqa: PLW0108
+            is_open=lambda name: made.engine.executions.is_held(name),  # noqa: PLW0108  made below
         )
     settings = {
         "chains": {"SPY": [one.instrument for one in chain()]},

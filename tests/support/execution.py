@@ -186,7 +186,7 @@ def world(
     async def no_sleep(_secs: float) -> None:
         return
 
-    made = Trader(venue, log=log, clock=clock, sleep=no_sleep, **trader)  # type: ignore[arg-type]
+    made = Trader(venue, log=log, clock=clock, sleep=no_sleep, **trader)
     return SimpleNamespace(
         clock=clock, venue=venue, log=log, trader=made, account=made.account, gate=made.gate
     )

@@ -69,7 +69,7 @@ def world(
         "numbers_from": numbers_reserved(log.records()),
     }
     settings |= options
-    venue = IBVenue(FakeIB(at), audit=log, **settings)  # type: ignore[arg-type]
+    venue = IBVenue(FakeIB(at), audit=log, **settings)
     return SimpleNamespace(clock=clock, at=at, log=log, venue=venue, breaker=breaker, made=0)
 
 

@@ -85,9 +85,14 @@ class ImageDisk:
             lands = self.lands
         elif how == "one file" and dirty:
             chosen = random.choice(dirty).name
-            lands = lambda name, _: name == chosen  # noqa: E731
+
+            def lands(name: str, _: int) -> bool:
+                return name == chosen
         else:
-            lands = lambda *_: how == "some pages" and random.random() < 0.5  # noqa: E731
+
+            def lands(_: str, __: int) -> bool:
+                return how == "some pages" and random.random() < 0.5
+
         for path in dirty:
             fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
             try:

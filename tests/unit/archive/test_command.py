@@ -70,7 +70,8 @@ def test_legal_hold_is_set_everywhere_and_recorded(small, url, store, capsys):
     assert all(bucket.lock_of(name).legal_hold for name in names)
     [record] = query(small.log, event_type="LEGAL_HOLD")
     assert record.details == {"archive": url, "hold": True, "objects": len(names), "reason": "case 4711"}
-    assert _run(capsys, "archive", small.log, url, "--legal-hold", "off")[0] == 0
+    code, _, err = _run(capsys, "archive", small.log, url, "--legal-hold", "off")
+    assert code == 0, err
     assert not any(bucket.lock_of(name).legal_hold for name in names)
     assert [one.details["hold"] for one in query(small.log, event_type="LEGAL_HOLD")] == [True, False]
     assert verify(small.log).ok
@@ -104,7 +105,7 @@ def test_legal_hold_beside_a_writer_is_set_and_said_not_to_be_recorded(small, ur
         (("prune", "LOG", "URL"), 2, "--older-than"),
     ],
 )  # fmt: skip
-def test_refusals_end_with_their_code(small, url, tmp_path, capsys, monkeypatch, arguments, code, says):  # noqa: PLR0917
+def test_refusals_end_with_their_code(small, url, tmp_path, capsys, monkeypatch, arguments, code, says):  # noqa: PLR0917  fixtures
     """A user's error is 1, wrong usage 2, a store out of reach 5, each with a sentence."""
     names = {"LOG": small.log, "NONE": tmp_path / "none", "NEW": tmp_path / "new", "URL": url}
     monkeypatch.setitem(Bucket.__init__.__kwdefaults__, "retries", 0)
@@ -116,7 +117,8 @@ def test_refusals_end_with_their_code(small, url, tmp_path, capsys, monkeypatch,
 def test_damage_ends_with_3(small, url, store, tmp_path, capsys):
     """A damaged local segment and a damaged copy end with 3 and name what is damaged."""
     with FaultProxy(store) as proxy:
-        assert _run(capsys, "archive", small.log, url)[0] == 0
+        code, _, err = _run(capsys, "archive", small.log, url)
+        assert code == 0, err
         proxy.faults.append(Fault("flip", "GET", ".idx"))
         code, _, err = _run(capsys, "restore", url, tmp_path / "back", "--endpoint", proxy.endpoint)
     assert code == 3
@@ -130,7 +132,8 @@ def test_held_log_ends_with_4(desk, store, monkeypatch, capsys):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HOLDFAST_HOME", str(desk.home))
     url = f"s3://{store.make()}/desk"
-    assert _run(capsys, "archive", desk.log, url)[0] == 0
+    code, _, err = _run(capsys, "archive", desk.log, url)
+    assert code == 0, err
     writer = WriteAheadLog(desk.log, clock=SystemClock(), keys=KeyHome(desk.home))
     writer.append("NOTE", {"n": 1})
     code, _, err = _run(capsys, "prune", desk.log, url, "--older-than", "1d")

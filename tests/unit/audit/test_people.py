@@ -1,6 +1,5 @@
 """Personal fields: hidden under a person's key, shown again, and gone with it."""
 
-import os
 import stat
 
 import pytest
@@ -147,7 +146,7 @@ def test_a_link_in_place_of_a_key_is_refused(people, tmp_path):
     """Nobody makes us read a key from elsewhere."""
     people.hide("desk-1", DETAILS)
     (path,) = people.folder.iterdir()
-    os.rename(path, tmp_path / "elsewhere")  # noqa: PTH104
+    path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(BadInput):
         people.hide("desk-1", DETAILS)

@@ -409,35 +409,34 @@ def test_with_never_swallows_the_exception():
 # Threads and tasks
 
 
-def test_half_open_lends_one_probe_to_eight_threads():
+@pytest.mark.parametrize("round_", range(10))
+def test_half_open_lends_one_probe_to_eight_threads(round_):
     """Eight threads arriving together at a half-open breaker make exactly one call, ten times over."""
-    for _ in range(10):
-        desk = Desk()
-        desk.half_open()
-        inside, release = [], threading.Event()
-        barrier = threading.Barrier(8)
-        refused = []
+    desk = Desk()
+    desk.half_open()
+    inside, refused = [], []
+    release, barrier = threading.Event(), threading.Barrier(8)
 
-        @desk.breaker
-        def probe():
-            inside.append(1)  # noqa: B023  the thread ends inside this round
-            assert release.wait(30)  # noqa: B023
+    @desk.breaker
+    def probe():
+        inside.append(1)
+        assert release.wait(30)
 
-        def caller():
-            barrier.wait(30)  # noqa: B023
-            try:
-                probe()
-            except CircuitBreakerOpenError:
-                refused.append(1)  # noqa: B023
-                if len(refused) == 7:  # noqa: B023
-                    release.set()  # noqa: B023
+    def caller():
+        barrier.wait(30)
+        try:
+            probe()
+        except CircuitBreakerOpenError:
+            refused.append(1)
+            if len(refused) == 7:
+                release.set()
 
-        threads = [threading.Thread(target=caller) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
-        assert (len(inside), len(refused)) == (1, 7)
+    threads = [threading.Thread(target=caller) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert (len(inside), len(refused)) == (1, 7)
 
 
 def test_half_open_lends_one_probe_to_a_hundred_tasks():
