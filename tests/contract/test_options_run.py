@@ -125,7 +125,9 @@ def test_bad_input_is_named(tmp_path, capsys, monkeypatch, arguments, said):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--symbols", "AAPL", "--tape"], "no contracts on AAPL"),
+        (["--symbols", "SPY,AAPL", "--tape"], "no contracts on AAPL"),
+        (["--symbols", "SPY", "--day", "20210104", "--tape"], "no contracts on SPY are recorded on 20210104"),
+        (["--day", "20200101", "--tape"], "nothing is recorded on 20200101"),
         (["--lake", "lake-file/below"], "lake-file"),
     ],
 )
@@ -136,8 +138,11 @@ def test_what_cannot_be_traded_or_kept_is_said_before_the_day(tmp_path, capsys, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lake-file").write_text("no folder")
     code = main(["paper", "--desk", "options", *arguments])
+    told = capsys.readouterr().err
     assert code == 1
-    assert said in capsys.readouterr().err
+    assert said in told
+    assert "--tape" not in arguments or "20151223 GOOG" in told
+    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
 
 
 @pytest.mark.contract("B13")
@@ -145,3 +150,22 @@ def test_the_market_decides_what_another_seed_shows(tmp_path, capsys, monkeypatc
     """A whole day of another seed keeps its promise without every chapter of the known one."""
     code, day = paper(tmp_path, capsys, monkeypatch, "--seed", "3", "--lake", "none")
     assert (code, day["chapters_missing"]) == (0, [])
+
+
+@pytest.mark.data
+@pytest.mark.contract("B13")
+def test_a_recording_is_played_day_by_day_and_taken_up_again(tmp_path, capsys, monkeypatch):
+    """Each day that has the underlying has a journal of its own; the end names them all, and `--dir` goes on."""
+    monkeypatch.setenv("HOLDFAST_DATA", str(require()))
+    monkeypatch.chdir(tmp_path)
+    tape = ["paper", "--desk", "options", "--dir", "run", "--lake", "none"]
+    begin = [*tape, "--tape", "options", "--symbols", "SPX"]
+    assert main([*begin, "--market-seconds", "4000"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("SUMMARY") == 3
+    days = out[out.index("RECORDED DAYS") :]
+    assert all(f"  2021010{day}   " in days for day in (4, 5, 6))
+    assert main([*tape, "--market-seconds", "5000", "--json"]) == 0
+    again = [json.loads(line) for line in capsys.readouterr().out.strip().splitlines()]
+    assert [one["directory"] for one in again] == [f"run/2021010{day}" for day in (4, 5, 6)]
+    assert all(one["exchange_matches"] and one["journal"]["verify_ok"] for one in again)

@@ -171,7 +171,7 @@ async def _serve(args: argparse.Namespace, stop_with_stdin: StopWithStdin) -> in
         loop.add_signal_handler(number, stop.set)
     endpoints = await server.start(args.port, args.host)
     try:
-        _announce(args, server, endpoints)
+        _announce(args, server, endpoints, feed)
         if args.exit_with_stdin:
             stop_with_stdin(loop, stop)
         await _until_over(args, server, stop)
@@ -205,7 +205,7 @@ def _wall_limit(args: argparse.Namespace) -> float | None:
     return args.seconds if args.speed is None else None
 
 
-def _announce(args: argparse.Namespace, server: BrokerServer, endpoints: Endpoints) -> None:
+def _announce(args: argparse.Namespace, server: BrokerServer, endpoints: Endpoints, feed: Feed) -> None:
     if args.json:
         print_json(
             {
@@ -213,6 +213,8 @@ def _announce(args: argparse.Namespace, server: BrokerServer, endpoints: Endpoin
                 "token": endpoints.token,
                 "clock": server.engine.now_ns,
                 "market": server.market,
+                "symbols": list(dict.fromkeys(listing.underlying for listing in feed.listings)),
+                "days": {str(day): symbols for day, symbols in feed.recorded.items()},
             }
         )
     else:

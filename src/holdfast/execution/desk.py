@@ -208,10 +208,6 @@ class OptionsDesk:
     async def on_order_ended(self, order: Order) -> None:
         """See `TraderObserver`; what follows from it is done at the next tick, which sees every order."""
 
-    def has_chain(self, symbol: str) -> bool:
-        """Whether contracts on *symbol* were listed when this desk was made."""
-        return bool(self._chains.get(symbol))
-
     # Starting -----------------------------------------------------------------------------------------
 
     async def _restore(self) -> None:

@@ -124,6 +124,14 @@ def test_a_refusal_by_a_portfolio_limit_counts_and_one_by_a_rule_does_not():
     assert "limits" in told(refused("vix"))[0].missing
 
 
+def test_a_rule_without_figures_says_in_words_what_it_lacked():
+    """No structure for lack of a leg or of one cheap enough: the story says which."""
+    facts = {"limit_type": "no_structure", "symbol": "SPX", "limit_value": "", "unit": ""}
+    said = {**facts, "rejection_reason": "no_structure none that costs 5.0000 or less"}
+    _, lines = told(("RISK_EVENT", {"event_type": "portfolio_limit_rejection", **said}))
+    assert lines == ["refused: SPX: no_structure none that costs 5.0000 or less; nothing was sent"]
+
+
 def test_an_end_at_the_broker_is_told_with_its_cause():
     """Expiry, exercise and assignment are no trades."""
     story, lines = told(trade("SPY230901P00430000", cause="expiration", client_order_id=""))

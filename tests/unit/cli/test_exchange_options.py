@@ -22,7 +22,8 @@ def test_it_prints_one_line_of_json_and_stops_with_its_stdin():
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     said = json.loads(line)
-    assert set(said) == {"ws", "token", "clock", "market"}
+    assert set(said) == {"ws", "token", "clock", "market", "symbols", "days"}
+    assert (said["symbols"], said["days"]) == (["SPY"], {})
     assert said["ws"].startswith("ws://127.0.0.1:")
     assert said["market"].startswith("seeded chain 3: 136 contracts on SPY")
     assert said["clock"] == 1_694_179_800_000_000_000

@@ -87,9 +87,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run_group.add_argument("--cancel-on-exit", action="store_true", help="cancel resting orders at the end")
     desk = parser.add_argument_group("--desk options")
     desk.add_argument(
-        "--symbols", metavar="A,B", help="underlyings (default SPY,QQQ,IWM,SPX; of a tape SPY,GOOG,SPX)"
+        "--symbols", metavar="A,B", help="underlyings (default SPY,QQQ,IWM,SPX; of a tape all of it)"
     )
-    desk.add_argument("--day", type=int, metavar="YYYYMMDD", help="of the tape (default: its last one)")
+    desk.add_argument(
+        "--day", type=int, metavar="YYYYMMDD", help="of the tape (default: every one, one after the other)"
+    )
     desk.add_argument(
         "--market-seconds", type=read_secs, metavar="S", help="stop when the market has run so long"
     )

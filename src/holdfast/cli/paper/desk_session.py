@@ -22,8 +22,16 @@ import msgspec
 
 from holdfast.audit.query import read_records
 from holdfast.cli.output import on_terminal, print_json, tell
+from holdfast.cli.paper.desk_facts import LAST, DeskFacts, recall
 from holdfast.cli.paper.desk_story import DeskStory
-from holdfast.cli.paper.desk_summary import DeskOutcome, LakeFacts, print_summary, sum_up, verdict
+from holdfast.cli.paper.desk_summary import (
+    DeskOutcome,
+    LakeFacts,
+    print_days,
+    print_summary,
+    sum_up,
+    worst_of,
+)
 from holdfast.cli.paper.exchange_process import BrokerEndpoints, listens, running_exchange, until_gone
 from holdfast.cli.paper.screen import Screen, choose_screen
 from holdfast.cli.paper.session import (
@@ -36,7 +44,7 @@ from holdfast.cli.paper.session import (
 )
 from holdfast.config import Config, OptionsDeskConfig, load_config
 from holdfast.core.errors import BadInput, TradingError, VenueUnreachable
-from holdfast.core.money import PriceE4, format_money, format_qty
+from holdfast.core.money import PriceE4, format_qty
 from holdfast.execution.desk import Layer, read_layers
 from holdfast.execution.entry import EntryRules
 from holdfast.execution.reference import ReferenceInput
@@ -44,8 +52,6 @@ from holdfast.execution.structures import StructureKind, StructurePlan
 from holdfast.risk.stop_rules import PercentTrail, TrailingStopConfig
 from holdfast.wiring import WiredOptionsDesk, open_options_desk
 
-SYMBOLS = ("SPY", "QQQ", "IWM", "SPX")
-TAPE_SYMBOLS = ("SPY", "GOOG", "SPX")
 KNOWN_SEED = 1
 """Whose day is known to show every chapter; of another the market decides what it shows."""
 # Market seconds at which the broker of the full story misbehaves: in the first combination, and before the second entries.
@@ -54,6 +60,8 @@ ASSUMED_RANKS = {"SPY": 6200, "QQQ": 7000, "IWM": 3500, "SPX": 1800}
 """IV ranks of the seeded run, in 1/100: dear, dear, neither, cheap."""
 TAPE_RANKS = {"SPY": 1800, "GOOG": 6200, "SPX": 1800}
 ASSUMED_RANK, ASSUMED_VIX = 6000, 1800
+OWN = "own"
+"""As a lake: a folder of the run's own directory, or of its day's."""
 CREDIT_STOP = TrailingStopConfig(10, 8, 1, rules=(PercentTrail(800, "entry"),), negative_premiums=True)
 """Of a net credit: trails once a tenth of it is earned, and keeps its distance when the premium nears zero."""
 DEBIT_STOP = TrailingStopConfig(100, 50, 1)
@@ -79,22 +87,9 @@ TAPE_DEBIT_STOP = TrailingStopConfig(4, 3, 1)
 """Of what was bought on a recorded day, on which little doubles."""
 
 
-class DeskFacts(msgspec.Struct, frozen=True):
-    """What a run was begun with, kept as `run.json` so that `--dir` alone takes it up again.
-
-    *day* is of a tape, 0 for its last one; *cash* is what the account began with, "" for the broker's own.
-    """
-
-    seed: int
-    tape: str | None
-    symbols: tuple[str, ...]
-    layers: tuple[str, ...]
-    full_story: bool
-    day: int = 0
-    cash: str = ""
-
-
 class _Plan(NamedTuple):
+    """One market to trade: the whole run, or one day of a recording."""
+
     args: argparse.Namespace
     facts: DeskFacts
     config: Config
@@ -103,8 +98,13 @@ class _Plan(NamedTuple):
     lake: str
 
 
+class _Ended(NamedTuple):
+    outcome: DeskOutcome
+    interrupted: bool
+
+
 def run_desk_session(args: argparse.Namespace) -> int:
-    """Run it, print the summary, return the exit code."""
+    """Run it, print a summary for each day, return the exit code."""
     if args.strategy or args.exchange or args.key_id or args.pem:
         raise BadInput(
             "--strategy, --exchange, --key-id and --pem are for event contracts",
@@ -115,25 +115,46 @@ def run_desk_session(args: argparse.Namespace) -> int:
     config = load_config(Path(args.config) if args.config else None)
     reference = _reference(args, config.options_desk)
     layers = read_layers(args.layers or ",".join(config.options_desk.layers))
+    lake = _lake_of(args)
     directory = run_directory(args, Path(config.paths.state), "options")
-    facts = _recall(args, config, directory, layers)
-    lake = _lake_of(args, directory)
-    screen = choose_screen(json=args.json, terminal=on_terminal(), chapters=facts.full_story)
+    try:
+        facts = recall(args, config, directory, layers)
+        return _play(_Plan(args, facts, config, directory, reference, lake))
+    except (BadInput, VenueUnreachable):
+        forget_unbegun(directory)
+        raise
+
+
+def _play(whole: _Plan) -> int:
+    """Trade every day of the run until one is cut short; the exit code of the worst."""
+    days = whole.facts.days
+    outcomes: list[DeskOutcome] = []
     stops = logging.getLogger("holdfast.risk.stops")
     heard = stops.level
     stops.setLevel(logging.ERROR)  # a trail inside the spread is said in the stop's own event
     try:
-        outcome = asyncio.run(_session(_Plan(args, facts, config, directory, reference, lake), screen))
-    except VenueUnreachable:
-        forget_unbegun(directory)
-        raise
+        for day in days or (whole.facts.day,):
+            plan = whole
+            if days:
+                own = whole.directory / str(day)
+                own.mkdir(mode=0o700, exist_ok=True)
+                plan = whole._replace(facts=msgspec.structs.replace(whole.facts, day=day), directory=own)
+            screen = choose_screen(
+                json=plan.args.json, terminal=on_terminal(), chapters=plan.facts.full_story
+            )
+            ended = asyncio.run(_session(plan, screen))
+            outcomes.append(ended.outcome)
+            if plan.args.json:
+                print_json(ended.outcome)
+            else:
+                print_summary(ended.outcome)
+            if ended.interrupted:
+                break
     finally:
         stops.setLevel(heard)
-    if args.json:
-        print_json(outcome)
-    else:
-        print_summary(outcome)
-    return verdict(outcome)
+    if len(days) > 1 and not whole.args.json:
+        print_days(outcomes, days)
+    return worst_of(outcomes)
 
 
 def _reference(args: argparse.Namespace, configured: OptionsDeskConfig) -> ReferenceInput:
@@ -162,56 +183,12 @@ def _reference(args: argparse.Namespace, configured: OptionsDeskConfig) -> Refer
     )
 
 
-def _recall(args: argparse.Namespace, config: Config, directory: Path, layers: frozenset[Layer]) -> DeskFacts:
-    """What the run in *directory* was begun with; written down when it begins now."""
-    path = directory / "run.json"
-    try:
-        begun = msgspec.json.decode(path.read_bytes(), type=DeskFacts)
-    except FileNotFoundError:
-        plain = OptionsDeskConfig()
-        chosen = config.options_desk.symbols if config.options_desk.symbols != plain.symbols else ()
-        default = TAPE_SYMBOLS if args.tape else SYMBOLS
-        named = tuple(word.strip() for word in args.symbols.split(",")) if args.symbols else chosen
-        cut = args.tape or named or args.reference or args.iv_rank or args.vix
-        equity = config.options_desk.equity
-        facts = DeskFacts(
-            seed=args.seed,
-            tape=args.tape,
-            symbols=named or default,
-            layers=tuple(layer.value for layer in Layer if layer in layers),
-            full_story=not cut and len(layers) == len(Layer),
-            day=args.day or 0,
-            cash="" if equity == plain.equity else format_money(equity),
-        )
-        path.write_bytes(msgspec.json.encode(facts))
-        return facts
-    except msgspec.MsgspecError as error:
-        raise BadInput(
-            f"{str(path)!r} is no options run: {error}", hint="start a new run without --dir"
-        ) from error
-    _refuse_another(args, begun, directory)
-    return begun
+def _lake_of(args: argparse.Namespace) -> str:
+    """Where the risk events go, "" for nowhere, OWN for a folder of the run; what was asked for must take them.
 
-
-def _refuse_another(args: argparse.Namespace, begun: DeskFacts, directory: Path) -> None:
-    """What a run was begun with stays so; another wish would be ignored without a word."""
-    had = {
-        "tape": begun.tape or "",
-        "day": str(begun.day or ""),
-        "symbols": ",".join(begun.symbols),
-        "layers": ",".join(begun.layers),
-    }
-    for name, value in had.items():
-        wanted = getattr(args, name)
-        if wanted is not None and str(wanted).replace(" ", "") != value:
-            raise BadInput(
-                f"--{name} {wanted}: the run in {str(directory)!r} was begun with {value or 'none'}",
-                hint=f"leave --{name} out, or start a new run without --dir",
-            )
-
-
-def _lake_of(args: argparse.Namespace, directory: Path) -> str:
-    """Where the risk events go, "" for nowhere; a lake that was asked for needs its extra."""
+    Raises:
+        BadInput: It needs its extra, or is no place that tables can lie in.
+    """
     if args.lake == "none":
         return ""
     is_there = importlib.util.find_spec("deltalake") is not None
@@ -220,7 +197,7 @@ def _lake_of(args: argparse.Namespace, directory: Path) -> str:
             "--lake needs the extra 'lake', which is not installed", hint="pip install 'holdfast[lake]'"
         )
     if args.lake is None:
-        return str(directory / "lake") if is_there else ""
+        return OWN if is_there else ""
     from holdfast.lake.store import store_of
 
     store = store_of(args.lake)
@@ -228,8 +205,9 @@ def _lake_of(args: argparse.Namespace, directory: Path) -> str:
     return store.uri
 
 
-async def _session(plan: _Plan, screen: Screen) -> DeskOutcome:
-    args, facts, config, directory, reference, lake = plan
+async def _session(plan: _Plan, screen: Screen) -> _Ended:
+    args, facts, config, directory, reference, wanted = plan
+    lake = str(directory / "lake") if wanted == OWN else wanted
     audit = directory / "audit"
     begins = not audit.exists()
     # A run cut short, taken up again, or under rules of one's own, is not held to the whole story.
@@ -249,7 +227,7 @@ async def _session(plan: _Plan, screen: Screen) -> DeskOutcome:
             audit_dir=audit,
             url=broker.ws,
             token=broker.token,
-            symbols=facts.symbols,
+            symbols=[symbol for symbol in facts.symbols if symbol in broker.symbols],
             reference=reference,
             market_ns=broker.clock,
             layers=[Layer(word) for word in facts.layers],
@@ -260,12 +238,6 @@ async def _session(plan: _Plan, screen: Screen) -> DeskOutcome:
             seed=facts.seed,
             tell=tell,
         )
-        without = [symbol for symbol in facts.symbols if not desk.desk.has_chain(symbol)]
-        if begins and without and (args.symbols or len(without) == len(facts.symbols)):
-            await desk.close()
-            raise BadInput(
-                f"no contracts on {', '.join(without)} in this market", hint="choose others with --symbols"
-            )
         story = DeskStory()
         for record in read_records(audit, missing_ok=True):
             story.recall(record)
@@ -273,11 +245,12 @@ async def _session(plan: _Plan, screen: Screen) -> DeskOutcome:
         said = await _start_projector(desk) if lake else why_none
         try:
             with screen:
-                if await until_told(
+                interrupted = await until_told(
                     lambda stop: _follow(desk, stop),
                     tell_from(audit, story, screen),
                     until_gone(lambda: listens(broker.ws)),
-                ):
+                )
+                if interrupted:
                     full_story = False
                     screen.heading("interrupted; the story ends here")
             resting, differences = await compare_books(desk.trader, cancel=args.cancel_on_exit)
@@ -292,7 +265,7 @@ async def _session(plan: _Plan, screen: Screen) -> DeskOutcome:
     for record in read_records(audit, start_seq=story.last_seq + 1):
         for line in story.tell(record):
             screen.show(line, story)
-    return sum_up(
+    outcome = sum_up(
         facts.seed,
         directory,
         story,
@@ -304,6 +277,7 @@ async def _session(plan: _Plan, screen: Screen) -> DeskOutcome:
         today=today,
         full_story=full_story,
     )
+    return _Ended(outcome, interrupted)
 
 
 def _is_plain(config: Config) -> bool:
@@ -321,8 +295,7 @@ def _broker_arguments(args: argparse.Namespace, facts: DeskFacts, directory: Pat
     if args.market_seconds is not None:
         arguments += ["--market-seconds", str(args.market_seconds)]
     if facts.tape:
-        # Days years apart are no market that a position lives through: one is played.
-        arguments += ["--tape", facts.tape, "--day", str(facts.day or "last")]
+        arguments += ["--tape", facts.tape, "--day", str(facts.day or LAST)]
     else:
         arguments += ["--symbols", ",".join(facts.symbols)]
     if facts.cash:

@@ -203,8 +203,10 @@ class DeskStory(Story):
             if limit in PORTFOLIO_LIMITS_SHOWN:
                 self.proven.setdefault("limits", seq)
             if self._seldom(f"rejected {limit}"):
-                symbol = details.get("symbol", "")
-                yield Line("", "refused", f"{symbol}: {limit}{_measured(details)}; nothing was sent", "bad")
+                symbol, why = details.get("symbol", ""), str(details.get("rejection_reason", ""))
+                # A rule without figures says in words what it lacked.
+                words = why.removeprefix(limit) if limit == "no_structure" else _measured(details)
+                yield Line("", "refused", f"{symbol}: {limit}{words}; nothing was sent", "bad")
 
     def _tell_stop(self, seq: int, did: str, details: Mapping[str, Any]) -> Iterator[Line]:
         execution_id = str(details.get("execution_id", ""))

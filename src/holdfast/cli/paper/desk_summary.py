@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,28 @@ def print_summary(outcome: DeskOutcome) -> None:
         lake = shlex.quote(outcome.lake.uri)
         print(f"  holdfast lake sql --lake {lake} --saved stop_history")
     print("  docs/options.md    # the structures, the stops, the layers, a strategy of your own")
+
+
+def worst_of(outcomes: Sequence[DeskOutcome]) -> int:
+    """The exit code of several days: a damaged journal before an unknown order before a promise not kept."""
+    found = {verdict(outcome) for outcome in outcomes}
+    return next(
+        (code for code in (EXIT_INTEGRITY, EXIT_CANNOT_ACT, EXIT_USER_ERROR) if code in found), EXIT_OK
+    )
+
+
+def print_days(outcomes: Sequence[DeskOutcome], days: Sequence[int]) -> None:
+    """A line for each day of a recording, and for those that were not played any more."""
+    print("\nRECORDED DAYS")
+    for place, day in enumerate(days):
+        if place >= len(outcomes):
+            print(f"  {day}   not played: interrupted before")
+            continue
+        one = outcomes[place]
+        print(
+            f"  {day}   {one.orders['filled']} orders filled, {one.stops.get('trigger', 0)} stops triggered, "
+            f"P&L {_money(one.pnl_e6)}   {one.directory}"
+        )
 
 
 def _counted(counts: dict[str, int]) -> str:

@@ -37,12 +37,17 @@ class Endpoints(msgspec.Struct, frozen=True):
 
 
 class BrokerEndpoints(msgspec.Struct, frozen=True):
-    """Where the option broker listens, which token it accepts, what time it is there, and what its market is."""
+    """Where the option broker listens, which token it accepts, what time it is there, and what its market is.
+
+    *symbols* are the underlyings of that market, *days* all days of a recording with theirs.
+    """
 
     ws: str
     token: str
     clock: int
     market: str = ""
+    symbols: tuple[str, ...] = ()
+    days: dict[int, tuple[str, ...]] = {}
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ Limits: weekdays only, no holidays; no interest and no dividends; expiries are l
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from math import exp, log, sqrt
 from typing import Final, NamedTuple
@@ -126,6 +126,7 @@ class SeededChain:
                 hint="options are named in the years 2000 to 2098",
             )
         self._seed = seed
+        self.recorded: Mapping[int, tuple[str, ...]] = {}
         self._symbols = tuple(SYMBOLS[name] for name in dict.fromkeys(symbols))
         self._days = _sessions(start_ns, days)
         self.start_ns = max(start_ns // MINUTE_NS * MINUTE_NS, opening_ns(self._days[0]))

@@ -7,7 +7,7 @@ A feed is the market *without us*, minute by minute. A minute's quotes are known
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from typing import Protocol
 from zoneinfo import ZoneInfo
@@ -107,6 +107,7 @@ class Feed(Protocol):
     Attributes:
         listings: Everything that is quoted, in a fixed order.
         start_ns: Market time before the first minute's close.
+        recorded: Every day of a recording, yyyymmdd, with its underlyings, played or not; empty where none is one.
     """
 
     @property
@@ -117,6 +118,11 @@ class Feed(Protocol):
     @property
     def start_ns(self) -> int:
         """Market time at which the feed begins."""
+        ...
+
+    @property
+    def recorded(self) -> Mapping[int, tuple[str, ...]]:
+        """Every day of a recording with its underlyings."""
         ...
 
     def __iter__(self) -> Iterator[Minute]: ...

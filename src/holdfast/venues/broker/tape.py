@@ -113,6 +113,7 @@ class OptionTape:
         frame = pl.concat([_read_quotes(file) for file in files])
         self._others: list[int] = []
         recorded = _days_of(frame)
+        self.recorded = _symbols_of(frame, recorded)
         if day:
             played = max(recorded, default=0) if day == LAST_DAY else day
             self._others = [other for other in recorded if other != played]
@@ -229,6 +230,22 @@ def _days_of(frame: pl.DataFrame) -> dict[int, list[int]]:
     for ts in frame["ts_ms"].unique().sort().to_list():
         days.setdefault(int(day_of(ts * _NS_PER_MS).strftime("%Y%m%d")), []).append(ts)
     return days
+
+
+def _symbols_of(frame: pl.DataFrame, days: Mapping[int, list[int]]) -> dict[int, tuple[str, ...]]:
+    """The underlyings of each day, in order."""
+    quoted = frame.select("ts_ms", "root").unique()
+    return {
+        day: tuple(
+            sorted(
+                {
+                    UNDERLYING_OF.get(root, root)
+                    for root in quoted.filter(pl.col("ts_ms").is_in(times))["root"].unique().to_list()
+                }
+            )
+        )
+        for day, times in days.items()
+    }
 
 
 def _read(path: Path, columns: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
