@@ -16,7 +16,8 @@ from holdfast.core.clock import NANOS, ManualClock
 from holdfast.core.money import format_qty
 from holdfast.core.options import is_combo, parse_combo_ticker
 from holdfast.risk.account import Account
-from holdfast.risk.gate import Gate, replay, rows_text
+from holdfast.risk.decisions import replay, rows_text
+from holdfast.risk.gate import Gate
 from holdfast.risk.limits import RiskLimitsConfig
 
 VECTORS = json.loads(Path("vectors/controls/gate.json").read_text())["vectors"]

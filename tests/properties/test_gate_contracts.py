@@ -35,8 +35,8 @@ from holdfast.execution.trader import order_details
 from holdfast.risk.account import Account, Order, trade_details
 from holdfast.risk.checks import Terms, is_reducing, judge, passes
 from holdfast.risk.contracts import structure
+from holdfast.risk.decisions import replay, rows_text
 from holdfast.risk.exposure import floor
-from holdfast.risk.gate import replay, rows_text
 from holdfast.risk.limits import RiskLimits, RiskLimitsConfig
 from holdfast.risk.portfolio_book import read_book
 

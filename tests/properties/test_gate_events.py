@@ -14,7 +14,8 @@ from holdfast.core.clock import ManualClock
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.signals import BookSide
 from holdfast.risk.account import Order
-from holdfast.risk.gate import Gate, replay, rows_text
+from holdfast.risk.decisions import replay, rows_text
+from holdfast.risk.gate import Gate
 from holdfast.risk.limits import RiskLimits
 
 TICKERS = [f"KXTEST-26NOV20-{name}" for name in "ABC"]

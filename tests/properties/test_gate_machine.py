@@ -19,7 +19,8 @@ from holdfast.core.reasons import Code
 from holdfast.core.signals import BookSide
 from holdfast.risk.account import Account, trade_details
 from holdfast.risk.checks import judge
-from holdfast.risk.gate import Gate, replay, rows_text
+from holdfast.risk.decisions import replay, rows_text
+from holdfast.risk.gate import Gate
 from holdfast.risk.limits import RiskLimits
 
 LIMIT = QtyE2(50_00)

@@ -17,7 +17,7 @@ from holdfast.core.positions import Mark
 from holdfast.core.signals import BookSide, Intent
 from holdfast.risk.account import trade_details
 from holdfast.risk.checks import Facts, Leg, Terms, is_reducing, judge, passes
-from holdfast.risk.gate import explain, replay, rows_text
+from holdfast.risk.decisions import explain, replay, rows_text
 from holdfast.risk.halt import TradingState
 from holdfast.risk.limits import RiskLimits
 from holdfast.risk.market import Held, Holdings, Market

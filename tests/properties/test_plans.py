@@ -19,8 +19,8 @@ from holdfast.core.signals import BookSide
 from holdfast.execution.trader import order_details
 from holdfast.risk.account import Order, trade_details
 from holdfast.risk.contracts import planned, structure
+from holdfast.risk.decisions import replay, rows_text
 from holdfast.risk.exposure import Part, Work, floor
-from holdfast.risk.gate import replay, rows_text
 from holdfast.risk.limits import RiskLimits, RiskLimitsConfig
 from holdfast.risk.plans import GIVEN_BACK, UNWINDING, Plan, PlanLeg, Plans
 from holdfast.risk.portfolio_book import part_of, read_book

@@ -18,7 +18,7 @@ from holdfast.core.errors import IllegalTransition
 from holdfast.core.money import format_money, format_qty
 from holdfast.execution.ledger import COMPONENT as TRADER
 from holdfast.risk.account import Account
-from holdfast.risk.gate import replay, rows_text
+from holdfast.risk.decisions import replay, rows_text
 from holdfast.risk.manager import COMPONENT as GATE
 
 

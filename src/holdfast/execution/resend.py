@@ -44,7 +44,8 @@ from holdfast.execution.ledger import Ledger
 from holdfast.execution.reconcile import LATENESS_SECS, Evidence
 from holdfast.execution.venue import DedupProfile, NotSent, PlaceAnswer, PlacementPermit, Reject, Venue
 from holdfast.risk.account import Order
-from holdfast.risk.gate import Admission, Decision, Gate
+from holdfast.risk.decisions import Decision
+from holdfast.risk.gate import Admission, Gate
 from holdfast.risk.manager import COMPONENT as GATE_COMPONENT
 
 MOST_AGAIN = 100

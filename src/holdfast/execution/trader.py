@@ -73,7 +73,8 @@ from holdfast.execution.venue import (
     VenueTime,
 )
 from holdfast.risk.account import Account, Order
-from holdfast.risk.gate import Admission, Decision, Gate, fee_bound
+from holdfast.risk.decisions import Decision
+from holdfast.risk.gate import Admission, Gate, fee_bound
 from holdfast.risk.halt import TradingState
 from holdfast.risk.limits import RiskLimits
 from holdfast.risk.market import Market

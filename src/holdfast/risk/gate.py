@@ -15,48 +15,29 @@ Limits: the gate knows one account. What it reads of the market is as fresh as i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from holdfast.core.clock import NANOS, Clock
 from holdfast.core.errors import IllegalTransition, OrderDenied
 from holdfast.core.fees import KalshiFees
-from holdfast.core.instruments import Instrument, InstrumentKind, PriceRange
-from holdfast.core.money import (
-    MoneyE6,
-    PriceE4,
-    QtyE2,
-    format_money,
-    format_price,
-    format_qty,
-    parse_price,
-    parse_qty,
-)
+from holdfast.core.instruments import InstrumentKind
+from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.orders import OrderStatus
-from holdfast.core.positions import Mark
 from holdfast.core.reasons import Code, RejectReason
-from holdfast.core.signals import Action, BookSide, Intent, Side, Signal
+from holdfast.core.signals import BookSide, Intent, Signal
 from holdfast.risk.account import Account, Order
-from holdfast.risk.checks import Facts, Judgement, Leg, is_reducing, judge, passes
-from holdfast.risk.contracts import (
-    ContractFacts,
-    at_risk_of,
-    contract_facts,
-    facts_from,
-    fees_of,
-    inputs_of,
-    instrument_from,
-    reserve_of,
-)
-from holdfast.risk.halt import TradingState
+from holdfast.risk.checks import Facts, is_reducing, judge, passes
+from holdfast.risk.contracts import at_risk_of, fees_of, reserve_of
+from holdfast.risk.decisions import Decision, explain
 from holdfast.risk.limits import RiskLimits
-from holdfast.risk.market import Held, Holdings, Market
+from holdfast.risk.market import Market
 from holdfast.risk.plans import Plan, PlanLeg
-from holdfast.risk.portfolio_rows import portfolio_facts
-from holdfast.risk.rows import CONTRACTS, MILLIS, POSITIONS, SHARES, STATE, USD, Row
+from holdfast.risk.reading import Reading
+from holdfast.risk.rows import USD, Row
 from holdfast.risk.terms import Terms
 
 JOURNAL: Final = "journal"
@@ -66,12 +47,6 @@ _SEAL: Final = object()
 _BID: Final = BookSide.BID
 _ASK: Final = BookSide.ASK
 _BINARY: Final = InstrumentKind.BINARY
-_THROTTLED: Final = TradingState.THROTTLED
-_FLAT: Final = QtyE2(0)
-_FREE: Final = PriceE4(0)
-_EVENT_BOUNDS: Final = 6
-"""So many of `RiskLimits.compact` decide about event contracts; the others are of options, combinations and stocks."""
-_NO_PRICES: Final = (None, None)
 
 
 class Admission:
@@ -117,134 +92,6 @@ class Admission:
         self._gate.spend(self, intent)
 
 
-class Decision(msgspec.Struct, gc=False, eq=False):
-    """A verdict with everything it rests on.
-
-    Attributes:
-        n: Number among the account's decisions.
-        signal: What was wished.
-        key: The intent's key.
-        client_order_id: The intent's name.
-        limits: Then in force.
-        market_ns: The newest market time known.
-        question: Nothing was reserved.
-        keyed: The caller named the wish; a refusal stands for every repetition.
-        content: Digest of the wish; "" for a question.
-        intent: The normalised wish; None where none could be made.
-        facts: What was read; None where the intent was refused before.
-        reducing: Whether the order only takes risk away.
-        refused: The row of the first refusal; None where the intent was refused before any row could be made.
-        reason: The first refusal; None allows.
-        demanded: A stop or a person demands it, and it reduces.
-        admission: Leave to send, for an admitted order only.
-        order: The reservation, for an admitted order only.
-    """
-
-    n: int
-    signal: Signal
-    key: str
-    client_order_id: str
-    limits: RiskLimits
-    market_ns: int
-    question: bool
-    keyed: bool
-    content: str = ""
-    intent: Intent | None = None
-    facts: Facts | None = None
-    reducing: bool = False
-    refused: Row | None = None
-    reason: RejectReason | None = None
-    demanded: bool = False
-    admission: Admission | None = None
-    order: Order | None = None
-
-    @property
-    def allowed(self) -> bool:
-        """Whether nothing refused."""
-        return self.reason is None
-
-    @property
-    def rows(self) -> tuple[Row, ...]:
-        """Every check, made anew from what was read; empty where the intent was refused before any.
-
-        Raises:
-            IllegalTransition: The rows do not give the verdict; neither may be relied on.
-        """
-        if self.intent is None or self.facts is None:
-            return ()
-        rows, refused, _ = judge(self.intent, self.facts, self.limits)
-        if (refused is None) is not self.allowed:
-            raise IllegalTransition(f"decision {self.n}: the rows and the verdict differ at {refused!r}")
-        return rows
-
-    def details(self) -> dict[str, Any]:
-        """The DECISION record."""
-        signal = self.signal
-        return {
-            "n": self.n,
-            "intent": self.key,
-            "client_order_id": self.client_order_id,
-            "content": self.content,
-            "keyed": self.keyed,
-            "strategy": signal.strategy,
-            "ticker": signal.ticker,
-            "action": signal.action.value,
-            "side": signal.side.value,
-            "count": format_qty(signal.count),
-            "price": format_price(signal.price),
-            "reduce_only": signal.reduce_only,
-            "verdict": "allow" if self.reason is None else "deny",
-            "reason": "" if self.reason is None else self.reason.code.value,
-            "rows": [_row_text(row) for row in self.rows],
-            "inputs": _inputs(self.facts, self.intent, self.limits),
-            "market_ts_ns": self.market_ns,
-            "limits_version": self.limits.version,
-            "question": self.question,
-        }
-
-    def violation(self) -> dict[str, Any]:
-        """The RISK_VIOLATION record of the first breached limit.
-
-        Raises:
-            IllegalTransition: The decision allows.
-        """
-        if self.reason is None:
-            raise IllegalTransition(f"decision {self.n} allows; it violates nothing")
-        row, reason, signal = self.refused, self.reason, self.signal
-        details: dict[str, str] = {"ticker": signal.ticker, **reason.keys}
-        value, bound = reason.value, reason.bound
-        if row is not None and self.facts is not None:
-            if row.code is Code.POSITION_LIMIT_EXCEEDED:
-                details = {
-                    "ticker": signal.ticker,
-                    "current_position": format_qty(self.facts.position),
-                    "requested_count": format_qty(signal.count),
-                    "new_position": format_qty(QtyE2(signal.book_side.sign * row.value)),
-                    "price": format_price(signal.price),
-                }
-            elif row.code is Code.ORDER_VALUE_EXCEEDED:
-                details = {
-                    "ticker": signal.ticker,
-                    "count": format_qty(signal.count),
-                    "price": format_price(signal.price),
-                    "notional_value": format_money(MoneyE6(row.value)),
-                }
-            elif row.code is Code.DAILY_LOSS_EXCEEDED:
-                value, bound = format_money(MoneyE6(-row.value)), format_money(MoneyE6(-row.bound))
-                details = {
-                    "ticker": signal.ticker,
-                    "daily_pnl": value,
-                    "max_daily_loss": format_money(MoneyE6(row.bound)),
-                }
-        return {
-            "violation_type": reason.code.value,
-            "current_value": value,
-            "limit": bound,
-            "details": details,
-            "client_order_id": self.client_order_id,
-        }
-
-
 class Gate:
     """Check and reserve, for one account.
 
@@ -264,17 +111,12 @@ class Gate:
         self.market = market or Market()
         self._clock = clock
         self._live: dict[str, Admission] = {}
-        self._last_increase_ns: int | None = None
-        self._holdings = self.market.holdings({})
-        self._seen = -1
-        self._buying_power: MoneyE6 | None = None
-        self._spoken_for = 0  # beside what plans set aside
+        self._reading = Reading(account, self.market, clock)
 
     def saw_buying_power(self, amount: MoneyE6) -> None:
         """The broker says that it would carry *amount* more; everything reserved now or from now on counts against it."""
         with self.account.lock:
-            self._buying_power = amount
-            self._spoken_for = self.account.reserved
+            self._reading.saw_buying_power(amount)
 
     def evaluate(self, intent: Intent) -> Decision:
         """Would *intent* be allowed now? Reserves nothing, however often it is asked."""
@@ -299,7 +141,7 @@ class Gate:
     def preview(self, intent: Intent, *, plan: str = "") -> Row | None:
         """What would refuse *intent* now; neither a decision nor recorded."""
         with self.account.lock:
-            facts = self._facts(intent, self._plan_of(Terms.of(intent), plan))
+            facts = self._reading.facts(intent, self.limits, self._plan_of(Terms.of(intent), plan))
             return judge(intent, facts, self.limits).refused
 
     def reserve_plan(
@@ -390,7 +232,7 @@ class Gate:
                     f"order {admission.client_order_id!r} may have left; it keeps its reservation"
                 )
             self.account.forget(admission.client_order_id)
-            self._spoken_for -= admission.reserved
+            self._reading.spoken_for -= admission.reserved
 
     def readmit(self, spent: Admission) -> Admission:
         """A second leave to send an order that provably never left; what it reserved still stands."""
@@ -426,7 +268,7 @@ class Gate:
                 raise IllegalTransition(f"order {name!r} is {order.status.value!r} or on its way")
             now_ns, left_ns = self._clock.monotonic_ns(), self.limits.send_deadline_secs * NANOS
             with account.without(order):
-                facts = self._facts(intent, self._plan_of(Terms.of(intent), order.plan))
+                facts = self._reading.facts(intent, self.limits, self._plan_of(Terms.of(intent), order.plan))
                 judged = judge(intent, facts, self.limits)
                 if judged.refused is not None:
                     return explain(judged.refused, intent)
@@ -436,7 +278,7 @@ class Gate:
                     return RejectReason(code=Code.DEADLINE_PASSED, scope=intent.ticker)
                 decision = self._decide(intent, order.content, reserve=False, plan=order.plan)
             if not decision.reducing:
-                self._last_increase_ns = now_ns
+                self._reading.last_increase_ns = now_ns
             decision.question = False
             decision.order = order
             decision.admission = self._live[name] = Admission(
@@ -481,13 +323,13 @@ class Gate:
         """Gain since the session opened, fees and deposits taken into account; None while it cannot be known."""
         with self.account.lock:
             opened, cash = self.account.open_value, self.account.portfolio.cash
-            worth = self._valued().worth
+            worth = self._reading.holdings().worth
         return None if opened is None or worth is None else MoneyE6(cash + worth - opened)
 
     def value(self) -> MoneyE6 | None:
         """Cash and every position at the executable side; None while a held market has no price."""
         with self.account.lock:
-            worth = self._valued().worth
+            worth = self._reading.holdings().worth
             return None if worth is None else MoneyE6(self.account.portfolio.cash + worth)
 
     def rolling_pnl(self) -> MoneyE6 | None:
@@ -516,7 +358,7 @@ class Gate:
             order, limits = Terms.of(intent), self.limits
             if plan:
                 plan = self._plan_of(order, plan)
-            facts = self._facts(intent, plan, way_out)
+            facts = self._reading.facts(intent, limits, plan, way_out)
             reducing = is_reducing(order, facts)
             passes_journal = demanded and reducing
             if passes_journal:
@@ -560,7 +402,7 @@ class Gate:
             reserved = MoneyE6(terms.value + _fee_bound_of(terms))
         else:
             reserved = reserve_of(terms, contract, reducing=decision.reducing)
-        self._spoken_for += reserved
+        self._reading.spoken_for += reserved
         decision.order = Order(
             client_order_id=name,
             ticker=terms.ticker,
@@ -588,90 +430,7 @@ class Gate:
         )
         decision.admission = self._live[name] = admission
         if not reducing:
-            self._last_increase_ns = now_ns
-
-    def _facts(self, intent: Intent, plan: str = "", way_out: int = 0) -> Facts:
-        account, market, instrument = self.account, self.market, intent.instrument
-        portfolio, state, ticker = account.portfolio, account.holds.state, intent.signal.ticker
-        buys, sells = account.working(ticker)
-        now_ns = self._clock.monotonic_ns()
-        since_ns: int | None = None
-        if state is _THROTTLED and self._last_increase_ns is not None:
-            since_ns = now_ns - self._last_increase_ns
-        close_ns = instrument.close_ns
-        is_open = (
-            instrument.is_open
-            and not market.is_resolved(ticker)
-            and (not close_ns or self._clock.now_ns() < close_ns)
-        )
-        contract: ContractFacts | None = None
-        if instrument.kind is not _BINARY:
-            contract = self._contract(intent, now_ns, plan, way_out)
-            is_open = is_open and all(leg.instrument.is_open for leg in instrument.parts)
-        return Facts(
-            state,
-            portfolio.positions.get(ticker, _FLAT),
-            buys,
-            sells,
-            account.open_value,
-            portfolio.cash,
-            self._valued(),
-            now_ns,
-            market.alive_ns,
-            is_open,
-            since_ns,
-            self._legs(instrument) if instrument.event_exclusive else (),
-            "",
-            contract,
-        )
-
-    def _contract(self, intent: Intent, monotonic_ns: int, plan: str, way_out: int) -> ContractFacts:
-        """What an order of an option, a combination or a stock reads besides."""
-        limits = self.limits.portfolio
-        account, market = self.account, self.market
-        return contract_facts(
-            account,
-            market,
-            intent,
-            self._clock.now_ns(),
-            buying_power=self._buying_power,
-            spoken_for=self._spoken_for + account.plans.set_aside(but=plan),
-            portfolio=None
-            if limits is None
-            else portfolio_facts(account, market, intent, limits, monotonic_ns, plan),
-            plan=plan,
-            way_out=way_out,
-        )
-
-    def _valued(self) -> Holdings:
-        """The positions at their prices, made anew only after one of either changed."""
-        seen = self.account.moves + self.market.changes  # neither ever falls
-        if seen != self._seen:
-            self._holdings = self.market.holdings(self.account.portfolio.positions)
-            self._seen = seen
-        return self._holdings
-
-    def _legs(self, instrument: Instrument) -> tuple[Leg, ...]:
-        """Everything that the account holds and works in an exclusive event; nothing where that is one market.
-
-        Each order stands for itself: at a price that it does not have it could hide which outcome is the worst.
-        """
-        account, rules, own = self.account, self.market.instruments, instrument.ticker
-
-        def is_in_event(ticker: str) -> bool:
-            known = rules.get(ticker)
-            return ticker == own or (known is not None and known.event == instrument.event)
-
-        legs = [
-            Leg(ticker, qty, _FLAT, _FREE, _FLAT, _FREE)
-            for ticker, qty in account.portfolio.positions.items()
-            if is_in_event(ticker)
-        ]
-        for order in account.open_orders():
-            if is_in_event(order.ticker) and (leaves := order.leaves):
-                bids, asks = (leaves, _FLAT) if order.side is _BID else (_FLAT, leaves)
-                legs.append(Leg(order.ticker, _FLAT, bids, order.yes_price, asks, order.yes_price))
-        return tuple(legs) if any(leg.ticker != own for leg in legs) else ()
+            self._reading.last_increase_ns = now_ns
 
 
 def fee_bound(intent: Intent) -> MoneyE6:
@@ -704,167 +463,3 @@ def _refusing_row(intent: Intent, facts: Facts, limits: RiskLimits) -> Row:
     if refused is None:
         raise IllegalTransition(f"intent {intent.key!r} does not pass, yet no check refuses it")
     return refused
-
-
-def explain(row: Row, intent: Intent) -> RejectReason:
-    """The refusal that *row* stands for."""
-    value, bound = _row_text(row)[2:4]
-    keys = {"ticker": intent.ticker, "price": format_price(intent.signal.price)}
-    measured = row.code in _MEASURED
-    return RejectReason(
-        code=row.code,
-        scope=row.scope,
-        value=value if measured else "",
-        bound=bound if measured else "",
-        unit=row.unit if measured else "",
-        keys=keys,
-    )
-
-
-_MEASURED = frozenset(
-    {
-        Code.POSITION_LIMIT_EXCEEDED,
-        Code.ORDER_VALUE_EXCEEDED,
-        Code.DAILY_LOSS_EXCEEDED,
-        Code.MARK_STALE,
-        Code.COUNT_BELOW_STEP,
-        Code.STATE_THROTTLED,
-        Code.PORTFOLIO_DELTA,
-        Code.PORTFOLIO_GAMMA,
-        Code.SYMBOL_DELTA,
-        Code.CONCENTRATION,
-        Code.CORRELATED_EXPOSURE,
-        Code.TOTAL_EXPOSURE_CAP,
-        Code.MAX_POSITIONS,
-        Code.GREEKS_STALE,
-        Code.NEAR_EXPIRY,
-        Code.BUYING_POWER,
-    }
-)
-
-
-def _row_text(row: Row) -> list[Any]:
-    """A row as the record holds it: code, scope, value, bound, unit, ok."""
-    unit = row.unit
-    return [row.code.value, row.scope, _amount(row.value, unit), _amount(row.bound, unit), unit, row.ok]
-
-
-@lru_cache(maxsize=4096)
-def _amount(value: int, unit: str) -> str:
-    """A value or a bound as the record holds it; bounds, prices and counts come again and again."""
-    if unit in {USD, SHARES}:
-        return format_money(MoneyE6(value))
-    if unit == CONTRACTS:
-        return format_qty(QtyE2(value))
-    if unit == STATE:
-        return TradingState(value).name
-    if unit == MILLIS:
-        return str(value // 1_000_000)
-    if unit == POSITIONS:
-        return str(value)
-    return ""
-
-
-def _inputs(facts: Facts | None, intent: Intent | None, limits: RiskLimits) -> dict[str, Any]:
-    """What a decision read, compactly; `replay` reads it back. Integers are in the unit the key ends in."""
-    if facts is None or intent is None:
-        return {}
-    instrument = intent.instrument
-    inputs: dict[str, Any] = {
-        "state": facts.state.name,
-        "position_e2": facts.position,
-        "buys_e2": facts.buys,
-        "sells_e2": facts.sells,
-        "open_value_e6": facts.open_value,
-        "cash_e6": facts.cash,
-        "held": [
-            [held.ticker, held.qty, *(held.mark or _NO_PRICES)[:2], age_ns]
-            + ([held.multiplier] if held.multiplier else [])
-            for held, age_ns in facts.holdings.ages(facts.now_ns, facts.alive_ns)
-        ],
-        "is_open": facts.is_open,
-        "since_last_ns": facts.since_last_ns,
-        "legs": [list(leg) for leg in facts.legs],
-        "breaker": facts.breaker,
-        "grid_e4": [[stretch.start, stretch.end, stretch.step] for stretch in instrument.price_ranges],
-        "step_e2": instrument.qty_step,
-        "exhaustive": instrument.event_exhaustive,
-        "limits": limits.compact(),
-    }
-    if facts.contract is None:
-        inputs["limits"] = inputs["limits"][:_EVENT_BOUNDS]
-    else:
-        inputs["contract"] = inputs_of(facts.contract, instrument)
-    return inputs
-
-
-def replay(details: Mapping[str, Any]) -> Judgement:
-    """Decide again from a DECISION record alone; equals what was decided then.
-
-    Raises:
-        IllegalTransition: The record was refused before anything was judged, so it holds no inputs.
-    """
-    inputs = details["inputs"]
-    if not inputs:
-        raise IllegalTransition(
-            f"decision {details['n']} was refused as {details['reason']!r} before any check"
-        )
-    instrument = Instrument(
-        venue="",
-        ticker=details["ticker"],
-        event_exhaustive=inputs["exhaustive"],
-        price_ranges=tuple(PriceRange(*stretch) for stretch in inputs["grid_e4"]),
-        qty_step=QtyE2(inputs["step_e2"]),
-    )
-    contract: dict[str, Any] | None = inputs.get("contract")
-    if contract is not None:
-        instrument = instrument_from(contract, instrument)
-    signal = Signal(
-        ticker=details["ticker"],
-        side=Side(details["side"]),
-        action=Action(details["action"]),
-        count=parse_qty(details["count"]),
-        price=parse_price(details["price"]),
-        reduce_only=details["reduce_only"],
-    )
-    intent = Intent(
-        client_order_id=details["client_order_id"],
-        key=details["intent"],
-        signal=signal,
-        instrument=instrument,
-    )
-    facts = Facts(
-        TradingState[inputs["state"]],
-        inputs["position_e2"],
-        inputs["buys_e2"],
-        inputs["sells_e2"],
-        inputs["open_value_e6"],
-        inputs["cash_e6"],
-        Holdings.of(tuple(_held_at_zero(*held) for held in inputs["held"])),
-        0,
-        0,
-        inputs["is_open"],
-        inputs["since_last_ns"],
-        tuple(Leg(*leg) for leg in inputs["legs"]),
-        inputs["breaker"],
-        None if contract is None else facts_from(contract),
-    )
-    return judge(intent, facts, RiskLimits.from_compact(inputs["limits"], details["limits_version"]))
-
-
-def _held_at_zero(  # noqa: PLR0917  the order in which a record holds them
-    ticker: str,
-    qty: QtyE2,
-    bid: PriceE4 | None,
-    ask: PriceE4 | None,
-    age_ns: int | None,
-    multiplier: int = 0,
-) -> Held:
-    """A position of a record, as seen by a clock that reads 0."""
-    mark = None if age_ns is None else Mark(bid, ask, -age_ns)
-    return Held(ticker, qty, mark, multiplier=multiplier)
-
-
-def rows_text(judgement: Judgement) -> list[list[Any]]:
-    """The rows of a judgement as a DECISION record holds them."""
-    return [_row_text(row) for row in judgement.rows]

@@ -26,7 +26,8 @@ from holdfast.core.instruments import Instrument, InstrumentKind
 from holdfast.core.reasons import Code, RejectReason
 from holdfast.core.signals import Intent, Side, Signal, read_signal
 from holdfast.risk.account import Account
-from holdfast.risk.gate import Decision, Gate
+from holdfast.risk.decisions import Decision
+from holdfast.risk.gate import Gate
 from holdfast.risk.limits import RiskLimits, RiskLimitsConfig
 from holdfast.risk.portfolio import AccountRisk, PortfolioLimitsChecker
 from holdfast.risk.stop_manager import TrailingStopManager

@@ -8,7 +8,8 @@ from holdfast.core.errors import IllegalTransition, OrderDenied
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.reasons import Code
 from holdfast.risk.account import Account
-from holdfast.risk.gate import Admission, Gate, replay, rows_text
+from holdfast.risk.decisions import replay, rows_text
+from holdfast.risk.gate import Admission, Gate
 from holdfast.risk.halt import TradingState
 from holdfast.risk.limits import RiskLimits
 

@@ -31,7 +31,8 @@ from holdfast.core.money import MoneyE6, QtyE2, format_money
 from holdfast.core.orders import OrderEvent
 from holdfast.core.reasons import Code
 from holdfast.core.signals import BookSide, Side
-from holdfast.risk.gate import Decision, Gate, replay, rows_text
+from holdfast.risk.decisions import Decision, replay, rows_text
+from holdfast.risk.gate import Gate
 from holdfast.risk.halt import TradingState
 from holdfast.risk.limits import RiskLimits, RiskLimitsConfig
 
