@@ -23,6 +23,7 @@ VERBS: dict[str, str] = {
     "paper": "trade a seeded market or a recording, without keys or money",
     "exchange": "run the paper exchange alone: Kalshi's protocol on a local port",
     "submit": "trade signals read as JSON Lines from standard input",
+    "settle": "say what an ended option paid that the broker did not tell",
     "audit": "append to, read, search, check and repair an audit log",
     "lake": "bring the log into Delta tables, keep them small, ask them",
 }

@@ -266,10 +266,10 @@ class Books:
         self._unclaimed.pop(fill.trade_id, None)
         if self._account.has_fill(fill.trade_id):  # told another way while the order was read
             return
-        was_claimed = self._unseen.make_room(fill, order)
+        was_claimed = self._unseen.claimed.make_room(fill, order)
         is_new = self._ledger.saw_fill(fill, order)
         if was_claimed:
-            self._unseen.saw_told()
+            self._unseen.claimed.hold()
         if is_new and order is not None and not order.external:
             await self._on_own_fill(fill, order)
 
@@ -523,13 +523,13 @@ class Books:
         """Why a missing option is not taken for ended, by underlying; nothing where none is missing."""
         return {"unexplained": dict(self._unseen.unexplained)} if self._unseen.unexplained else {}
 
-    async def settle_option(self, ticker: str, price: PriceE4, *, who: str) -> None:
-        """*who* says what one unit of an option paid whose ending the venue never told; see `UnseenEndings.settle`.
+    async def settle_option(self, ticker: str, price: PriceE4, *, who: str, why: str) -> None:
+        """*who* says what one unit of an option paid whose ending the venue never told; see `ClaimedEndings.settle`.
 
         Raises:
-            BadInput: No ending of it is claimed.
+            BadInput: No ending of it is claimed, or it cannot have paid that.
         """
-        self._unseen.settle(ticker, price, who=who)
+        self._unseen.claimed.settle(ticker, price, who=who, why=why)
         await self._ledger.write()
 
     # Cancelling ---------------------------------------------------------------------------------------

@@ -11,12 +11,9 @@ the number of such fills before, with an alarm `ended_unseen` each. The quantiti
   the alarm says `claimed`: the official settlement value may be another;
 * where that was not seen nothing is invented: the contract is closed at 0, the alarm says `unknown` beside the
   venue's balance and ours, and the hold `SETTLEMENT` lets exits leave and nothing that increases, through restarts,
-  until `settle` is told the value by a person or the venue tells the execution.
+  until a person says the value or the venue tells the execution (`claimed.py`).
 
 The venue's balance is shown and not believed: interest, late costs and money on its way are in it too.
-
-An execution told later takes the place of its claim: an opposite fill undoes the claim by as much, then what was told
-is booked as always, at its own price and, where it is ours, for its own order.
 
 A difference is acted on once it has stood for `ENDED_SECS` unchanged, also at a start: positions, shares and cash
 need not change in one moment. Nothing is explained while an order of ours in these markets is unknown or its fills
@@ -32,25 +29,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
-import msgspec
-
 from holdfast.core.clock import NANOS, Clock
-from holdfast.core.errors import BadInput, CircuitBreakerOpenError, VenueError
+from holdfast.core.errors import CircuitBreakerOpenError, VenueError
 from holdfast.core.instruments import PREMIUM_CENTS, Instrument, InstrumentKind
-from holdfast.core.money import MoneyE6, PriceE4, QtyE2, format_money, format_price, format_qty
+from holdfast.core.money import MoneyE6, QtyE2, format_money, format_price, format_qty
 from holdfast.core.options import is_option
 from holdfast.core.orders import Fill, OrderStatus
 from holdfast.core.signals import BookSide
-from holdfast.execution.endings import ENDED_SECS, Amount, Lack, Line, explain
+from holdfast.execution.claimed import ClaimedEndings
+from holdfast.execution.endings import ENDED_SECS, Lack, Line, explain
 from holdfast.execution.ledger import Ledger
 from holdfast.execution.reconcile import position_differences
 from holdfast.execution.venue import Venue
-from holdfast.risk.account import Order
-from holdfast.risk.claims import CLAIM, SPOT, TERMS, UNDONE, KeptTerms
-from holdfast.risk.halt import TradingState
+from holdfast.risk.claims import CLAIM, SPOT, TERMS, KeptTerms
 from holdfast.risk.market import Market
 
-SETTLEMENT = "settlement"
 SEEN_SECS = 900
 """How long after an expiry a price of the underlying still tells where it stood then."""
 _FREE = MoneyE6(0)
@@ -65,6 +58,10 @@ class UnseenEndings:
         market: Prices and rules.
         clock: Dates them.
         rules: Reads an instrument; None where it cannot be read now.
+
+    Attributes:
+        claimed: What was booked of them.
+        unexplained: Why a missing option is not taken for ended, by underlying.
     """
 
     def __init__(
@@ -80,6 +77,7 @@ class UnseenEndings:
         self._ledger = ledger
         self._account = ledger.account
         self._claims = ledger.account.claims
+        self.claimed = ClaimedEndings(ledger)
         self._market = market
         self._clock = clock
         self._rules = rules
@@ -208,7 +206,7 @@ class UnseenEndings:
                 multiplier=line.multiplier,
                 cause=line.cause,
             )
-            self._claim(fill, line.amount, line.option)
+            self.claimed.claim(fill, line.amount, line.option)
             if line.ticker == line.option:
                 self._ledger.alarm(
                     CLAIM,
@@ -222,63 +220,4 @@ class UnseenEndings:
                     venue_balance=balance,
                     our_cash=ours,
                 )
-        self._hold()
-
-    def _claim(self, fill: Fill, amount: Amount, option: str, *, who: str = "") -> None:
-        self._note(CLAIM, ours=fill.ticker, theirs=fill.trade_id, amount=amount.value, option=option, who=who)
-        self._ledger.saw_fill(fill, None)
-
-    def _hold(self) -> None:
-        """Nothing increases while the cash of an ending is unknown."""
-        lacks = self._claims.lacks_amounts
-        self._ledger.hold(
-            SETTLEMENT,
-            TradingState.REDUCING if lacks else TradingState.ACTIVE,
-            reason="what an ended option paid is not known" if lacks else "what ended options paid is known",
-        )
-
-    # What is told after all ---------------------------------------------------------------------------
-
-    def make_room(self, fill: Fill, order: Order | None) -> bool:
-        """Undo what was claimed of the ending that *fill*, not booked yet, tells; True where there was such a claim."""
-        is_own = order is not None and not order.external
-        left = fill.qty
-        for claim in self._claims.matching(fill, is_own=is_own):
-            qty = QtyE2(min(left, claim.left))
-            if not qty:
-                break
-            left = QtyE2(left - qty)
-            ended = claim.fill
-            undone = msgspec.structs.replace(
-                ended,
-                trade_id=f"{ended.trade_id}{UNDONE}{fill.trade_id}",
-                side=BookSide.ASK if ended.side is BookSide.BID else BookSide.BID,
-                qty=qty,
-            )
-            self._ledger.saw_fill(undone, None)
-        return left < fill.qty
-
-    def saw_told(self) -> None:
-        """The execution of an ending is booked now: what was unknown of it is known."""
-        self._hold()
-
-    def settle(self, ticker: str, price: PriceE4, *, who: str) -> None:
-        """*who* says what one unit of the ended option *ticker* paid: it takes the place of what was claimed.
-
-        Raises:
-            BadInput: No ending of it is claimed, or the price is below zero.
-        """
-        claims = self._claims.of(ticker)
-        if not claims or price < 0:
-            raise BadInput(
-                f"option {ticker!r} has no claimed ending to settle at {format_price(price)}",
-                hint="the alarm 'ended_unseen' names those that have; a payoff is not below zero",
-            )
-        for claim in claims:
-            ended = claim.fill
-            told = msgspec.structs.replace(
-                ended, trade_id=f"{ended.trade_id}/told", price=price, qty=claim.left
-            )
-            self.make_room(told, None)
-            self._claim(told, Amount.CLAIMED, ticker, who=who)
-        self._hold()
+        self.claimed.hold()

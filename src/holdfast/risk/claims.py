@@ -108,6 +108,10 @@ class Claims:
         """Whether the cash of an ending is not known."""
         return any(claim.amount == "unknown" for claim in self._open.values())
 
+    def open(self) -> list[Claim]:
+        """What nothing told has replaced yet, oldest first."""
+        return list(self._open.values())
+
     def of(self, ticker: str) -> list[Claim]:
         """The open claims on *ticker*, oldest first."""
         return [claim for claim in self._open.values() if claim.fill.ticker == ticker]

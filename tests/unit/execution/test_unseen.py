@@ -189,9 +189,10 @@ def test_what_an_ended_structure_paid_is_not_invented():
         assert not await w.trader.start()
         assert w.account.holds.state is TradingState.REDUCING
         with pytest.raises(BadInput, match="no claimed ending"):
-            await w.trader.books.settle_option("SPY", PriceE4(1), who="me")
+            await w.trader.books.settle_option("SPY", PriceE4(1), who="me", why="statement")
         for leg in LEGS:
-            await w.trader.books.settle_option(leg.ticker, leg.option.payoff(PriceE4(4_600_000)), who="me")
+            paid = leg.option.payoff(PriceE4(4_600_000))
+            await w.trader.books.settle_option(leg.ticker, paid, who="me", why="statement")
         agreed(w)
         w.venue.tell_endings()  # as shares at the strikes, in place of what the person said
         await ticks(w)

@@ -12,6 +12,7 @@ from support.execution import MemoryLog
 from support.ib import OPENED_NS, gateway, trader, world
 
 from holdfast.core.clock import NANOS, ManualClock
+from holdfast.core.errors import BadInput
 from holdfast.core.money import PriceE4, QtyE2
 from holdfast.core.options import combo_ticker
 from holdfast.core.signals import Action, Side, Signal, TimeInForce
@@ -137,6 +138,9 @@ def test_an_early_assignment_is_seen_while_trading_goes_on():
             assert made.account.holds.state is TradingState.ACTIVE
         assert made.account.portfolio.positions == {"SPY251219P00650000": -100, "SPY": 100_00}
         assert made.account.portfolio.cash == await w.venue.balance()
+        for delivered in ("SPY251219P00650000", "SPY"):  # at the strike, whatever anybody says
+            with pytest.raises(BadInput, match="no claimed ending"):
+                await made.books.settle_option(delivered, PriceE4(1), who="me", why="statement")
         await w.venue.close()
 
     asyncio.run(run())

@@ -117,7 +117,8 @@ class Session:
         self.watch(ib.updateEvent, self._on_update)
         self.watch(ib.client.throttleStart, self._on_throttled)
         self.watch(ib.client.throttleEnd, self._on_flowing)
-        ib.client.decoder.interpret = self._decode
+        self._decoder: Any = ib.client.decoder
+        self._decoder.interpret = self._decode
 
     # Being connected ----------------------------------------------------------------------------------
 
@@ -255,8 +256,7 @@ class Session:
         for event, handler in self._watched:
             event -= handler  # noqa: PLW2901  how the library lets go of a handler
         self._watched.clear()
-        decoder: dict[str, Any] = vars(self.ib.client.decoder)
-        decoder.pop("interpret", None)
+        self._decoder.__dict__.pop("interpret", None)
 
     def _ended(self, reason: str) -> None:
         self._up = False
@@ -342,7 +342,7 @@ class Session:
         """Let the library read one message of the gateway, in the place of its own way, which only logs what it cannot."""
         kind = int(fields[0]) if fields and fields[0].isdecimal() else 0
         try:
-            self.ib.client.decoder.handlers[kind](fields)
+            self._decoder.handlers[kind](fields)
         except Exception as error:  # noqa: BLE001  the library would swallow it: kept where it may hide an execution
             if kind in _VITAL:
                 what = f"the gateway's message {_VITAL[kind]} cannot be read: {_text(error)}"
