@@ -8,7 +8,8 @@ from support.execution import OTHER, TICKER
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2, format_money, notional
 from holdfast.core.orders import Fill
 from holdfast.core.signals import BookSide
-from holdfast.risk.account import Account, read_trade, trade_details
+from holdfast.risk.account import Account
+from holdfast.risk.trades import read_trade, trade_details
 
 FILLS = st.lists(
     st.builds(

@@ -32,13 +32,15 @@ from holdfast.core.orders import OrderEvent, OrderStatus
 from holdfast.core.reasons import Code
 from holdfast.core.signals import BookSide
 from holdfast.execution.trader import order_details
-from holdfast.risk.account import Account, Order, trade_details
+from holdfast.risk.account import Account
 from holdfast.risk.checks import Terms, is_reducing, judge, passes
 from holdfast.risk.contracts import structure
 from holdfast.risk.decisions import replay, rows_text
 from holdfast.risk.exposure import floor
 from holdfast.risk.limits import RiskLimits, RiskLimitsConfig
+from holdfast.risk.order import Order
 from holdfast.risk.portfolio_book import read_book
+from holdfast.risk.trades import trade_details
 
 LIMIT = QtyE2(6_00)
 CAP = MoneyE6(3_000_000_000)

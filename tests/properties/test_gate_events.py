@@ -13,10 +13,10 @@ from support.execution import instrument, intent, opened_account
 from holdfast.core.clock import ManualClock
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.signals import BookSide
-from holdfast.risk.account import Order
 from holdfast.risk.decisions import replay, rows_text
 from holdfast.risk.gate import Gate
 from holdfast.risk.limits import RiskLimits
+from holdfast.risk.order import Order
 
 TICKERS = [f"KXTEST-26NOV20-{name}" for name in "ABC"]
 GAME = {"event_exclusive": True}

@@ -17,11 +17,12 @@ from holdfast.core.orders import Fill, OrderEvent, OrderStatus
 from holdfast.core.positions import liquidation_value
 from holdfast.core.reasons import Code
 from holdfast.core.signals import BookSide
-from holdfast.risk.account import Account, trade_details
+from holdfast.risk.account import Account
 from holdfast.risk.checks import judge
 from holdfast.risk.decisions import replay, rows_text
 from holdfast.risk.gate import Gate
 from holdfast.risk.limits import RiskLimits
+from holdfast.risk.trades import trade_details
 
 LIMIT = QtyE2(50_00)
 COUNTS = st.integers(1, 40)

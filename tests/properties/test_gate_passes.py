@@ -15,12 +15,12 @@ from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.orders import Fill
 from holdfast.core.positions import Mark
 from holdfast.core.signals import BookSide, Intent
-from holdfast.risk.account import trade_details
 from holdfast.risk.checks import Facts, Leg, Terms, is_reducing, judge, passes
 from holdfast.risk.decisions import explain, replay, rows_text
 from holdfast.risk.halt import TradingState
 from holdfast.risk.limits import RiskLimits
 from holdfast.risk.market import Held, Holdings, Market
+from holdfast.risk.trades import trade_details
 
 AGES = st.one_of(st.sampled_from([0, NANOS, NANOS + 1]), st.integers(0, 3 * NANOS))
 PRICES = st.one_of(st.none(), st.integers(0, 10_000).map(PriceE4))

@@ -12,9 +12,9 @@ from holdfast.core.errors import IllegalTransition
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.orders import CLOSED_STATUSES, TRANSITIONS, Fill, OrderEvent, OrderStatus, next_status
 from holdfast.core.signals import BookSide
-from holdfast.risk.account import trade_details
 from holdfast.risk.gate import Gate
 from holdfast.risk.limits import RiskLimits
+from holdfast.risk.trades import trade_details
 
 EVENTS = st.sampled_from([event for event in OrderEvent if event is not OrderEvent.SENT])
 

@@ -17,13 +17,14 @@ from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.orders import OrderEvent
 from holdfast.core.signals import BookSide
 from holdfast.execution.trader import order_details
-from holdfast.risk.account import Order, trade_details
 from holdfast.risk.contracts import planned, structure
 from holdfast.risk.decisions import replay, rows_text
 from holdfast.risk.exposure import Part, Work, floor
 from holdfast.risk.limits import RiskLimits, RiskLimitsConfig
+from holdfast.risk.order import Order
 from holdfast.risk.plans import GIVEN_BACK, UNWINDING, Plan, PlanLeg, Plans
 from holdfast.risk.portfolio_book import part_of, read_book
+from holdfast.risk.trades import trade_details
 
 LONGS, SHORTS = (put(470), call(530)), (put(480), call(520))
 BETWEEN = (put(475), call(525))

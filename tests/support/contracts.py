@@ -21,9 +21,9 @@ from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.options import OptionTerms, Right, SettlementStyle, combo_ticker
 from holdfast.core.orders import Fill, FillCause
 from holdfast.core.signals import Action, BookSide, Intent, Side, Signal, TimeInForce
-from holdfast.risk.account import trade_details
 from holdfast.risk.gate import Gate
 from holdfast.risk.limits import RiskLimits
+from holdfast.risk.trades import trade_details
 from holdfast.testing.venue import FakeVenue
 
 NOW_NS = int(datetime(2026, 11, 20, 15, 0, tzinfo=UTC).timestamp()) * NANOS

@@ -48,9 +48,10 @@ from holdfast.execution.venue import (
     Unknown,
     Venue,
 )
-from holdfast.risk.account import Order, collateral
+from holdfast.risk.account import collateral
 from holdfast.risk.gate import Gate
 from holdfast.risk.halt import TradingState
+from holdfast.risk.order import Order
 from holdfast.risk.rolling import VALUATION_SECS
 
 _BINARY = InstrumentKind.BINARY

@@ -40,8 +40,8 @@ from holdfast.execution.reference import ReferenceInput
 from holdfast.execution.schedule import ENTRY_SECS, EXIT_SECS, MONITOR_SECS, Every
 from holdfast.execution.structures import Quoted
 from holdfast.execution.trader import Trader
-from holdfast.risk.account import Order
 from holdfast.risk.events import RiskEvent, RiskEventSink, RiskEventType
+from holdfast.risk.order import Order
 from holdfast.risk.stop_manager import TrailingStopManager
 from holdfast.risk.stop_rules import TrailingStopConfig
 

@@ -50,8 +50,8 @@ from holdfast.execution.outcomes import EngineResult, Outcome, outcome_of
 from holdfast.execution.quotes import QuoteBoard
 from holdfast.execution.structures import Structure, StructureLeg, as_one
 from holdfast.execution.trader import GATE_COMPONENT, RouteResult, RouteStatus, Trader
-from holdfast.risk.account import Order
 from holdfast.risk.events import PORTFOLIO_LIMITS, RiskEvent, RiskEventSink, RiskEventType
+from holdfast.risk.order import Order
 from holdfast.risk.plans import GIVEN_BACK, UNWINDING, Plan, PlanLeg
 
 STRATEGY = "options-desk"

@@ -34,8 +34,9 @@ from holdfast.core.signals import BookSide
 from holdfast.execution.exits import STEP as EXIT_STEP
 from holdfast.execution.exits import ExitState, Ladder
 from holdfast.execution.ledger import COMPONENT
-from holdfast.risk.account import Account, read_trade
+from holdfast.risk.account import Account
 from holdfast.risk.manager import COMPONENT as GATE_COMPONENT
+from holdfast.risk.trades import read_trade
 
 OPEN_STEP = "open"
 STOCK = "stock"

@@ -26,9 +26,11 @@ from holdfast.core.orders import CLOSED_STATUSES, Fill, FillCause, OrderEvent, O
 from holdfast.core.signals import TimeInForce
 from holdfast.execution.reconcile import Evidence, evidence_of, released_by, resolve
 from holdfast.execution.venue import Ack, NotSent, PlaceAnswer, Reject, VenueOrder
-from holdfast.risk.account import Account, Order, trade_details
+from holdfast.risk.account import Account
 from holdfast.risk.gate import JOURNAL
 from holdfast.risk.halt import TradingState
+from holdfast.risk.order import Order
+from holdfast.risk.trades import trade_details
 
 COMPONENT = "trader"
 WORDS_WITHIN_SECS = 1.0

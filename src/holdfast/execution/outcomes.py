@@ -9,7 +9,7 @@ import msgspec
 from holdfast.core.money import QtyE2
 from holdfast.core.orders import OrderStatus
 from holdfast.core.reasons import RejectReason
-from holdfast.risk.account import Order
+from holdfast.risk.order import Order
 
 
 class Outcome(StrEnum):

@@ -20,7 +20,7 @@ from holdfast.core.money import QtyE2
 from holdfast.core.orders import OrderEvent, OrderStatus
 from holdfast.core.signals import TimeInForce
 from holdfast.execution.venue import VenueOrder
-from holdfast.risk.account import Order
+from holdfast.risk.order import Order
 
 LATENESS_SECS = 60
 """How long after its expiration an order may still turn up in the venue's books."""

@@ -43,10 +43,10 @@ from holdfast.execution.books import Books
 from holdfast.execution.ledger import Ledger
 from holdfast.execution.reconcile import LATENESS_SECS, Evidence
 from holdfast.execution.venue import DedupProfile, NotSent, PlaceAnswer, PlacementPermit, Reject, Venue
-from holdfast.risk.account import Order
 from holdfast.risk.decisions import Decision
 from holdfast.risk.gate import Admission, Gate
 from holdfast.risk.manager import COMPONENT as GATE_COMPONENT
+from holdfast.risk.order import Order
 
 MOST_AGAIN = 100
 """How often one order goes again at most: with the waits below, about a trading day of a venue that never answers."""

@@ -18,7 +18,7 @@ from typing import Protocol
 from holdfast.core.orders import Fill
 from holdfast.core.signals import Signal
 from holdfast.execution.venue import Book, PublicTrade
-from holdfast.risk.account import Order
+from holdfast.risk.order import Order
 
 
 class Strategy:

@@ -72,12 +72,13 @@ from holdfast.execution.venue import (
     VenueEvent,
     VenueTime,
 )
-from holdfast.risk.account import Account, Order
+from holdfast.risk.account import Account
 from holdfast.risk.decisions import Decision
 from holdfast.risk.gate import Admission, Gate, fee_bound
 from holdfast.risk.halt import TradingState
 from holdfast.risk.limits import RiskLimits
 from holdfast.risk.market import Market
+from holdfast.risk.order import Order
 
 GATE_COMPONENT = "gate"
 RESTING_SECS = 86_400

@@ -7,17 +7,13 @@ that record could not be written.
 
 What holds at every moment:
 
-    order      filled + leaves + released = quantity (an overfill is kept apart, booked and alarmed)
+    order      filled + leaves + released = quantity, of every leg too: risk/order.py
     market     working buys and sells = the leaves of all orders not closed, UNKNOWN ones in full
-    leg        the same of every leg of a combination, filled + leaves + released = ratio x quantity
     plan       what is reserved for the legs that no order of a legged structure asks for yet, `plans`
     position   the opening position + the sum of fills, each once by trade id, external ones too; one that its venue
                corrects is undone by an opposite fill and booked anew, and its order counts it as at first
     cash       opening cash + what fills, fees, settlements and deposits moved; selling YES earns its price and
                owes a dollar on "yes", so a NO contract's collateral counts as cash
-
-A combination executes as fills of its legs, each for itself: its own `filled` is the whole units that all legs
-cover, and what a leg has filled beyond that moves the position and no longer works.
 
 An acknowledgement's fill count is a claim: its quantity stays reserved until the fills themselves arrive.
 The opening position comes from the first SESSION_OPEN of a journal: what the venue said before we began.
@@ -34,160 +30,29 @@ import msgspec
 
 from holdfast.core.errors import IllegalTransition
 from holdfast.core.money import (
-    ONE_CONTRACT_E2,
     ONE_DOLLAR_E4,
     MoneyE6,
-    PriceE4,
     QtyE2,
-    format_money,
-    format_price,
     format_qty,
     parse_money,
     parse_price,
     parse_qty,
 )
 from holdfast.core.options import is_combo, parse_combo_ticker
-from holdfast.core.orders import Fill, FillCause, OrderEvent, OrderStatus, next_status
+from holdfast.core.orders import Fill, OrderEvent, OrderStatus
 from holdfast.core.positions import Portfolio
 from holdfast.core.signals import BookSide, TimeInForce
 from holdfast.risk.claims import Claims
 from holdfast.risk.halt import Holds
+from holdfast.risk.order import Order, status_after
 from holdfast.risk.plans import Plans
 from holdfast.risk.rolling import RollingValue
+from holdfast.risk.trades import CORRECTED, read_trade
 
 _NOTHING = QtyE2(0)
 _FREE = MoneyE6(0)
 _IDLE = (_NOTHING, _NOTHING)
-CORRECTED = "/corrected/"
-"""Stands in the trade id of a fill that takes an earlier one's place, between that one's id and the revision."""
 _BID = BookSide.BID
-_SENT_EVENTS = frozenset(OrderEvent) - {OrderEvent.SENT, OrderEvent.NOT_SENT, OrderEvent.ANSWER_LOST}
-
-
-class Order(msgspec.Struct, kw_only=True, gc=False):
-    """One order of the account and how far it got.
-
-    Attributes:
-        client_order_id: Its name; an adopted order of somebody else is kept under the venue's id.
-        side: Of the YES book; `yes_price` is its limit there.
-        reserved: Dollars set aside at admission for its worst case, fees included.
-        content: Digest of what was wished, `core.signals.content_digest`.
-        decision: Number of the decision that admitted it.
-        order_id: The venue's id once known.
-        filled: Executed, by fills seen.
-        released: What provably cannot execute any more.
-        overfilled: Executed beyond the quantity; must be zero, is alarmed.
-        external: Not ours: adopted from the venue's books.
-        legs: Of a combination: (ticker, signed ratio), by ticker; empty otherwise.
-        multiplier: Units of the underlying per contract.
-        leg_filled: Executed per leg, in the order of `legs`, by fills seen.
-        plan: Of which plan it is a step; "" of none.
-        resent: How often its bytes were about to go again after its answer was lost.
-        withdrawn: It was to be canceled before the venue's books showed it; its bytes never go again.
-    """
-
-    client_order_id: str
-    ticker: str
-    side: BookSide
-    quantity: QtyE2
-    yes_price: PriceE4
-    key: str = ""
-    strategy: str = ""
-    content: str = ""
-    tif: TimeInForce = TimeInForce.IOC
-    expiration_ns: int = 0
-    reserved: MoneyE6 = _FREE
-    created_ns: int = 0
-    decision: int = 0
-    order_id: str = ""
-    status: OrderStatus = OrderStatus.PENDING
-    filled: QtyE2 = _NOTHING
-    released: QtyE2 = _NOTHING
-    overfilled: QtyE2 = _NOTHING
-    reason: str = ""
-    external: bool = False
-    legs: tuple[tuple[str, int], ...] = ()
-    multiplier: int = 1
-    leg_filled: tuple[int, ...] = ()
-    plan: str = ""
-    resent: int = 0
-    withdrawn: bool = False
-
-    @property
-    def leaves(self) -> QtyE2:
-        """What may still execute, 1/100 contract."""
-        return QtyE2(self.quantity - self.filled - self.released)
-
-    @property
-    def is_open(self) -> bool:
-        """Not known to have ended."""
-        return not self.status.is_closed
-
-    @property
-    def working(self) -> tuple[tuple[str, int], ...]:
-        """What may still execute: (ticker, signed quantity) of each leg, or of the order's own market."""
-        if not self.legs:
-            return ((self.ticker, self.side.sign * self.leaves),)
-        return tuple(
-            (ticker, (1 if self.buys_leg(ratio) else -1) * self.leg_leaves(index))
-            for index, (ticker, ratio) in enumerate(self.legs)
-        )
-
-    @property
-    def is_even(self) -> bool:
-        """Whether every leg has filled as much as the others: always true of a single contract."""
-        return all(
-            done == abs(ratio) * self.filled
-            for (_, ratio), done in zip(self.legs, self.leg_filled, strict=True)
-        )
-
-    def buys_leg(self, ratio: int) -> bool:
-        """Whether a leg of *ratio* is bought."""
-        return (self.side is _BID) is (ratio > 0)
-
-    def leg_leaves(self, index: int) -> int:
-        """What of a leg may still execute, 1/100 contract."""
-        return max(0, abs(self.legs[index][1]) * (self.quantity - self.released) - self.leg_filled[index])
-
-    def leg_released(self, index: int) -> int:
-        """What of a leg provably cannot execute any more, 1/100 contract."""
-        whole = abs(self.legs[index][1]) * self.quantity
-        return whole - self.leg_filled[index] - self.leg_leaves(index)
-
-    def can_own(self, fill: Fill) -> bool:
-        """Whether *fill* can be of this order: the same market or leg and side, and no other order of the venue's."""
-        if self.order_id not in {"", fill.order_id} or fill.cause is not FillCause.TRADE:
-            return False
-        if not self.legs:
-            return fill.ticker == self.ticker and fill.side is self.side
-        ratio = dict(self.legs).get(fill.ticker)
-        return ratio is not None and (fill.side is _BID) is self.buys_leg(ratio)
-
-    def take(self, fill: Fill) -> None:
-        """Count *fill*, which this order owns; what exceeds the quantity is kept apart."""
-        if self.legs:
-            counted = self._take_leg(fill)
-        else:
-            counted = min(fill.qty, self.quantity - self.filled)
-            self.filled = QtyE2(self.filled + counted)
-        self.overfilled = QtyE2(self.overfilled + fill.qty - counted)
-        # A fill of what was believed released is booked: the position follows what happened.
-        self.released = QtyE2(min(self.released, self.quantity - self.filled))
-
-    def _take_leg(self, fill: Fill) -> int:
-        index = [ticker for ticker, _ in self.legs].index(fill.ticker)
-        done = list(self.leg_filled)
-        counted = min(fill.qty, abs(self.legs[index][1]) * self.quantity - done[index])
-        done[index] += counted
-        self.leg_filled = tuple(done)
-        covered = min(one // abs(ratio) for one, (_, ratio) in zip(done, self.legs, strict=True))
-        self.filled = QtyE2(covered - covered % ONE_CONTRACT_E2)
-        return counted
-
-    @property
-    def worst_case(self) -> MoneyE6:
-        """What the open part still sets aside: its share of `reserved`, rounded up."""
-        return MoneyE6(-(-self.reserved * self.leaves // self.quantity)) if self.quantity else _FREE
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -409,7 +274,7 @@ class Account:
             IllegalTransition: The table does not know the pair.
         """
         order = self.orders[client_order_id]
-        status = _status_after(order.status, event)
+        status = status_after(order.status, event)
         if event is OrderEvent.ZOMBIE:
             gone = _NOTHING
         elif status.is_closed:
@@ -462,7 +327,7 @@ class Account:
         order = self.orders.get(name)
         if order is None:
             raise IllegalTransition(f"record of event {details['event']!r} for an unknown order {name!r}")
-        status = _status_after(order.status, OrderEvent(details["event"]))
+        status = status_after(order.status, OrderEvent(details["event"]))
         released = parse_qty(details["released"])
         if released + order.filled > order.quantity:
             raise IllegalTransition(
@@ -613,57 +478,6 @@ class Account:
             else:
                 self._working[ticker] = (buys, QtyE2(sells - added))
         self.reserved = MoneyE6(self.reserved + sign * order.worst_case)
-
-
-def _status_after(status: OrderStatus, event: OrderEvent) -> OrderStatus:
-    """The table, with the step from PENDING to SENT taken as read: an answer proves that it was sent."""
-    if status is OrderStatus.PENDING and event in _SENT_EVENTS:
-        status = OrderStatus.SENT
-    return next_status(status, event)
-
-
-def read_trade(details: Mapping[str, Any]) -> Fill:
-    """The fill that a TRADE record holds."""
-    return Fill(
-        trade_id=details["trade_id"],
-        order_id=details["order_id"],
-        client_order_id=details.get("client_order_id", ""),
-        ticker=details["ticker"],
-        side=BookSide(details["side"]),
-        price=parse_price(details["price"]),
-        qty=parse_qty(details["quantity"]),
-        fee=parse_money(details["fee"]),
-        is_taker=details["is_taker"],
-        ts_ns=details.get("filled_ns", 0),
-        multiplier=details.get("multiplier", 1),
-        cause=FillCause(details.get("cause", FillCause.TRADE)),
-        revision=details.get("revision", 0),
-    )
-
-
-def trade_details(fill: Fill, *, client_order_id: str, external: bool) -> dict[str, Any]:
-    """The TRADE record of a fill; of an event contract it says neither multiplier nor cause nor revision."""
-    details: dict[str, Any] = {
-        "trade_id": fill.trade_id,
-        "order_id": fill.order_id,
-        "client_order_id": client_order_id,
-        "ticker": fill.ticker,
-        "market": fill.ticker,
-        "side": fill.side.value,
-        "quantity": format_qty(fill.qty),
-        "price": format_price(fill.price),
-        "fee": format_money(fill.fee),
-        "is_taker": fill.is_taker,
-        "external": external,
-        "filled_ns": fill.ts_ns,
-    }
-    if fill.multiplier != 1:
-        details["multiplier"] = fill.multiplier
-    if fill.cause is not FillCause.TRADE:
-        details["cause"] = fill.cause.value
-    if fill.revision:
-        details["revision"] = fill.revision
-    return details
 
 
 def collateral(positions: Mapping[str, QtyE2]) -> MoneyE6:

@@ -34,13 +34,13 @@ from holdfast.core.money import (
 from holdfast.core.positions import Mark
 from holdfast.core.reasons import Code, RejectReason
 from holdfast.core.signals import Action, Intent, Side, Signal
-from holdfast.risk.account import Order
 from holdfast.risk.checks import Facts, Judgement, Leg, judge
 from holdfast.risk.contracts import facts_from, instrument_from
 from holdfast.risk.contracts import inputs_of as contract_inputs
 from holdfast.risk.halt import TradingState
 from holdfast.risk.limits import RiskLimits
 from holdfast.risk.market import Held, Holdings
+from holdfast.risk.order import Order
 from holdfast.risk.rows import CONTRACTS, MILLIS, POSITIONS, SHARES, STATE, USD, Row
 
 if TYPE_CHECKING:

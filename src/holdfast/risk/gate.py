@@ -29,12 +29,13 @@ from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.orders import OrderStatus
 from holdfast.core.reasons import Code, RejectReason
 from holdfast.core.signals import BookSide, Intent, Signal
-from holdfast.risk.account import Account, Order
+from holdfast.risk.account import Account
 from holdfast.risk.checks import Facts, is_reducing, judge, passes
 from holdfast.risk.contracts import at_risk_of, fees_of, reserve_of
 from holdfast.risk.decisions import Decision, explain
 from holdfast.risk.limits import RiskLimits
 from holdfast.risk.market import Market
+from holdfast.risk.order import Order
 from holdfast.risk.plans import Plan, PlanLeg
 from holdfast.risk.reading import Reading
 from holdfast.risk.rows import USD, Row

@@ -25,9 +25,10 @@ import msgspec
 from holdfast.core.instruments import Instrument, InstrumentKind
 from holdfast.core.money import MoneyE6
 from holdfast.core.signals import Intent
-from holdfast.risk.account import Account, Order
+from holdfast.risk.account import Account
 from holdfast.risk.exposure import Expiry, Outlook, Part, Work, expiry_of, outlook
 from holdfast.risk.market import Held, Holdings, Market
+from holdfast.risk.order import Order
 from holdfast.risk.plans import Change
 
 _ONE_E6 = 1_000_000

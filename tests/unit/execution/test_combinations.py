@@ -31,8 +31,9 @@ from holdfast.core.signals import BookSide, Side
 from holdfast.execution.replay import replay_log
 from holdfast.execution.trader import RouteStatus
 from holdfast.execution.venue import Canceled, FillSeen, OrderSeen, VenueOrder, VenueTime
-from holdfast.risk.account import Account, Order
+from holdfast.risk.account import Account
 from holdfast.risk.halt import TradingState
+from holdfast.risk.order import Order
 from holdfast.testing.venue import Play
 
 LEGS = [put(470), put(480), call(520), call(530)]

@@ -20,7 +20,7 @@ from holdfast.execution.reconcile import (
     resolve,
 )
 from holdfast.execution.venue import VenueOrder
-from holdfast.risk.account import Order
+from holdfast.risk.order import Order
 
 LISTED = {Evidence.LISTED_WORKING, Evidence.LISTED_CLOSED}
 

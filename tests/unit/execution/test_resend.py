@@ -29,8 +29,9 @@ from holdfast.execution.resend import (
 )
 from holdfast.execution.trader import order_details
 from holdfast.execution.venue import Ack, DedupProfile, PlaceAnswer
-from holdfast.risk.account import Account, Order
+from holdfast.risk.account import Account
 from holdfast.risk.halt import TradingState
+from holdfast.risk.order import Order
 from holdfast.testing.venue import FakeVenue, Play
 
 ALL = DedupProfile.ALL
