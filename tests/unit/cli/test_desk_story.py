@@ -189,3 +189,18 @@ def test_a_lake_is_whole_with_every_event_once():
     for count, whole in ((9, False), (10, True), (11, False)):
         assert LakeFacts(rows={"risk_events": count}, expected=10).is_whole is whole
     assert LakeFacts(expected=10).is_whole
+
+
+def test_an_exit_that_waits_says_for_what_and_how_long_it_waited():
+    """The wait is told when it begins, once; the order that ends it says how long it lasted."""
+    facts = {"execution_id": "x-SPY-1", "limit_type": "exit_waits", "rejection_reason": "worthless"}
+    held = {"metadata": {"rule": "TrailingStop", "held": {"SPY230901P00430000": "1.00"}}}
+    waits = ("RISK_EVENT", {"event_type": "portfolio_limit_warning", **facts, **held})
+    between = [("RISK_EVENT", {"event_type": "x"})] * 118
+    story, lines = told(waits, waits, *between, order("SPY230901P00430000", "x-SPY-1/exit-2"))
+    assert lines == [
+        "waits: x-SPY-1: nobody bids for what is left of it: 1 SPY230901P00430000 stays, and is looked at "
+        + "with every quote",
+        "order: x-SPY-1/exit-2: buy 1 SPY230901P00430000 at -1.20, after waiting 2 min, record 121 on disk, then sent",
+    ]
+    assert not story.warnings

@@ -139,7 +139,7 @@ def test_an_own_breaker_stops_entries_and_closes_by_the_venues_probe():
         one = await entered(w)
         config = CircuitBreakerConfig(failure_threshold=2, open_timeout_secs=60, half_open_max_tries=1)
         breaker = TradingCircuitBreaker(config, w.events, clock=w.clock)
-        w.engine._breaker = breaker
+        w.engine._sender.breaker = breaker
         for number in (2, 3):
             w.venue.script(Play.VANISHED)
             await opened(w, name=f"iron_condor-SPY-{number}")
@@ -292,6 +292,10 @@ def test_an_exit_that_nothing_can_be_sent_for_waits_and_is_alarmed():
             await tick(w, 30)
         assert w.log.violations().count("exit_waits") == 1
         assert len(w.venue.arrived) == 1
+        (waits,) = [event for event in w.events.told if event.limit_type == "exit_waits"]
+        assert (waits.execution_id, waits.rejection_reason) == (one.execution_id, "quote_one_sided")
+        assert waits.metadata["rule"] == "TrailingStop"
+        assert waits.metadata["held"][short] == "-1.00"
 
     go(run())
 
@@ -318,9 +322,9 @@ def test_the_engine_works_without_an_event_logger():
 
     async def run():
         w = desk_world(limits=RiskLimits(max_order_value=MoneyE6(1_000_000)))
-        w.engine._events = None
+        w.engine._sender.events = None
         assert (await opened(w)).outcome is Outcome.DENIED
-        assert OrderExecutionEngine(w.trader, w.board, clock=w.clock)._events is None
+        assert OrderExecutionEngine(w.trader, w.board, clock=w.clock)._sender.events is None
 
     go(run())
 

@@ -169,7 +169,7 @@ def test_a_plan_lives_through_a_restart_until_it_is_unwound(legs_in):
             await w.trader.start()
             quote_chain(w)
             await tick(w)
-            w.engine._next_leg_in = cut_short
+            w.engine._legged.next_leg_in = cut_short
             with pytest.raises(ConnectionError):
                 await w.engine.open(condor(w), execution_id=NAME, limit=PriceE4(0))
         else:

@@ -32,6 +32,8 @@ _STOP = "trailing_stop_"
 _REJECTION = "portfolio_limit_rejection"
 _WARNING = "portfolio_limit_warning"
 _STOCK_TAKING = "stock_taking"
+_EXIT_WAITS = "exit_waits"
+_MINUTE_NS = 60 * 10**9
 
 
 class Stock(NamedTuple):
@@ -78,6 +80,7 @@ class DeskStory(Story):
         self._legs: dict[str, set[str]] = {}
         self._steps: dict[str, set[str]] = {}
         self._refused_intents: set[str] = set()
+        self._waits_since: dict[str, int] = {}
         # All the legs of an order are told, or none.
         self._fills_told: dict[str, bool] = {}
 
@@ -90,11 +93,13 @@ class DeskStory(Story):
             self._legs[order] = {leg for leg, _ in parse_combo_ticker(ticker)}
         if intent in self._refused_intents:
             self.proven.pop("limits", None)
+        since_ns = self._waits_since.pop(intent.partition("/")[0], None)
+        waited = "" if since_ns is None else f", after waiting {(self._ts - since_ns) // _MINUTE_NS} min"
         yield Line(
             "",
             "order",
             f"{intent}: {details['action']} {_plain(details['quantity'])} {shape(ticker)} at {_cents(details['price'])}"
-            f"{_net(details)}, record {seq} on disk, then sent",
+            f"{_net(details)}{waited}, record {seq} on disk, then sent",
         )
 
     def _tell_order_update(self, seq: int, details: Mapping[str, Any]) -> Iterator[Line]:
@@ -191,7 +196,9 @@ class DeskStory(Story):
             self._take_stock(details)
         elif kind == _WARNING:
             limit = str(details.get("limit_type", "?"))
-            # What an execution is warned of is told as its alarm.
+            if limit == _EXIT_WAITS:
+                yield from self._tell_wait(details)
+            # What else an execution is warned of is told as its alarm.
             if details.get("execution_id"):
                 return
             self.warnings[limit] += 1
@@ -207,6 +214,20 @@ class DeskStory(Story):
                 # A rule without figures says in words what it lacked.
                 words = why.removeprefix(limit) if limit == "no_structure" else _measured(details)
                 yield Line("", "refused", f"{symbol}: {limit}{words}; nothing was sent", "bad")
+
+    def _tell_wait(self, details: Mapping[str, Any]) -> Iterator[Line]:
+        """An exit that can go no further now; how long it waited is told with the order that ends the wait."""
+        execution_id, known = str(details["execution_id"]), details.get("metadata", {})
+        is_first = self._waits_since.setdefault(execution_id, self._ts) == self._ts
+        if is_first:
+            held = ", ".join(f"{_plain(qty)} {ticker}" for ticker, qty in known.get("held", {}).items())
+            why = _WAITS.get(str(details.get("rejection_reason")), "it cannot be executed now")
+            yield Line(
+                "",
+                "waits",
+                f"{execution_id}: {why}: {held} stays, and is looked at with every quote",
+                "state",
+            )
 
     def _tell_stop(self, seq: int, did: str, details: Mapping[str, Any]) -> Iterator[Line]:
         execution_id = str(details.get("execution_id", ""))
@@ -244,6 +265,12 @@ PORTFOLIO_LIMITS_SHOWN = frozenset(
     }
 )
 """The six checks of a portfolio."""
+
+_WAITS = {
+    "worthless": "nobody bids for what is left of it",
+    "quote_one_sided": "a side of it has no price now",
+}
+"""What an exit waits for."""
 
 _ENDED = {"expiration": "expired", "assignment": "assigned", "exercise": "exercised"}
 _ALARMS = {
