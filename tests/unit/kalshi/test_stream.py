@@ -505,3 +505,25 @@ def test_a_stream_closed_under_a_full_queue_still_ends():
         assert stream._queue.empty()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("later", range(6))
+def test_a_stream_that_is_cancelled_twice_closes_its_connection(tmp_path: Path, later: int):
+    """A loop that ends cancels the stream and its reader, who cancels the stream again: its socket is closed still."""
+
+    async def run():
+        async with desk_on_exchange(tmp_path) as desk:
+            stream = KalshiStream(desk.client, [TICKER])
+            events = stream.events()
+            await anext(events)
+            socket, task = stream._socket, stream._task
+            task.cancel()
+            for _ in range(later):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert socket.closed
+            assert socket._response.connection is None
+            await events.aclose()
+
+    asyncio.run(run())

@@ -551,9 +551,11 @@ class KalshiStream:
         finally:
             watcher.cancel()
             socket, self._socket = self._socket, None
-            await asyncio.gather(watcher, return_exceptions=True)
-            with contextlib.suppress(aiohttp.ClientError, OSError):
-                await socket.close()
+            try:
+                await asyncio.gather(watcher, return_exceptions=True)
+            finally:  # a loop that ends cancels this task, and so does whoever followed it
+                with contextlib.suppress(aiohttp.ClientError, OSError):
+                    await socket.close()
 
     async def _connect(self) -> aiohttp.ClientWebSocketResponse:
         client = self._client
