@@ -17,13 +17,14 @@ Limits: event contracts do not belong here and are passed over. A contract whose
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
+from holdfast.core.greeks import Greeks
 from holdfast.core.instruments import Instrument, InstrumentKind
-from holdfast.core.money import MoneyE6
 from holdfast.core.signals import Intent
 from holdfast.risk.account import Account
 from holdfast.risk.exposure import Expiry, Outlook, Part, Work, expiry_of, outlook
@@ -62,9 +63,9 @@ class Pressure(msgspec.Struct, frozen=True, gc=False):
             return self.downs - self.held - change
         return self.worst
 
-    def holding(self, change: int) -> Pressure:
-        """With a position of *change* more."""
-        return Pressure(self.held + change, self.ups, self.downs)
+    def holding(self, change: int, least: int = 0, most: int = 0) -> Pressure:
+        """With a position of *change* more, which may truly be more by anything from *least* to *most*."""
+        return Pressure(self.held + change, self.ups + max(0, most), self.downs + max(0, -least))
 
     def working(self, change: int) -> Pressure:
         """With an order of *change* more."""
@@ -110,13 +111,16 @@ class Span(NamedTuple):
     up: int = 0
 
 
+_NO_SPAN: Final = Span()
+
+
 class Sensed(NamedTuple):
     """Delta and gamma, 1e-6 share-equivalents, and how far the true ones may lie from these."""
 
     delta: int
     gamma: int
-    delta_span: Span = Span()
-    gamma_span: Span = Span()
+    delta_span: Span = _NO_SPAN
+    gamma_span: Span = _NO_SPAN
 
 
 class Parcel(NamedTuple):
@@ -157,7 +161,7 @@ class GreeksSeen:
     def of(self, lines: Sequence[Line], *, as_figures: bool = False) -> Sensed:
         """Delta and gamma of *lines*, together rounded away from zero; *as_figures* a range counts as missing."""
         delta = gamma = 0
-        delta_spans, gamma_spans = [0, 0], [0, 0]
+        ranges: list[tuple[int, Greeks]] = []
         for instrument, qty in lines:
             units = qty * instrument.multiplier
             if instrument.option is None:  # a share moves with itself
@@ -174,13 +178,12 @@ class GreeksSeen:
             if not greeks.is_known:
                 if as_figures:
                     self.lacks(instrument.ticker)
-                delta_spans[units > 0] += units * greeks.delta_span_e6
-                gamma_spans[units > 0] += units * greeks.gamma_span_e6
+                ranges.append((units, greeks))
         return Sensed(
             _away_from_zero(delta),
             _away_from_zero(gamma),
-            Span(*map(_away_from_zero, delta_spans)),
-            Span(*map(_away_from_zero, gamma_spans)),
+            _span((units, greeks.delta_span_e6) for units, greeks in ranges) if ranges else _NO_SPAN,
+            _span((units, greeks.gamma_span_e6) for units, greeks in ranges) if ranges else _NO_SPAN,
         )
 
     def parcel(self, lines: Sequence[Line], cash: int, *, as_figures: bool = False) -> Parcel:
@@ -203,14 +206,14 @@ class SymbolBook:
         self.works: list[Work] = []
         self.delta = Pressure()
         self.gamma = Pressure()
-        self._worths: list[MoneyE6 | None] = []
+        self._worths: list[int | None] = []
 
-    def hold(self, part: Part, worth: MoneyE6 | None, greeks: Sensed) -> None:
+    def hold(self, part: Part, worth: int | None, greeks: Sensed) -> None:
         """Add a position."""
         self.parts.append(part)
         self._worths.append(worth)
-        self.delta = self.delta.holding(greeks.delta).ranging(*greeks.delta_span)
-        self.gamma = self.gamma.holding(greeks.gamma).ranging(*greeks.gamma_span)
+        self.delta = self.delta.holding(greeks.delta, *greeks.delta_span)
+        self.gamma = self.gamma.holding(greeks.gamma, *greeks.gamma_span)
 
     def work(self, parcel: Parcel) -> None:
         """Add a working order."""
@@ -233,6 +236,10 @@ class SymbolBook:
     def structures(self) -> set[Expiry | None]:
         """What expires when, held or working; None stands for stock alone."""
         return structures_of(self.parts, self.works)
+
+    def is_all_of(self, ends: Collection[Expiry | None]) -> bool:
+        """Whether everything held and working here belongs to the structures *ends*."""
+        return None in ends or self.structures - {None} <= set(ends)
 
     def loss(self, order: Work | None = None, only: Collection[Expiry | None] | None = None) -> Loss:
         """What can still be lost, before *order* and with it; of the structures *only*, or of all.
@@ -296,29 +303,32 @@ class PortfolioBook(msgspec.Struct, frozen=True):
         return self.symbols.get(symbol) or SymbolBook()
 
 
-def read_book(account: Account, market: Market, *, but: str = "") -> PortfolioBook:
+def read_book(
+    account: Account, market: Market, *, but: str = "", holdings: Holdings | None = None
+) -> PortfolioBook:
     """The book of *account* at the prices and Greeks of *market*; the caller holds the account's lock.
 
-    The plan *but* is left out: one of its own steps is being judged.
+    The plan *but* is left out: one of its own steps is being judged. *holdings* are the positions at their prices,
+    where the caller has them at hand.
     """
     seen = GreeksSeen(market)
-    symbols: dict[str, SymbolBook] = {}
-    holdings = market.holdings(account.portfolio.positions)
+    symbols: defaultdict[str, SymbolBook] = defaultdict(SymbolBook)
+    holdings = holdings or market.holdings(account.portfolio.positions)
     for held in holdings.held:
         instrument = market.instruments.get(held.ticker)
         if instrument is None:
             seen.lacks(held.ticker)
         elif instrument.kind is not _BINARY:
             part, greeks = part_of(instrument, held.qty), seen.of([(instrument, held.qty)])
-            symbols.setdefault(instrument.underlying, SymbolBook()).hold(part, _worth(held), greeks)
+            symbols[instrument.underlying].hold(part, _worth(held), greeks)
     for lines, cash in _working(account, market, seen, but):
         parcel = seen.parcel(lines, cash)
-        symbols.setdefault(lines[0][0].underlying, SymbolBook()).work(parcel)
+        symbols[lines[0][0].underlying].work(parcel)
     for plan in account.plans.others(but):
         parcels = [_step_of(change, market, seen) for change in plan.ways()]
         known = market.instruments.get(plan.legs[0].ticker)
         if known is not None and parcels:
-            symbols.setdefault(known.underlying, SymbolBook()).plan(parcels)
+            symbols[known.underlying].plan(parcels)
     equity = None if holdings.worth is None else account.portfolio.cash + holdings.worth
     return PortfolioBook(symbols, equity, seen)
 
@@ -389,8 +399,16 @@ def _working(
             yield still, open_cash(order, lines[0][0].multiplier)
 
 
-def _worth(held: Held) -> MoneyE6 | None:
-    return Holdings.of((held,)).worth
+def _worth(held: Held) -> int | None:
+    return held.contract_worth if held.multiplier else Holdings.of((held,)).worth
+
+
+def _span(ranges: Iterable[tuple[int, int]]) -> Span:
+    """The ends of what *ranges*, signed units and how far each may lie from its figure, come to together."""
+    ends = [0, 0]
+    for units, span_e6 in ranges:
+        ends[units > 0] += units * span_e6
+    return Span(*map(_away_from_zero, ends))
 
 
 def _lost(worth: int | None, worst: Outlook) -> int | None:

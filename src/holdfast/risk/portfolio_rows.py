@@ -30,7 +30,7 @@ from holdfast.core.signals import Intent
 from holdfast.risk.account import Account
 from holdfast.risk.exposure import worst_loss
 from holdfast.risk.limits import PPM, PortfolioBounds, RiskLimitsConfig
-from holdfast.risk.market import Market
+from holdfast.risk.market import Holdings, Market
 from holdfast.risk.portfolio_book import Loss, Pressure, parcel_of, read_book, structures_of
 from holdfast.risk.rows import MILLIS, POSITIONS, SHARES, USD, Row
 
@@ -110,6 +110,7 @@ def portfolio_facts(  # noqa: PLR0917  all of them are read together
     limits: RiskLimitsConfig,
     now_ns: int,
     plan: str = "",
+    holdings: Holdings | None = None,
 ) -> PortfolioFacts:
     """What is known now, for *intent*; the caller holds the account's lock.
 
@@ -120,14 +121,16 @@ def portfolio_facts(  # noqa: PLR0917  all of them are read together
         limits: They say which underlyings belong together.
         now_ns: Clock monotonic.
         plan: Of which plan *intent* is a step; its share is left out.
+        holdings: The positions at their prices, where the caller has them at hand.
     """
-    book = read_book(account, market, but=plan)
+    book = read_book(account, market, but=plan, holdings=holdings)
     parcel = parcel_of(intent, book.seen)
     symbol = intent.instrument.underlying
     group, own = limits.group(symbol), book.of(symbol)
     ends = structures_of((), [parcel.work])
     rest = {name: other.loss().before for name, other in book.symbols.items() if name != symbol}
     structures = book.structures
+    exposure = own.loss(parcel.work)
     return PortfolioFacts(
         symbol=symbol,
         group=group,
@@ -136,8 +139,8 @@ def portfolio_facts(  # noqa: PLR0917  all of them are read together
         symbol_delta=own.delta,
         order_delta=parcel.delta,
         order_gamma=parcel.gamma,
-        position=own.loss(parcel.work, ends),
-        exposure=own.loss(parcel.work),
+        position=exposure if own.is_all_of(ends) else own.loss(parcel.work, ends),
+        exposure=exposure,
         group_rest=total(loss for name, loss in rest.items() if limits.group(name) == group),
         total_rest=total(rest.values()),
         equity=book.equity,

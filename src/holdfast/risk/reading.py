@@ -122,7 +122,7 @@ class Reading:
             spoken_for=self.spoken_for + account.plans.set_aside(but=plan),
             portfolio=None
             if bounds is None
-            else portfolio_facts(account, market, intent, bounds, now_ns, plan),
+            else portfolio_facts(account, market, intent, bounds, now_ns, plan, self.holdings()),
             plan=plan,
             way_out=way_out,
         )
