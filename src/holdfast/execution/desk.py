@@ -47,6 +47,8 @@ from holdfast.risk.stop_rules import TrailingStopConfig
 
 COMPONENT = "options_desk"
 STOCK_TAKING_SECS = 900
+UNREAD_MOST = 3
+"""Readings of the buying power that may fail one after the other before it counts as none."""
 _MILLION = 1_000_000
 
 
@@ -178,6 +180,10 @@ class OptionsDesk:
         self._entry_due: dict[str, Every] = {}
         self._attended: set[str] = set()
         self._is_restored = False
+        self._unread = 0
+        if buying_power is not None:
+            # Unread is none: nothing is opened before the broker has said what it would carry.
+            trader.gate.saw_buying_power(MoneyE6(0))
         trader.observer = self
 
     # The trader tells ---------------------------------------------------------------------------------
@@ -275,13 +281,17 @@ class OptionsDesk:
         return found if has_greeks else []
 
     async def _read_buying_power(self) -> None:
-        """Tell the gate what the broker would still carry; unread, the last reading ages there."""
+        """Tell the gate what the broker would still carry; what could not be read for a while is nothing."""
         if self._buying_power is None:
             return
         try:
             self._trader.gate.saw_buying_power(await self._buying_power())
         except (VenueError, CircuitBreakerOpenError):
-            return
+            self._unread += 1
+            if self._unread >= UNREAD_MOST:
+                self._trader.gate.saw_buying_power(MoneyE6(0))
+        else:
+            self._unread = 0
 
     # Stock-taking -------------------------------------------------------------------------------------
 

@@ -146,6 +146,7 @@ class PositionMonitoringWorkflow:
                 sign=execution.sign,
                 symbol=execution.symbol,
                 spread=self._spread(execution),
+                current=self._quoted_premium(execution),
             )
         except BadInput as error:
             # It cost nothing, so no percentage of it can trail: it is held without a stop, and a person is told.
@@ -289,6 +290,17 @@ class PositionMonitoringWorkflow:
                 return None
             spread += abs(ratio) * (quote.ask - quote.bid)
         return PriceE4(spread)
+
+    def _quoted_premium(self, execution: Execution) -> PriceE4 | None:
+        """What leaving a unit is worth by the newest quotes, agreed on or not: for the record, no stop is fed with it."""
+        worth = 0
+        for ticker, ratio in execution.legs:
+            quote = self._engine.board.quotes.get(ticker)
+            side = None if quote is None else (quote.bid or PriceE4(0)) if ratio > 0 else quote.ask
+            if side is None:
+                return None
+            worth += ratio * side
+        return PriceE4(execution.sign * worth)
 
     def _hold(self, execution: Execution, now_ns: int) -> None:
         """Its premium is unknown: HOLD, counted, and alarmed once it lasts."""

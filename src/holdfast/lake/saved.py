@@ -76,10 +76,10 @@ ORDER BY ts_ns, seq""",
     ),
     SavedSql(
         "limit_history",
-        "What did the portfolio limits say, in order?",
-        """SELECT timestamp, event_type, limit_type, scope, symbol, current_value, limit_value, unit, allowed,
-       rejection_reason, intent_id, seq
-FROM risk_events WHERE component = 'portfolio_limits'
+        "What did limits and entry rules say, in order, and which of them?",
+        """SELECT timestamp, event_type, component AS said_by, limit_type, scope, symbol, current_value, limit_value, unit,
+       allowed, rejection_reason, intent_id, seq
+FROM risk_events WHERE event_type LIKE 'portfolio_limit_%'
 ORDER BY ts_ns, writer_id, seq""",
     ),
     SavedSql(

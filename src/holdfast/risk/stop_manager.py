@@ -77,6 +77,7 @@ class TrailingStopManager:
         sign: int = 1,
         symbol: str = "",
         spread: PriceE4 | None = None,
+        current: PriceE4 | None = None,
     ) -> TrailingStop:
         """Begin to watch a position.
 
@@ -87,6 +88,7 @@ class TrailingStopManager:
             sign: +1 long, -1 short.
             symbol: What it is on; premiums come under it in `update_ticks`.
             spread: Of its market now, 1/10,000 dollar; a trail that is too narrow for it is warned about.
+            current: What leaving it would bring or cost now, 1/10,000 dollar, for the record; None is not known.
 
         Raises:
             DuplicateStop: The execution has one.
@@ -109,7 +111,7 @@ class TrailingStopManager:
         if spread is not None and (warning := stop.too_tight_for(spread)):
             metadata["warning"] = warning
             _log.warning("%s", warning)
-        stop.tell(stop.event(RiskEventType.TRAILING_STOP_ADD, "ADD", metadata=metadata))
+        stop.tell(stop.event(RiskEventType.TRAILING_STOP_ADD, "ADD", premium=current, metadata=metadata))
         return stop
 
     def remove_stop(self, execution_id: str) -> TrailingStop | None:

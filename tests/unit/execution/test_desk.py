@@ -6,7 +6,7 @@ import pytest
 from support.desk import chain, condor, desk_world, entered, quote, quote_chain, tick
 from support.execution import MemoryLog
 
-from holdfast.core.errors import BadInput, DuplicateStop
+from holdfast.core.errors import BadInput, DuplicateStop, VenueUnreachable
 from holdfast.core.greeks import BOUND, Greeks
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.execution.exits import ExitState
@@ -387,6 +387,21 @@ def test_a_second_stop_and_one_on_a_closed_position_are_refused():
     go(run())
 
 
+@pytest.mark.contract("B8")
+def test_a_stops_beginning_says_what_leaving_would_have_cost_then():
+    """Beside the entry premium stands the executable one, which lies a spread away from it."""
+
+    async def run():
+        w = desk_world(stop=STOP)
+        one = await entered(w)
+        added = next(event for event in w.events.told if event.event_type.value == "trailing_stop_add")
+        quotes = w.board.quotes
+        leaving = sum(ratio * (quotes[leg].bid if ratio > 0 else quotes[leg].ask) for leg, ratio in one.legs)
+        assert added.current_premium == -leaving > added.entry_premium
+
+    go(run())
+
+
 @pytest.mark.invariant("I4")
 def test_stock_taking_names_what_is_only_bounded():
     """Greeks that are a range count at their middle, and the record says of which contract."""
@@ -403,5 +418,33 @@ def test_stock_taking_names_what_is_only_bounded():
         await tick(w, 900)
         (taken,) = [event for event in w.events.told[-8:] if event.limit_type == "stock_taking"][-1:]
         assert taken.metadata["bounded"] == [wing]
+
+    go(run())
+
+
+@pytest.mark.invariant("I4")
+def test_a_buying_power_that_nobody_read_is_none():
+    """Before the first answer, and after three failures in a row, nothing is opened; one answer opens again."""
+
+    async def run():
+        said = [VenueUnreachable("gone")] * 2 + [MoneyE6(10**12)] + [VenueUnreachable("gone")] * 3
+
+        async def read():
+            answer = said.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        w = desk_world(buying_power=read)
+        await w.trader.start()
+        reasons = []
+        for number in range(6):
+            quote_chain(w)
+            await tick(w, 60)
+            result = await w.engine.open(
+                condor(w), execution_id=f"iron_condor-SPY-{number + 1}", limit=PriceE4(0)
+            )
+            reasons.append(result.reason)
+        assert reasons == ["buying_power"] * 2 + [""] * 3 + ["buying_power"]
 
     go(run())

@@ -115,6 +115,25 @@ def test_histories_hold_every_event_in_order(lake):
 
 
 @pytest.mark.contract("B14")
+def test_the_limit_history_holds_what_entry_rules_refused():
+    """An IV rank, a VIX or a number of positions that an entry rule refused stands there, and so does who said it."""
+    base = duckdb.connect()
+    base.execute(
+        "CREATE TABLE risk_events AS SELECT *, NULL AS scope, 'SPY' AS symbol, 37.0 AS current_value, NULL AS limit_value,"
+        " 'rank' AS unit, false AS allowed, 'iv_rank' AS rejection_reason, '' AS intent_id, 'w' AS writer_id, n AS seq,"
+        " n AS ts_ns, TIMESTAMPTZ '2025-11-20 15:00:01+00' AS timestamp FROM (VALUES"
+        " (2, 'portfolio_limit_rejection', 'entry_rules', 'iv_rank'),"
+        " (1, 'portfolio_limit_check', 'portfolio_limits', 'symbol_delta'),"
+        " (3, 'trailing_stop_add', 'trailing_stop', NULL)) AS t(n, event_type, component, limit_type)"
+    )
+    rows = base.sql(saved_sql("limit_history").sql).to_arrow_table().to_pylist()
+    assert [(row["said_by"], row["limit_type"]) for row in rows] == [
+        ("portfolio_limits", "symbol_delta"),
+        ("entry_rules", "iv_rank"),
+    ]
+
+
+@pytest.mark.contract("B14")
 def test_a_limit_that_let_an_entry_pass_was_used_too():
     """Use is read from refusals and from the rows of checks that passed; a row without a limit says nothing."""
     rows = [
