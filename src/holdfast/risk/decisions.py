@@ -35,8 +35,8 @@ from holdfast.core.positions import Mark
 from holdfast.core.reasons import Code, RejectReason
 from holdfast.core.signals import Action, Intent, Side, Signal
 from holdfast.risk.checks import Facts, Judgement, Leg, judge
-from holdfast.risk.contracts import facts_from, instrument_from
-from holdfast.risk.contracts import inputs_of as contract_inputs
+from holdfast.risk.contract_records import facts_from, instrument_from
+from holdfast.risk.contract_records import inputs_of as contract_inputs
 from holdfast.risk.halt import TradingState
 from holdfast.risk.limits import RiskLimits
 from holdfast.risk.market import Held, Holdings
