@@ -32,16 +32,16 @@ import msgspec
 
 from holdfast.audit.tree import Frontier
 from holdfast.core.clock import Clock
-from holdfast.core.errors import BadInput
+from holdfast.lake.create import delta_schema, no_hooks, open_table
 from holdfast.lake.durable import forget_versions, sync_checkpoint, sync_folder, sync_versions, write_new
 from holdfast.lake.encodings import delta_properties, parquet_options
 from holdfast.lake.extras import load
 from holdfast.lake.filestats import written_stats
 from holdfast.lake.store import LOG_FOLDER, LakeStore
-from holdfast.lake.tables import PARTITION, PROPERTIES, LakeTable
+from holdfast.lake.tables import PARTITION, LakeTable
 
 if TYPE_CHECKING:
-    from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
+    from deltalake import CommitProperties, DeltaTable
     from deltalake.transaction import AddAction
 
 METADATA_KEY = "holdfast"
@@ -157,7 +157,7 @@ class TableWriter:
         self._watermarks: dict[str, int] = {}  # in that handle
         columns = table.column_names()
         self._data_columns = [name for name in columns if name != PARTITION]
-        self._schema: Any = None
+        self._schema: Any = delta_schema(table)
         self._folders: set[str] = set()
 
     @property
@@ -171,18 +171,14 @@ class TableWriter:
         return self.handle.version()
 
     def open(self) -> DeltaTable:
-        """Take the newest version, and make the table where there is none; the handle before is forgotten.
+        """Take the newest version, made or widened where it must be; the handle before is forgotten.
 
         Raises:
             BadInput: Something else stands there: another table, other files.
             LakeError: The store refused, gave no answer, or the table is damaged.
         """
         self._handle = None
-        name = self.table.name
-        if not self._is_there():
-            self._create()
-        handle = self.store.open(name)
-        self._refuse_other_schema(handle)
+        handle = open_table(self.store, self.table)
         self._handle, self._age, self._watermarks = handle, 0, {}
         return handle
 
@@ -266,59 +262,6 @@ class TableWriter:
                     return span.leaf
         return ""
 
-    def _is_there(self) -> bool:
-        """Whether there is a table; the folder of its log alone is none, a repair may have emptied it."""
-        if not self.store.is_local:
-            return self.store.has(self.table.name)
-        log = self.store.path / self.table.name / LOG_FOLDER
-        return next(log.glob("[0-9]*"), None) is not None
-
-    # -- making the table ---------------------------------------------------------------------------------------
-
-    def _create(self) -> None:
-        delta: Any = load("deltalake")
-        name = self.table.name
-        schema = delta.Schema.from_arrow(self.table.schema())
-        self.store.refuse_other_files(name)
-        with self.store.failures(f"make {name!r}"):
-            try:
-                delta.DeltaTable.create(
-                    self.store.table_uri(name),
-                    schema,
-                    mode="ignore",
-                    partition_by=[PARTITION],
-                    name=name,
-                    configuration=dict(PROPERTIES),
-                    storage_options=self.store.options or None,
-                )
-            except load("deltalake.exceptions").CommitFailedError:
-                return  # a rival made it; whether it is ours is looked at next
-        if self.store.is_local:
-            table = self.store.path / name
-            sync_versions(table, 0, 0)
-            sync_folder(table)
-            sync_folder(self.store.path)
-
-    def _refuse_other_schema(self, handle: DeltaTable) -> None:
-        delta: Any = load("deltalake")
-        self._schema = delta.Schema.from_arrow(self.table.schema())
-        expected = _columns_of(self._schema)
-        found = _columns_of(handle.schema())
-        partitions = handle.metadata().partition_columns
-        if found == expected and partitions == [PARTITION]:
-            return
-        if found == expected:
-            why = f"it is partitioned by {', '.join(partitions) or 'nothing'}, expected {PARTITION}"
-        else:
-            names = [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
-            name = names[0] if names else "event_id"
-            order = "in another order" if not names else found.get(name, "missing")
-            why = f"its column {name!r} is {order}, expected {expected.get(name, 'none of that name')}"
-        raise BadInput(
-            f"lake {self.store}: the table {self.table.name!r} has another schema: {why}",
-            hint="choose another lake, or let `holdfast lake rebuild` make this one anew",
-        )
-
     # -- writing ------------------------------------------------------------------------------------------------
 
     def _write_files(self, rows: Any) -> list[AddAction]:
@@ -356,7 +299,7 @@ class TableWriter:
                 self._schema,
                 [PARTITION],
                 commit_properties=self._properties(spans, len(actions)),
-                post_commithook_properties=self._hooks(),
+                post_commithook_properties=no_hooks(),
             )
             handle.update_incremental()
 
@@ -370,7 +313,7 @@ class TableWriter:
                 mode="append",
                 writer_properties=delta_properties(self.table.column_names()),
                 commit_properties=self._properties(spans, len(_days(rows))),
-                post_commithook_properties=self._hooks(),
+                post_commithook_properties=no_hooks(),
             )
 
     def _refuse_jump(self, handle: DeltaTable, before: int, spans: Sequence[Span]) -> None:
@@ -406,20 +349,6 @@ class TableWriter:
             app_transactions=[delta.Transaction(app_id(span.log_id), span.last) for span in spans],
         )
         return properties
-
-    @staticmethod
-    def _hooks() -> PostCommitHookProperties:
-        """Checkpoints and clean-up are made when we say so, and synced."""
-        delta: Any = load("deltalake")
-        hooks: PostCommitHookProperties = delta.PostCommitHookProperties(
-            create_checkpoint=False, cleanup_expired_logs=False
-        )
-        return hooks
-
-
-def _columns_of(schema: Any) -> dict[str, str]:
-    """The columns of a Delta schema, in order, each with its type."""
-    return {field.name: f"{field.type}{'' if field.nullable else ' not null'}" for field in schema.fields}
 
 
 def _noted(spans: Sequence[Span], files: int) -> str:

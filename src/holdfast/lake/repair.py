@@ -46,6 +46,8 @@ QUARANTINE = "_quarantine"
 JUDGED = 20
 """So many of the newest versions are judged also where a checkpoint covers them."""
 
+_OF_METADATA = frozenset({"ADD COLUMN", "SET TBLPROPERTIES"})
+"""What delta-rs calls the commits that widen a table."""
 _COMMIT = re.compile(r"(\d{20})\.json", re.ASCII)
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(\.[A-Za-z0-9-]+)*\.(parquet|json)", re.ASCII)
 _COMPACTED = re.compile(r"\d{20}\.(\d{20})\.compacted\.json", re.ASCII)
@@ -309,6 +311,8 @@ def _complete(version: int, actions: list[Action]) -> bool:
     if METADATA_KEY in info:
         noted = msgspec.json.decode(info[METADATA_KEY], type=Noted)
         return adds == noted.files and sum(one.txn is not None for one in actions) == len(noted.logs)
+    if info.get("operation") in _OF_METADATA:
+        return any(one.meta_data is not None for one in actions)
     if info.get("operation") == "OPTIMIZE":
         metrics = msgspec.convert(info.get("operationMetrics"), _Metrics)
         removes = sum(one.remove is not None for one in actions)

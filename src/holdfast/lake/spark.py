@@ -51,7 +51,7 @@ class Piece(NamedTuple):
 
 
 class Snapshot:
-    """What the driver sends to its workers: which files, and how to reach them; plain values only."""
+    """What the driver sends to its workers: which files, and how to reach them; values that can be sent."""
 
     def __init__(self, options: Mapping[str, str]) -> None:
         """Look at the lake that *options* name.
@@ -71,7 +71,7 @@ class Snapshot:
         schema: Any = pyarrow.schema(table.schema().to_arrow())
         self.table_uri = store.table_uri(options["table"])
         self.storage = dict(store.options)
-        self.columns = [(field.name, str(field.type)) for field in schema]
+        self.schema = schema
         first, last = options.get("from", ""), options.get("to", "9999")
         adds: Any = pyarrow.table(table.get_add_actions(flatten=True))
         paths = adds.column("path").to_pylist()
@@ -88,10 +88,11 @@ class Snapshot:
         Raises:
             BadInput: A column has a type that the lake does not know.
         """
-        unknown = [f"{name} {kind}" for name, kind in self.columns if kind not in _SPARK_TYPES]
+        columns = [(field.name, str(field.type)) for field in self.schema]
+        unknown = [f"{name} {kind}" for name, kind in columns if kind not in _SPARK_TYPES]
         if unknown:
             raise BadInput(f"table {self.table_uri!r} has columns of other types: {', '.join(unknown)}")
-        return ", ".join(f"`{name}` {_SPARK_TYPES[kind]}" for name, kind in self.columns)
+        return ", ".join(f"`{name}` {_SPARK_TYPES[kind]}" for name, kind in columns)
 
     def read(self, piece: Piece) -> Iterator[Any]:
         """The record batches of one file, with the columns in the table's order; runs in a worker."""
@@ -102,11 +103,13 @@ class Snapshot:
         file: Any = load("pyarrow.parquet").ParquetFile(filesystem.open_input_file(piece.path))
         for batch in file.iter_batches(batch_size=_BATCH_ROWS):
             day = pyarrow.array([piece.day], pyarrow.date32())
-            arrays = [
-                pyarrow.repeat(day[0], batch.num_rows) if name == PARTITION else batch.column(name)
-                for name, _ in self.columns
-            ]
-            yield pyarrow.RecordBatch.from_arrays(arrays, [name for name, _ in self.columns])
+            found = dict(zip(batch.schema.names, batch.columns, strict=True))
+            found[PARTITION] = pyarrow.repeat(day[0], batch.num_rows)
+            for field in self.schema:  # a file that is older than a column lacks it
+                if field.name not in found:
+                    found[field.name] = pyarrow.nulls(batch.num_rows, field.type)
+            names = self.schema.names
+            yield pyarrow.RecordBatch.from_arrays([found[name] for name in names], names)
 
 
 class _Reader:

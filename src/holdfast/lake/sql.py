@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
 
 from holdfast.core.errors import BadInput, LakeDamaged
+from holdfast.lake.create import WIDENED
 from holdfast.lake.extras import load
 from holdfast.lake.store import LakeStore
 from holdfast.lake.tables import PARTITION, TABLES
@@ -146,6 +147,8 @@ class Lake:
                 f"'{one}': {_HIVE.get(one, 'VARCHAR')}" for one in table.metadata().partition_columns
             )
             more = f", hive_partitioning = true, hive_types = {{{hive}}}" if hive else ""
+            if WIDENED in table.metadata().configuration:
+                more += ", union_by_name = true"
             source = f"read_parquet([{_literals(files)}]{more})"
         else:
             with self._store.failures(f"read {name!r}"):

@@ -14,6 +14,9 @@ named, and its rows are missing.
 Rows are compared by 64-bit hashes under a seed drawn for each run: nobody can prepare a row that passes, and two
 different rows pass for one with a chance of 5e-20.
 
+A row says in `schema_version` by which version of its record's schema it was made: earlier ones pass for ours, so that
+an upgrade asks for no rebuild, as long as they say what this version says.
+
 Limits: the journal is believed; whether it is whole is what `holdfast audit verify` says. Records that were pruned
 are compared only where their archive is given. Rows of journals that were not named are counted, not compared.
 """
@@ -21,23 +24,23 @@ are compared only where their archive is given. Rows of journals that were not n
 from __future__ import annotations
 
 import os
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-import msgspec
 import polars as pl
 
 from holdfast.audit.pruned import InArchive
 from holdfast.audit.tree import Frontier
-from holdfast.core.errors import EXIT_INTEGRITY, EXIT_OK, LakeDamaged
+from holdfast.core.errors import LakeDamaged
 from holdfast.lake.ahead import ReadAhead
+from holdfast.lake.claims import Claims
 from holdfast.lake.columns import Made
-from holdfast.lake.commit import METADATA_KEY, Noted, NotedSpan, app_id
+from holdfast.lake.commit import app_id
 from holdfast.lake.extras import load
 from holdfast.lake.filestats import Claimed, Counted, claims_of
+from holdfast.lake.findings import MOST_RANGES, Compared, Finding, Range, Report
 from holdfast.lake.joined import JoinedJournal, journals_of
 from holdfast.lake.store import LakeStore
 from holdfast.lake.tables import TABLES, LakeTable
@@ -46,98 +49,8 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 MOST_COMMITS = 10_000
-MOST_RANGES = 100
 
 _PIECE = 8192
-
-
-class Range(msgspec.Struct, frozen=True, array_like=True):
-    """Sequences from *first* to *last*, both included."""
-
-    first: int
-    last: int
-
-    def __str__(self) -> str:
-        """For messages."""
-        return f"{self.first}" if self.first == self.last else f"{self.first}-{self.last}"
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One kind of damage in one table.
-
-    Attributes:
-        kind: unknown, missing, duplicate, foreign, changed, unreadable, statistics, claim, ahead or schema.
-        table: Which table; "" where it concerns all of them.
-        log_id: Of which journal's rows; "" where it concerns the whole table.
-        count: How many rows, files or commits.
-        ranges: Which sequences, the first `MOST_RANGES` ranges of them.
-        what: One sentence.
-    """
-
-    kind: str
-    table: str
-    log_id: str = ""
-    count: int = 1
-    ranges: tuple[Range, ...] = ()
-    what: str = ""
-
-    def __str__(self) -> str:
-        """For eyes."""
-        shown = ", ".join(map(str, self.ranges[:8])) + (", …" if len(self.ranges) > 8 else "")
-        where = f" (sequence {shown}; log {self.log_id[:8]})" if self.ranges else ""
-        return f"{self.table}: {self.what}{where}" if self.table else f"{self.what}{where}"
-
-
-class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """One table against one journal.
-
-    Attributes:
-        table: Its name.
-        log_id: The journal's.
-        rows: Rows of that journal in the newest version.
-        expected: Rows that its records give, up to `covered`.
-        covered: The last sequence that the table says it covers.
-        journal: The last durable sequence of the journal.
-        first_compared: Records before it were pruned, and their rows not compared.
-        root: RFC 9162 root over the records that gave the expected rows, hexadecimal.
-    """
-
-    table: str
-    log_id: str
-    rows: int
-    expected: int
-    covered: int
-    journal: int
-    first_compared: int
-    root: str
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found.
-
-    Attributes:
-        lake: Where.
-        versions: Of each table, which version was compared.
-        compared: Each table against each journal.
-        others: Rows of journals that were not named, by table.
-        findings: All damage; empty where there is none.
-    """
-
-    lake: str
-    versions: dict[str, int]
-    compared: tuple[Compared, ...]
-    others: dict[str, int]
-    findings: tuple[Finding, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is damaged."""
-        return not self.findings
-
-    @property
-    def exit_code(self) -> int:
-        """What a command ends with."""
-        return EXIT_OK if self.ok else EXIT_INTEGRITY
 
 
 class _Table:
@@ -154,7 +67,8 @@ class _Table:
 
 
 _NOTHING = Claimed(None, {})
-_HASHED = {"writer_id": pl.String, "seq": pl.Int64, "hash": pl.UInt64}
+_HASHED = {"writer_id": pl.String, "seq": pl.Int64, "version": pl.Int32, "hash": pl.UInt64}
+_VERSION = "schema_version"
 
 
 def verify_lake(
@@ -215,13 +129,14 @@ def require_schema(store: LakeStore, kind: type[LakeTable], delta: DeltaTable) -
     """Refuse a table that has not *kind*'s columns.
 
     Raises:
-        LakeDamaged: A column is missing or has another type; columns of later versions pass.
+        LakeDamaged: A column has another type, or one that every row must have is missing; columns of later versions
+            pass, and so do those that came since an earlier one.
     """
     arrow: Any = load("pyarrow").schema(delta.schema().to_arrow())
     for field in kind.schema():
         at = arrow.get_field_index(field.name)
         found = None if at < 0 else _plain_type(str(arrow.field(at).type))
-        if found != str(field.type):
+        if found != str(field.type) and not (found is None and field.nullable):
             is_what = "is missing" if found is None else f"is {found}, expected {field.type}"
             raise LakeDamaged(
                 f"lake {store}: table {kind.name!r} has another schema: column {field.name!r} {is_what}",
@@ -298,9 +213,11 @@ def fragments_of(store: LakeStore, delta: DeltaTable) -> list[Any]:
 
 
 def _hashed(frame: pl.DataFrame, seed: int) -> pl.DataFrame:
-    # Where another hand left them empty: no journal, and no sequence that a journal has.
-    place = frame.select(pl.col("writer_id").fill_null(""), pl.col("seq").fill_null(-1))
-    return place.with_columns(hash=frame.hash_rows(seed=seed))
+    # Where another hand left them empty: no journal, no sequence that a journal has, no version.
+    place = frame.select(
+        pl.col("writer_id").fill_null(""), pl.col("seq").fill_null(-1), version=pl.col(_VERSION).fill_null(0)
+    )
+    return place.with_columns(hash=frame.drop(_VERSION).hash_rows(seed=seed))
 
 
 # -- the journal's side -----------------------------------------------------------------------------------------
@@ -325,7 +242,7 @@ class _Expected:
         self.covered = table.covered(log_id)
         self.frontier = Frontier()
         self.hashed: list[pl.DataFrame] = []
-        self.claims = _Claims(table, log_id)
+        self.claims = Claims(table.kind.name, table.history, log_id)
         self._seed = seed
 
     def take(self, made: Made) -> None:
@@ -397,7 +314,8 @@ def _differences(
     twice = mine.filter(pl.col("seq").is_duplicated())["seq"].unique().sort()
     both = wanted.join(mine, on="seq", how="left", suffix="_lake")
     missing = both.filter(pl.col("hash_lake").is_null())["seq"]
-    changed = both.filter(pl.col("hash") != pl.col("hash_lake"))["seq"].unique()
+    is_version = pl.col("version_lake").is_between(1, pl.col("version"))
+    changed = both.filter((pl.col("hash") != pl.col("hash_lake")) | ~is_version)["seq"].unique()
     foreign = mine.join(wanted, on="seq", how="anti")["seq"].unique()
     for kind, sequences, sentence in (
         ("missing", missing, "rows are missing"),
@@ -426,75 +344,3 @@ def _ranges(sequences: Iterable[int]) -> list[Range]:
         else:
             found.append(Range(seq, seq))
     return found
-
-
-# -- what the commits claim ---------------------------------------------------------------------------------------
-
-
-class _Claim(NamedTuple):
-    """What the commit of one version notes of its rows of one log."""
-
-    version: int
-    said: NotedSpan
-
-
-class _Claims:
-    """The claims of the kept commits of one table about one log, checked as its records go by in order."""
-
-    def __init__(self, table: _Table, log_id: str) -> None:
-        self._name = table.kind.name
-        self._log_id = log_id
-        self._open = _claims_of(table.history, log_id)
-        self._at = 0
-        self._frontier = Frontier()
-        self._bad: list[tuple[_Claim, str]] = []
-
-    def take(self, seqs: Sequence[int], leaves: Sequence[bytes]) -> None:
-        at = 0
-        while self._at < len(self._open):
-            claimed = self._open[self._at].said
-            first, end = bisect_left(seqs, claimed.first, at), bisect_right(seqs, claimed.last, at)
-            self._frontier.extend(leaves[first:end])
-            if end == len(seqs):
-                break  # there may be more of it
-            self._check()
-            at = end
-
-    def _check(self) -> None:
-        claim, found = self._open[self._at], self._frontier
-        if claim.said.rows != found.size:
-            self._bad.append((claim, f"claims {claim.said.rows} rows, the journal gives {found.size}"))
-        elif claim.said.root != found.root().hex():
-            self._bad.append((claim, "claims another root than the journal's records have"))
-        self._at += 1
-        self._frontier = Frontier()
-
-    def findings(self, first: int) -> Iterator[Finding]:
-        """What does not hold of commits whose records are all there, from sequence *first* on."""
-        while self._at < len(self._open):
-            self._check()
-        for claim, why in self._bad:
-            if claim.said.first >= first:
-                yield Finding(
-                    kind="claim",
-                    table=self._name,
-                    log_id=self._log_id,
-                    ranges=(Range(claim.said.first, claim.said.last),),
-                    what=f"version {claim.version} {why}",
-                )
-
-
-def _claims_of(history: Sequence[Mapping[str, Any]], log_id: str) -> list[_Claim]:
-    """The claims about *log_id*, in the order of its records."""
-    found: list[_Claim] = []
-    for entry in history:
-        text = entry.get(METADATA_KEY)
-        if not isinstance(text, str):
-            continue
-        try:
-            noted = msgspec.json.decode(text, type=Noted)
-        except msgspec.MsgspecError:
-            continue  # another program's
-        version = int(entry.get("version", -1))
-        found += [_Claim(version, span) for span in noted.logs if span.log_id == log_id]
-    return sorted(found, key=lambda claim: claim.said.first)

@@ -17,9 +17,10 @@ from holdfast.core.clock import ManualClock
 from holdfast.core.errors import BadInput, LakeDamaged
 from holdfast.lake.commit import app_id
 from holdfast.lake.filestats import written_stats
+from holdfast.lake.findings import Range
 from holdfast.lake.maintenance import Maintainer
 from holdfast.lake.store import store_of
-from holdfast.lake.verify import Range, verify_lake
+from holdfast.lake.verify import verify_lake
 
 pytestmark = [pytest.mark.invariant("I10"), pytest.mark.contract("B8")]
 
@@ -134,6 +135,15 @@ def test_changed_row_is_named_whichever_column_it_is(lake, log, column):
         _rewrite(path, change)
     finding = _only(verify_lake(lake, [log]))
     assert (finding.kind, finding.ranges) == ("changed", (Range(victim["seq"], victim["seq"]),))
+
+
+@pytest.mark.parametrize(("version", "passes"), [(1, True), (2, True), (0, False), (3, False), (None, False)])
+def test_version_of_a_row_is_ours_or_an_earlier_one(lake, log, version, passes):
+    """A row that an earlier version made passes; none, or one that this holdfast does not know, is a changed row."""
+    for path in live_files(lake, "fills"):
+        _rewrite(path, lambda rows: [{**row, "schema_version": version} for row in rows])
+    report = verify_lake(lake, [log])
+    assert [(one.kind, one.count) for one in report.findings] == ([] if passes else [("changed", 12)])
 
 
 def test_foreign_row_is_named(lake, log):

@@ -11,7 +11,7 @@ from holdfast.cli.lake.sources import SOURCES, add_journals, journals, progress
 from holdfast.cli.output import print_json, printable, tell
 
 if TYPE_CHECKING:
-    from holdfast.lake.verify import Report
+    from holdfast.lake.findings import Report
 
 _EXAMPLES = f"""examples:
   holdfast lake verify logs/audit --lake data/lake
