@@ -10,6 +10,7 @@ from support.execution import TICKER, instrument
 
 from holdfast.core.clock import ManualClock
 from holdfast.core.money import PriceE4
+from holdfast.execution.venue import DedupProfile
 from holdfast.testing.venue import FakeVenue
 
 
@@ -20,6 +21,17 @@ class TestFakeVenue(VenueContract):
     async def venue_factory(self):
         clock = ManualClock()
         venue = FakeVenue(clock, [instrument()])
+        venue.set_book(TICKER, bids=[(5500, 100_000)], asks=[(5600, 100_000)])
+        yield Stage(venue, clock, TICKER)
+
+
+class TestFakeVenueThatTakesNoNameTwice(VenueContract):
+    """The same, where every client order id ever used is refused."""
+
+    @asynccontextmanager
+    async def venue_factory(self):
+        clock = ManualClock()
+        venue = FakeVenue(clock, [instrument()], dedup=DedupProfile.ALL)
         venue.set_book(TICKER, bids=[(5500, 100_000)], asks=[(5600, 100_000)])
         yield Stage(venue, clock, TICKER)
 

@@ -10,6 +10,7 @@ from support.exchange import START_NS, TICKER
 from support.kalshi import desk_on_exchange
 
 from holdfast.core.clock import ManualClock
+from holdfast.execution.venue import DedupProfile
 
 
 class TestKalshiVenue(VenueContract):
@@ -22,4 +23,17 @@ class TestKalshiVenue(VenueContract):
     @asynccontextmanager
     async def venue_factory(self):
         async with desk_on_exchange(self.tmp_path, clock=ManualClock(START_NS)) as desk:
+            yield Stage(desk.venue, desk.clock, TICKER)
+
+
+class TestKalshiVenueThatTakesNoNameTwice(TestKalshiVenue):
+    """The same on an exchange with `--dedup all`, as the venue's demo was once seen to be."""
+
+    @asynccontextmanager
+    async def venue_factory(self):
+        options = {"dedup": DedupProfile.ALL}
+        async with desk_on_exchange(
+            self.tmp_path, clock=ManualClock(START_NS), exchange_options=options
+        ) as desk:
+            desk.venue.dedup = DedupProfile.ALL
             yield Stage(desk.venue, desk.clock, TICKER)

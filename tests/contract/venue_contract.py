@@ -254,6 +254,39 @@ class VenueContract:
 
         self.play(scenario)
 
+    @pytest.mark.contract("A16")
+    @pytest.mark.invariant("I2")
+    @pytest.mark.parametrize("how", ["filled", "canceled"])
+    def test_a_name_is_taken_for_ever_where_the_venue_says_so(self, how):
+        """Where every order counts, the same bytes of an ended one make no second order and tell which one has the name."""
+
+        async def scenario(stage, desk):
+            if stage.venue.dedup is not DedupProfile.ALL:
+                return
+            if how == "filled":
+                first, intent = await desk.take(1)
+            else:
+                first, intent = await desk.place(1, stage.resting_price, TimeInForce.IOC)
+            before = await stage.venue.positions(), await stage.venue.fills(since_ns=0)
+            admission = (
+                Desk(stage).gate.admit(intent).admission
+            )  # of a gate that knows nothing of the first order
+            permit = stage.venue.placement_permit(stage.ticker, reducing=False)
+            second = await stage.venue.place(intent, admission, permit)
+            if isinstance(second, Ack):
+                assert second == first
+            else:
+                assert isinstance(second, Unknown)
+                assert second.status == 409
+            found = await stage.venue.find_order(
+                client_order_id=intent.client_order_id, ticker=stage.ticker, since_ns=0
+            )
+            assert found is not None
+            assert (found.order_id, found.filled, found.leaves) == (first.order_id, first.filled, 0)
+            assert (await stage.venue.positions(), await stage.venue.fills(since_ns=0)) == before
+
+        self.play(scenario)
+
     def test_the_stream_tells_of_our_orders_and_fills(self):
         """An order's fill and its end both come as events while the stream is followed."""
 

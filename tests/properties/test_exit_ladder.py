@@ -14,6 +14,8 @@ from holdfast.core.money import QtyE2
 from holdfast.core.orders import OrderStatus
 from holdfast.execution.exits import AT_WORK, ExitEvent, ExitState, Ladder
 from holdfast.execution.legging import LeggingPolicy
+from holdfast.execution.reconcile import LATENESS_SECS
+from holdfast.execution.venue import DedupProfile
 from holdfast.testing.venue import Play
 
 PLAYS = st.sampled_from([p for p in Play if p is not Play.HANG])
@@ -38,16 +40,21 @@ def check(w, entered):
     working = [order for order in w.account.open_orders() if "/exit-" in order.key]
     by_execution = [order.key.rsplit("/", 1)[0] for order in working]
     assert len(by_execution) == len(set(by_execution)), "two exits of one execution at work"
-    names = [intent.client_order_id for intent in w.venue.arrived]
-    assert len(names) == len(set(names)), "an order was sent twice"
+    sent = [intent.client_order_id for intent in w.venue.arrived]
+    listed = [one.intent.client_order_id for one in w.venue._orders]
+    names = listed if w.venue.dedup is DedupProfile.ALL else sent
+    assert len(names) == len(set(names)), "a second order was made"
+    assert len({(i.client_order_id, i.content_digest()) for i in w.venue.arrived}) == len(set(sent))
     for ticker, qty in w.venue._positions.items():
         assert qty * entered.get(ticker, 0) > 0, f"{ticker} flipped to {qty}"
         assert abs(qty) <= abs(entered[ticker]), f"{ticker} grew to {qty}"
 
 
-async def scenario(steps, *, legged):
+async def scenario(steps, *, legged, dedup=DedupProfile.OPEN_ONLY):
     options = {"legging": LeggingPolicy(leg_timeout_secs=120) if legged else None}
     w = desk_world(**options)
+    w.venue.dedup = dedup
+    waited = {}
     await w.trader.start()
     quote_chain(w)
     await tick(w)
@@ -68,6 +75,14 @@ async def scenario(steps, *, legged):
         elif kind == "demand" and w.engine.executions.live():
             await w.engine.exit("iron_condor-SPY-1", rule="TrailingStop", demanded=True)
         elif kind == "tick":
+            waited = {
+                intent.client_order_id: waited.get(intent.client_order_id, 0) + first
+                for intent in w.venue._late
+            }
+            if (
+                dedup is DedupProfile.ALL
+            ):  # a refused repetition ends an order that cannot arrive any more: it cannot
+                w.venue._late[:] = [i for i in w.venue._late if waited[i.client_order_id] <= LATENESS_SECS]
             await tick(w, first)
         elif kind == "arrive":
             w.venue.arrive()
@@ -85,6 +100,8 @@ async def settle(w, entered):
     """Everything late arrives, the venue is well again, and a stop demands: the end is flat, or UNKNOWN and held."""
     w.venue._plays.clear()
     w.venue.mute = False
+    if w.venue.dedup is DedupProfile.ALL:
+        w.venue.arrive()
     await tick(w)
     for one in w.engine.executions.live():
         w.engine.demand(one, rule="TrailingStop", demanded=True)
@@ -94,6 +111,8 @@ async def settle(w, entered):
         await tick(w, 61)
         check(w, entered)
     unknown = [order for order in w.account.open_orders() if order.status is OrderStatus.UNKNOWN]
+    if w.venue.dedup is DedupProfile.ALL:
+        assert not [order for order in unknown if "/exit-" in order.key], "an exit did not end"
     if unknown:  # an immediate order that never arrived stays unknown, and the ladder held
         assert all(order.key.startswith("iron_condor-SPY-1/") for order in unknown)
         assert len([order for order in unknown if "/exit-" in order.key]) <= 1
@@ -122,6 +141,16 @@ def test_a_combination_is_never_over_closed_nor_exited_twice(steps):
 def test_legs_one_by_one_are_never_over_closed_nor_exited_twice(steps):
     """The same where the venue has no combinations."""
     asyncio.run(scenario(steps, legged=True))
+
+
+@pytest.mark.invariant("I2", "I5")
+@pytest.mark.contract("A16")
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None)
+@given(STEPS, st.booleans())
+def test_every_exit_ends_where_the_venue_takes_no_name_twice(steps, legged):
+    """There a lost exit goes again as itself, and the ladder behind it goes on."""
+    asyncio.run(scenario(steps, legged=legged, dedup=DedupProfile.ALL))
 
 
 @pytest.mark.invariant("I12")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from holdfast.core.clock import ManualClock
 from holdfast.core.money import QtyE2
 from holdfast.core.orders import OrderStatus
 from holdfast.core.signals import Intent
+from holdfast.execution.reconcile import LATENESS_SECS
 from holdfast.execution.strategy import Strategy
 from holdfast.execution.venue import DedupProfile, VenueTime
 from holdfast.risk.account import Account
@@ -44,13 +46,15 @@ STEPS = st.lists(
 )
 
 
-def watched_world(log: MemoryLog, seen: list[tuple[Intent, int]], **trader: Any) -> Any:
+def watched_world(
+    log: MemoryLog, seen: list[tuple[Intent, int]], dedup: DedupProfile = DedupProfile.ALL, **trader: Any
+) -> Any:
     """A world whose venue notes, for each order that arrives, how many records were durable at that moment."""
     clock = ManualClock()
     venue = FakeVenue(
         clock,
         [instrument(), instrument(OTHER)],
-        dedup=DedupProfile.ALL,
+        dedup=dedup,
         on_arrival=lambda intent: seen.append((intent, len(log.lines))),
     )
     for ticker in (TICKER, OTHER):
@@ -90,21 +94,40 @@ def test_every_order_that_arrives_was_written_before(steps, fail_after):
         await play(w, steps)
 
     asyncio.run(run())
+    arrived: Counter[str] = Counter()
     for intent, durable in seen:
-        before = [line for line in log.lines[:durable] if line.type == "ORDER"]
-        assert intent.client_order_id in {line.details["client_order_id"] for line in before}
+        name = intent.client_order_id
+        before = [line for line in log.lines[:durable] if line.details.get("client_order_id") == name]
+        assert [line.type for line in before].count("ORDER") == 1
+        # A repetition too: each has its own record before it.
+        assert [line.details.get("event") for line in before].count("resent") == arrived[name]
+        arrived[name] += 1
+
+
+def one_order_each(venue: FakeVenue) -> None:
+    """No name is in the books twice or went with other bytes, nor went twice where that could make two orders."""
+    listed = [one.intent.client_order_id for one in venue._orders]
+    assert len(listed) == len(set(listed)), "a second order was made"
+    sent: dict[str, list[str]] = {}
+    for intent in venue.arrived:
+        sent.setdefault(intent.client_order_id, []).append(intent.content_digest())
+    for name, digests in sent.items():
+        assert len(set(digests)) == 1, f"{name} went with other bytes"
+        assert len(digests) == 1 or venue.dedup is DedupProfile.ALL, f"{name} was sent twice"
+    wishes = [(one.intent.signal.strategy, one.intent.key) for one in venue._orders]
+    assert len(wishes) == len(set(wishes)), "a wish became two orders"
 
 
 @pytest.mark.invariant("I2")
 @settings(max_examples=150)
-@given(steps=STEPS)
-def test_no_order_is_sent_twice_and_none_is_forgotten(steps):
-    """Each order arrives at most once; what the venue executed is booked or still reserved in full."""
+@given(steps=STEPS, dedup=st.sampled_from(DedupProfile))
+def test_no_order_is_sent_twice_and_none_is_forgotten(steps, dedup):
+    """No wish becomes two orders; what the venue executed is booked or still reserved in full."""
     log, seen = MemoryLog(), []
     found: dict[str, Any] = {}
 
     async def run() -> None:
-        w = watched_world(log, seen)
+        w = watched_world(log, seen, dedup)
         await w.trader.start()
         await play(w, steps)
         found["w"] = w
@@ -128,8 +151,7 @@ def test_no_order_is_sent_twice_and_none_is_forgotten(steps):
             assert w.account.portfolio.position(ticker) == w.venue.books_position(ticker)
 
     asyncio.run(run())
-    names = [intent.client_order_id for intent, _ in seen]
-    assert len(names) == len(set(names))
+    one_order_each(found["w"].venue)
     replayed = Account()
     for line in log.lines:
         replayed.apply(line.type, line.details)
@@ -138,13 +160,13 @@ def test_no_order_is_sent_twice_and_none_is_forgotten(steps):
 
 @pytest.mark.invariant("I2")
 @settings(max_examples=60)
-@given(steps=STEPS, cut=st.integers(0, 60))
-def test_a_restart_from_any_record_ends_with_the_venues_positions(steps, cut):
+@given(steps=STEPS, cut=st.integers(0, 60), dedup=st.sampled_from(DedupProfile))
+def test_a_restart_from_any_record_ends_with_the_venues_positions(steps, cut, dedup):
     """A trader restarted from any prefix of the journal that holds every sent order agrees with the venue again."""
     log, seen = MemoryLog(), []
 
     async def run() -> None:
-        w = watched_world(log, seen)
+        w = watched_world(log, seen, dedup)
         await w.trader.start()
         opened = len(log.lines)
         await play(w, steps)
@@ -159,10 +181,119 @@ def test_a_restart_from_any_record_ends_with_the_venues_positions(steps, cut):
             await w2.trader.tick(w.clock.now_ns())
         for ticker in (TICKER, OTHER):
             assert w2.account.portfolio.position(ticker) == w.venue.books_position(ticker)
-        names = [intent.client_order_id for intent in w.venue.arrived]
-        assert len(names) == len(set(names))
+        one_order_each(w.venue)
 
     asyncio.run(run())
+
+
+LOSSES = st.sampled_from([Play.LOST, Play.LATE, Play.VANISHED, Play.NOT_SENT, Play.REJECT, Play.NORMAL])
+HITCHES = st.lists(
+    st.one_of(
+        st.tuples(st.just("plays"), st.lists(LOSSES, max_size=5)),
+        st.tuples(st.just("tick"), st.integers(0, 50)),
+        st.tuples(st.just("arrive"), st.none()),
+        st.tuples(st.just("hide"), st.integers(1, 3)),
+        st.tuples(st.just("blind"), st.booleans()),
+        st.tuples(st.just("restart"), st.integers(0, 6)),
+    ),
+    max_size=14,
+)
+
+
+@pytest.mark.invariant("I2", "I5")
+@pytest.mark.contract("A16")
+@settings(max_examples=150, deadline=None)
+@given(
+    dedup=st.sampled_from([DedupProfile.ALL, *DedupProfile]),
+    first=LOSSES,
+    hitches=HITCHES,
+    price=st.sampled_from([50, 55, 70]),
+)
+def test_an_exit_is_one_order_and_ends_where_the_venue_takes_no_name_twice(dedup, first, hitches, price):
+    """Answers lost before or after, late and hidden orders, refusals, kills: at most one order in the books.
+
+    Where the venue takes no name twice it always ends. Nothing arrives later than the bound on lateness; that is what
+    the bound says.
+    """
+
+    async def run() -> None:
+        w = watched_world(MemoryLog(), [], dedup)
+        await w.trader.start()
+        await w.trader.route(signal(key="in"))
+        await drain(w)
+        w.trader._stopped = False
+        venue, name = w.venue, ""
+        venue.script(first)
+        name = (
+            await w.trader.route(signal(action="sell", price=price, key="out", reduce_only=True))
+        ).client_order_id
+        waited = 0
+        for what, how in hitches:
+            if what == "plays":
+                venue.script(*how)
+            elif what == "tick":
+                w.clock.advance(how)
+                waited += how
+                if waited > LATENESS_SECS:
+                    venue._late.clear()
+                await w.trader.tick(w.clock.now_ns())
+            elif what == "arrive":
+                venue.arrive()
+            elif what == "hide":
+                hide(venue, name, how)
+            elif what == "blind":
+                venue.is_readable = not how
+            else:
+                # Killed: what was not synced when it came is gone, what was sent had been.
+                kept = max(
+                    n
+                    for n, line in enumerate(w.log.lines, 1)
+                    if line.type == "ORDER" or line.details.get("event") == "resent"
+                )
+                lines = w.log.lines[: max(kept, len(w.log.lines) - how)]
+                venue._queue = None
+                w = world(log=MemoryLog(lines), clock=w.clock, venue=venue, limits=w.gate.limits)
+                await w.trader.start()
+            one_order_each(venue)
+            order = w.account.orders[name]
+            if order.status is OrderStatus.UNKNOWN:
+                assert order.leaves + order.filled == order.quantity
+        venue._plays.clear()
+        venue.is_readable = True
+        for _ in range(12):
+            if waited <= LATENESS_SECS:
+                venue.arrive()
+            venue._late.clear()
+            w.clock.advance(61)
+            await w.trader.tick(w.clock.now_ns())
+            await drain(w)
+            w.trader._stopped = False
+        order = w.account.orders[name]
+        assert order.status.is_closed or (order.status, dedup is DedupProfile.ALL) == (
+            OrderStatus.UNKNOWN,
+            False,
+        )
+        assert w.account.portfolio.position(TICKER) == venue.books_position(TICKER)
+        one_order_each(venue)
+        replayed = Account()
+        for line in w.log.lines:
+            replayed.apply(line.type, line.details)
+        assert replayed.snapshot() == w.account.snapshot()
+
+    asyncio.run(run())
+
+
+def hide(venue: FakeVenue, name: str, times: int) -> None:
+    """The venue's list shows the order of *name* only after *times* more searches."""
+    find, left = type(venue).find_order, [times]
+
+    async def find_order(**asked: Any) -> Any:
+        if asked["client_order_id"] == name and left[0] > 0:
+            left[0] -= 1
+            return None
+        return await find(venue, **asked)
+
+    venue.find_order = find_order  # type: ignore[method-assign]
 
 
 class Chaser(Strategy):

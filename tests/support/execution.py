@@ -102,6 +102,10 @@ class MemoryLog:
     ) -> int:
         return self.record(type, details, **rest)
 
+    def last_words(self, type: str, details: Any, **rest: Any) -> int:  # noqa: A002  as the real logger names it
+        """No reserve: what comes after the failure is lost."""
+        raise AuditWriteError("scripted: there is no reserve")
+
     def log_risk_violation(
         self, user_id: str, violation_type: str, current_value: Any, limit: Any, details: Any, **rest: Any
     ) -> int:
