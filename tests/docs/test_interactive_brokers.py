@@ -65,6 +65,32 @@ def test_a_port_that_is_none_is_named(at, capsys, port):
     assert f"'{port}' is no port" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--client-id", "0"], "'0' is no client id"),
+        (["--client-id", "-3"], "'-3' is no client id"),
+        (["--timeout", "0"], "'0' is no time to wait"),
+        (["--timeout", "nan"], "'nan' is no time to wait"),
+        (["--timeout", "soon"], "'soon' is no time to wait"),
+    ],
+)
+def test_what_the_gateway_cannot_be_asked_with_is_a_usage_error(at, capsys, words, named):
+    """The person's client id would take over the person's orders, and no time limit would wait for ever: neither connects."""
+    with pytest.raises(SystemExit) as ended:
+        check.main(words, ib=FakeIB(at))
+    assert ended.value.code == 2
+    assert named in capsys.readouterr().err
+    assert not at.heard
+
+
+def test_the_check_says_that_an_account_is_real_money(at, capsys):
+    """A live account is shown, without any order, under its name."""
+    at.accounts = ["U7654321"]
+    check.main([], ib=FakeIB(at))
+    assert "account U7654321, real money\n" in capsys.readouterr().out
+
+
 @pytest.mark.contract("B15")
 def test_the_first_order_goes_as_the_page_says(at, capsys, monkeypatch, tmp_path):
     """The program rests one order, lists it, cancels it; run again it sends nothing."""
@@ -82,6 +108,29 @@ def test_the_first_order_goes_as_the_page_says(at, capsys, monkeypatch, tmp_path
     assert [leg.action for leg in at.order_of(at.arrived[0].orderRef).contract.comboLegs] == ["BUY", "SELL"]
     exec(program, {})  # noqa: S102
     assert len(at.arrived) == 1
+
+
+@pytest.mark.contract("B15")
+@pytest.mark.parametrize(
+    ("accounts", "is_running", "named"),
+    [
+        (["U7654321"], True, "has not the account 'DU1234567', but U7654321"),
+        (["DU1234567"], False, "nothing listens there\nhint: start the gateway"),
+    ],
+)
+def test_the_first_order_says_why_there_is_none(at, monkeypatch, tmp_path, accounts, is_running, named):
+    """A gateway of another account, and none at all, end the page's program by name, and nothing is ordered."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOLDFAST_HOME", str(tmp_path / "home"))
+    Path("holdfast.toml").write_text(block("toml"), encoding="utf-8")
+    Path("logs").mkdir()
+    at.accounts, at.is_running = accounts, is_running
+    monkeypatch.setattr(wiring, "SystemClock", lambda: at.clock)
+    monkeypatch.setattr(adapter, "prepared", lambda _ib: library.prepared(FakeIB(at)))
+    with pytest.raises(SystemExit) as ended:
+        exec(compile(block("python"), "interactive-brokers.md", "exec"), {})  # noqa: S102  the page's own program
+    assert named in ended.value.code
+    assert not at.arrived
 
 
 def test_the_configuration_of_the_page_is_read(tmp_path):

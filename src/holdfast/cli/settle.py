@@ -67,7 +67,7 @@ def _list(directory: Path, *, as_json: bool) -> int:
     from holdfast.execution.replay import replay_log
 
     account = replay_log(read_records(directory)).account
-    waiting = _waiting(account)
+    waiting = account.claims.settleable()
     if as_json:
         print_json({"state": account.holds.state.name, "endings": [_facts(claim) for claim in waiting]})
         return EXIT_OK
@@ -131,12 +131,6 @@ def _account_of(log: WriteAheadLog) -> Account:
             hint="holdfast audit replay DIR names all of it",
         )
     return replayed.account
-
-
-def _waiting(account: Account) -> list[Claim]:
-    from holdfast.core.orders import FillCause
-
-    return [claim for claim in account.claims.open() if claim.fill.cause is FillCause.EXPIRATION]
 
 
 def _facts(claim: Claim) -> dict[str, Any]:

@@ -59,7 +59,7 @@ names the folder of recordings, and $HOLDFAST_HOME the folder of the keys that s
     [venue.ib] host = "127.0.0.1"             of the gateway or workstation
                port = 7497                    7497 paper, 7496 live (workstation); 4002, 4001 (gateway)
                client_id = 17                 ours; not 0, which is the person's at the screen
-               account = "…"                  where the login has several
+               account = "…"                  where the login has several, or it is real money
                readonly = false               true refuses orders before they are sent
                timeout_secs = 10              for an answer
                commission_bound = "2.00"      dollars that one contract can cost at most on one side

@@ -199,7 +199,7 @@ class InteractiveBrokersConfig(msgspec.Struct, frozen=True):
     Attributes:
         host, port: Where its API listens; 7497 is a paper workstation's.
         client_id: Our own at the gateway; orders of other ids are not ours. 0 is the person's at the screen.
-        account: Which one, where the login has several; "" takes the only one.
+        account: Which one; "" takes the only one, where that is a paper account: real money has to be named.
         readonly: Whether orders are refused before they are sent.
         timeout_secs: For an answer.
         commission_bound: The most that one contract can cost on one side, 1e-6 dollar.

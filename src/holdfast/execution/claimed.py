@@ -14,11 +14,11 @@ import msgspec
 from holdfast.core.errors import BadInput
 from holdfast.core.money import PriceE4, QtyE2, format_price
 from holdfast.core.options import Right, parse_option_ticker
-from holdfast.core.orders import Fill, FillCause
+from holdfast.core.orders import Fill
 from holdfast.core.signals import BookSide
 from holdfast.execution.endings import Amount
 from holdfast.execution.ledger import Ledger
-from holdfast.risk.claims import CLAIM, UNDONE, Claim
+from holdfast.risk.claims import CLAIM, UNDONE
 from holdfast.risk.halt import TradingState
 from holdfast.risk.order import Order
 
@@ -83,10 +83,6 @@ class ClaimedEndings:
             self._ledger.saw_fill(undone, None)
         return left < fill.qty
 
-    def settleable(self) -> list[Claim]:
-        """The claims of which a person can say what was paid, oldest first."""
-        return [claim for claim in self._claims.open() if claim.fill.cause is FillCause.EXPIRATION]
-
     def settle(self, ticker: str, price: PriceE4, *, who: str, why: str) -> list[Fill]:
         """*who* says what one unit of the ended option *ticker* paid: it takes the place of what was claimed.
 
@@ -96,9 +92,10 @@ class ClaimedEndings:
         Raises:
             BadInput: No such ending is claimed, nobody says it or for no reason, or no such option can pay that.
         """
-        claims = [claim for claim in self.settleable() if claim.fill.ticker == ticker]
+        waiting = self._claims.settleable()
+        claims = [claim for claim in waiting if claim.fill.ticker == ticker]
         if not claims:
-            known = ", ".join(sorted({claim.fill.ticker for claim in self.settleable()})) or "none"
+            known = ", ".join(sorted({claim.fill.ticker for claim in waiting})) or "none"
             raise BadInput(
                 f"option {ticker!r} has no claimed ending to settle",
                 hint=f"those that have: {known}; the alarm 'ended_unseen' names each",

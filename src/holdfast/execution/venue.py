@@ -8,8 +8,8 @@ Reads raise `VenueError`. What reconciliation reads (orders, fills, positions, b
 is open, and counted; `instrument` and `book` fail fast with `CircuitBreakerOpenError`.
 
 An adapter sends an order only with an `Admission`, which only the gate creates and which is spent by the
-send. It never repeats a placement. It normalises to the YES leg and to integers, counts every call at its
-breaker, bounds every call in time, and writes one record per call.
+send. It never repeats a placement, and amends nothing: an order is canceled and another one placed. It normalises to
+the YES leg and to integers, counts every call at its breaker, bounds every call in time, and writes one record per call.
 
 A combination is one order under the name of its legs (`core.options.combo_ticker`), its counts are whole units, and
 it executes as fills of its legs. On the stream the fills of an order come before the word that it ended. Exercise,

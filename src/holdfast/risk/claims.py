@@ -108,9 +108,9 @@ class Claims:
         """Whether the cash of an ending is not known."""
         return any(claim.amount == "unknown" for claim in self._open.values())
 
-    def open(self) -> list[Claim]:
-        """What nothing told has replaced yet, oldest first."""
-        return list(self._open.values())
+    def settleable(self) -> list[Claim]:
+        """The open claims of which a person can say what was paid, oldest first: what became shares is at its strike."""
+        return [claim for claim in self._open.values() if claim.fill.cause is FillCause.EXPIRATION]
 
     def of(self, ticker: str) -> list[Claim]:
         """The open claims on *ticker*, oldest first."""

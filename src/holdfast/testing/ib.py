@@ -50,7 +50,7 @@ class _FakeClient(_Client):  # type: ignore[misc]
         self._gateway = gateway
         self._line: Line | None = None
 
-    async def connectAsync(self, host: str, port: int, clientId: int, timeout: float | None = 2.0) -> None:  # noqa: ASYNC109, N802, N803  the library's own signature
+    async def connectAsync(self, host: str, port: int, clientId: int, timeout: float | None = 2.0) -> None:
         """Open a line and shake hands, or be refused; nothing here takes long enough for *timeout*."""
         del timeout
         self.host, self.port, self.clientId = host, int(port), int(clientId)
@@ -105,7 +105,7 @@ class _FakeClient(_Client):  # type: ignore[misc]
 
     # Orders -------------------------------------------------------------------------------------------
 
-    def placeOrder(self, orderId: int, contract: Contract, order: Order) -> None:  # noqa: N802, N803
+    def placeOrder(self, orderId: int, contract: Contract, order: Order) -> None:
         line = self._sends("placeOrder")
         if order.whatIf:
             state = OrderState(initMarginChange="500.00", maintMarginChange="500.00", commission=1.0)
@@ -115,14 +115,14 @@ class _FakeClient(_Client):  # type: ignore[misc]
             return
         self._gateway.place(line, orderId, contract, order)
 
-    def cancelOrder(self, orderId: int, manualCancelOrderTime: str = "") -> None:  # noqa: N802, N803, ARG002
+    def cancelOrder(self, orderId: int, manualCancelOrderTime: str = "") -> None:
         line = self._sends("cancelOrder")
         self._gateway.cancel(line, orderId)
 
-    def reqOpenOrders(self) -> None:  # noqa: N802
+    def reqOpenOrders(self) -> None:
         self._show_orders(self._sends("reqOpenOrders"), everybodys=False)
 
-    def reqAllOpenOrders(self) -> None:  # noqa: N802
+    def reqAllOpenOrders(self) -> None:
         self._show_orders(self._sends("reqAllOpenOrders"), everybodys=True)
 
     def _show_orders(self, line: Line, *, everybodys: bool) -> None:
@@ -134,10 +134,10 @@ class _FakeClient(_Client):  # type: ignore[misc]
                 self._gateway.show(line, listed)
         self._tell(line, "openOrderEnd")
 
-    def reqAutoOpenOrders(self, bAutoBind: bool) -> None:  # noqa: N802, N803, ARG002
+    def reqAutoOpenOrders(self, bAutoBind: bool) -> None:
         self._sends("reqAutoOpenOrders")
 
-    def reqCompletedOrders(self, apiOnly: bool) -> None:  # noqa: N802, N803, ARG002
+    def reqCompletedOrders(self, apiOnly: bool) -> None:
         line = self._sends("reqCompletedOrders")
         for listed in self._gateway.orders.values():
             if not listed.leaves:
@@ -148,7 +148,7 @@ class _FakeClient(_Client):  # type: ignore[misc]
                 self._tell(line, "completedOrder", copy.copy(listed.contract), order, state)
         self._tell(line, "completedOrdersEnd")
 
-    def reqExecutions(self, reqId: int, execFilter: ExecutionFilter) -> None:  # noqa: N802, N803
+    def reqExecutions(self, reqId: int, execFilter: ExecutionFilter) -> None:
         line = self._sends("reqExecutions")
         matching = self._gateway.matching_executions(execFilter)
         for done in matching:
@@ -161,7 +161,7 @@ class _FakeClient(_Client):  # type: ignore[misc]
 
     # The account --------------------------------------------------------------------------------------
 
-    def reqPositions(self) -> None:  # noqa: N802
+    def reqPositions(self) -> None:
         line = self._sends("reqPositions")
         for number, count in self._gateway.holdings.items():
             for details in self._gateway.details(Contract(conId=number)):
@@ -172,31 +172,31 @@ class _FakeClient(_Client):  # type: ignore[misc]
                         self._tell(line, "position", account, details.contract, float(told), 0.0)
         self._tell(line, "positionEnd")
 
-    def reqAccountUpdates(self, subscribe: bool, acctCode: str) -> None:  # noqa: N802, N803
+    def reqAccountUpdates(self, subscribe: bool, acctCode: str) -> None:
         line = self._sends("reqAccountUpdates")
         line.account_updates = subscribe
         self._gateway.tell_account(line)
         self._tell(line, "accountDownloadEnd", acctCode)
 
-    def reqAccountUpdatesMulti(  # noqa: N802
+    def reqAccountUpdatesMulti(
         self,
-        reqId: int,  # noqa: N803
-        account: str,  # noqa: ARG002
-        modelCode: str,  # noqa: N803, ARG002
-        ledgerAndNLV: bool,  # noqa: N803, ARG002
+        reqId: int,
+        account: str,
+        modelCode: str,
+        ledgerAndNLV: bool,
     ) -> None:
         self._tell(self._sends("reqAccountUpdatesMulti"), "accountUpdateMultiEnd", reqId)
 
-    def reqAccountSummary(self, reqId: int, groupName: str, tags: str) -> None:  # noqa: N802, N803, ARG002
+    def reqAccountSummary(self, reqId: int, groupName: str, tags: str) -> None:
         self._tell(self._sends("reqAccountSummary"), "accountSummaryEnd", reqId)
 
-    def reqCurrentTime(self) -> None:  # noqa: N802
+    def reqCurrentTime(self) -> None:
         line = self._sends("reqCurrentTime")
         self._tell(line, "currentTime", self._gateway.now_secs())
 
     # Contracts and prices -----------------------------------------------------------------------------
 
-    def reqContractDetails(self, reqId: int, contract: Contract) -> None:  # noqa: N802, N803
+    def reqContractDetails(self, reqId: int, contract: Contract) -> None:
         line = self._sends("reqContractDetails")
         found = self._gateway.details(contract)
         if not found:
@@ -206,17 +206,17 @@ class _FakeClient(_Client):  # type: ignore[misc]
             self._tell(line, "contractDetails", reqId, details)
         self._tell(line, "contractDetailsEnd", reqId)
 
-    def reqMarketRule(self, marketRuleId: int) -> None:  # noqa: N802, N803
+    def reqMarketRule(self, marketRuleId: int) -> None:
         line = self._sends("reqMarketRule")
         self._tell(line, "marketRule", marketRuleId, self._gateway.market_rule(marketRuleId))
 
-    def reqSecDefOptParams(  # noqa: N802
+    def reqSecDefOptParams(
         self,
-        reqId: int,  # noqa: N803
-        underlyingSymbol: str,  # noqa: N803
-        futFopExchange: str,  # noqa: N803, ARG002
-        underlyingSecType: str,  # noqa: N803, ARG002
-        underlyingConId: int,  # noqa: N803
+        reqId: int,
+        underlyingSymbol: str,
+        futFopExchange: str,
+        underlyingSecType: str,
+        underlyingConId: int,
     ) -> None:
         line = self._sends("reqSecDefOptParams")
         for name, multiplier, expiries, strikes in self._gateway.classes(underlyingSymbol):
@@ -233,17 +233,17 @@ class _FakeClient(_Client):  # type: ignore[misc]
             )
         self._tell(line, "securityDefinitionOptionParameterEnd", reqId)
 
-    def reqMarketDataType(self, marketDataType: int) -> None:  # noqa: N802, N803, ARG002
+    def reqMarketDataType(self, marketDataType: int) -> None:
         self._sends("reqMarketDataType")
 
-    def reqMktData(  # noqa: N802, PLR0917  the library's own signature
+    def reqMktData(
         self,
-        reqId: int,  # noqa: N803
+        reqId: int,
         contract: Contract,
-        genericTickList: str,  # noqa: N803, ARG002
-        snapshot: bool,  # noqa: ARG002
-        regulatorySnapshot: bool,  # noqa: N803, ARG002
-        mktDataOptions: list[Any],  # noqa: N803, ARG002
+        genericTickList: str,
+        snapshot: bool,
+        regulatorySnapshot: bool,
+        mktDataOptions: list[Any],
     ) -> None:
         line = self._sends("reqMktData")
         if self._gateway.no_data:
@@ -258,5 +258,5 @@ class _FakeClient(_Client):  # type: ignore[misc]
         self._tell(line, "marketDataType", reqId, 1)
         self._gateway.tell_prices(line, reqId, contract, is_first=True)
 
-    def cancelMktData(self, reqId: int) -> None:  # noqa: N802, N803
+    def cancelMktData(self, reqId: int) -> None:
         self._sends("cancelMktData").tickers.pop(reqId, None)

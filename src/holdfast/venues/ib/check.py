@@ -19,6 +19,7 @@ from holdfast.core.money import format_money, format_price, format_qty
 from holdfast.venues.ib.adapter import IBVenue
 
 _LAST_PORT = 65_535
+_LONGEST_SECS = 300
 
 
 class _Unrecorded:
@@ -44,7 +45,8 @@ async def report(venue: IBVenue, symbol: str) -> AsyncIterator[str]:
         VenueError: Something that every account has could not be read.
     """
     await venue.connect()
-    yield f"connected to {venue.session.address}, account {venue.session.account}"
+    money = "" if venue.session.is_paper else ", real money"
+    yield f"connected to {venue.session.address}, account {venue.session.account}{money}"
     yield f"cash {format_money(await venue.balance())} USD, free for new positions {format_money(await venue.buying_power())} USD"
     held = await venue.positions()
     yield f"positions: {len(held)}"
@@ -97,6 +99,26 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _client_id(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no client id: a whole number from 1, 0 is the person's at the screen"
+        )
+    return int(text)
+
+
+def _timeout(text: str) -> float:
+    try:
+        secs = float(text)
+    except ValueError:
+        secs = 0.0
+    if not 0 < secs <= _LONGEST_SECS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time to wait: seconds above 0, up to {_LONGEST_SECS}"
+        )
+    return secs
+
+
 def main(argv: Sequence[str] | None = None, ib: Any = None) -> int:
     """The command; *ib* stands in for the library's client in tests."""
     parser = argparse.ArgumentParser(
@@ -105,10 +127,12 @@ def main(argv: Sequence[str] | None = None, ib: Any = None) -> int:
     )
     parser.add_argument("--host", default="127.0.0.1", help="where the gateway listens (default %(default)s)")
     parser.add_argument("--port", type=_port, default=7497, help="its API port (default %(default)s)")
-    parser.add_argument("--client-id", type=int, default=18, help="free at the gateway (default %(default)s)")
+    parser.add_argument(
+        "--client-id", type=_client_id, default=18, help="free at the gateway (default %(default)s)"
+    )
     parser.add_argument("--account", default="", help="where the login has several")
     parser.add_argument("--symbol", default="SPY", help="a stock to look at (default %(default)s)")
-    parser.add_argument("--timeout", type=float, default=10.0, help="seconds for an answer (default 10)")
+    parser.add_argument("--timeout", type=_timeout, default=10.0, help="seconds for an answer (default 10)")
     try:
         return asyncio.run(check(parser.parse_args(argv), ib))
     except TradingError as error:

@@ -16,6 +16,7 @@ Limits: used from one event loop. Nothing is repeated here; the books that were 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from functools import wraps
@@ -128,6 +129,11 @@ class Session:
         return self._up and bool(self.ib.isConnected())
 
     @property
+    def is_paper(self) -> bool:
+        """Whether the account's number is a paper account's."""
+        return self.account.startswith(_PAPER)
+
+    @property
     def is_up(self) -> bool:
         """Whether requests can be asked: connected, and the gateway linked to the broker."""
         return self.is_connected and self.is_linked
@@ -208,11 +214,19 @@ class Session:
                 hint=RULES[Kind.READ_ONLY].hint,
             )
         said = "; ".join(str(heard) for heard in kinds.values())
-        reason = (
-            f"no answer within {self._timeout_secs:g} s" if isinstance(error, TimeoutError) else _text(error)
-        )
+        reason, hint = self._why_unreached(error)
         self._why_down = f"{reason}{': ' if said else ''}{said}"
-        return VenueUnreachable(f"{what} not reached: {self._why_down}", hint=RULES[Kind.SESSION].hint)
+        return VenueUnreachable(f"{what} not reached: {self._why_down}", hint=hint)
+
+    def _why_unreached(self, error: Exception) -> tuple[str, str]:
+        """What kept a connection from coming to be, and what to look at."""
+        if isinstance(error, TimeoutError):
+            return f"something listens and does not answer within {self._timeout_secs:g} s", SILENT
+        if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
+            return "nothing listens there", CLOSED
+        if isinstance(error, socket.gaierror):
+            return f"no such host: {_text(error)}", "correct the host's name, or give its address"
+        return _text(error), RULES[Kind.SESSION].hint
 
     def _chosen(self, accounts: list[str]) -> str:
         if self.account and self.account not in accounts:
@@ -376,6 +390,11 @@ class Session:
         self.is_throttled = False
 
 
+CLOSED = (
+    "start the gateway and log it in, enable its API, and compare the port: 7497 workstation paper, 7496 live, "
+    "4002 gateway paper, 4001 live"
+)
+SILENT = "does a question wait on the gateway's screen (Trusted IPs), is it still logging in, or is this another program's port?"
 UNREADABLE = "where it names a time zone, pip install tzdata; otherwise gateway and library do not fit: update both, then start again"
 
 
@@ -384,4 +403,8 @@ def _nothing(*_what: object) -> None:
 
 
 def _text(error: Exception) -> str:
+    if error.args and isinstance(
+        error.args[0], list
+    ):  # what the library asked for at the start and did not get
+        return "; ".join(map(str, error.args[0]))
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
