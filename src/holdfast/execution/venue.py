@@ -229,7 +229,10 @@ VenueEvent = (
 
 
 class DedupProfile(StrEnum):
-    """Which orders a repeated client order id is refused against."""
+    """Which orders a repeated client order id is refused against.
+
+    Declare no more than the venue keeps: under ALL, every order it ever had, a lost one is sent again.
+    """
 
     NONE = "none"
     OPEN_ONLY = "open-only"
