@@ -26,6 +26,7 @@ LAST = "last"
 
 Recorded = Mapping[int, tuple[str, ...]]
 """Every day of a recording, yyyymmdd, with its underlyings."""
+_NOTHING: Recorded = {}
 
 
 class DeskFacts(msgspec.Struct, frozen=True):
@@ -71,10 +72,7 @@ def _begin(args: argparse.Namespace, own: OptionsDeskConfig, layers: frozenset[L
     plain = OptionsDeskConfig()
     chosen = own.symbols if own.symbols != plain.symbols else ()
     named = tuple(word.strip() for word in args.symbols.split(",")) if args.symbols else chosen
-    recorded = asyncio.run(_recorded(args.tape)) if args.tape else {}
-    if recorded:
-        recorded = _asked_for(args.day, named, recorded)
-    played = {day: there for day, there in recorded.items() if not named or set(named) & set(there)}
+    played = _asked_for(args.day, named, asyncio.run(_recorded(args.tape))) if args.tape else _NOTHING
     found = tuple(dict.fromkeys(symbol for there in played.values() for symbol in there))
     cut = args.tape or named or args.reference or args.iv_rank or args.vix
     return DeskFacts(
@@ -98,7 +96,7 @@ async def _recorded(tape: str) -> Recorded:
 
 
 def _asked_for(day: int | None, named: tuple[str, ...], recorded: Recorded) -> Recorded:
-    """The days asked for; what none of them has would be traded by nobody, without a word.
+    """The days asked for that have something named; what none has would be traded by nobody, without a word.
 
     Raises:
         BadInput: A day or an underlying that is not recorded; it lists what there is.
@@ -115,7 +113,7 @@ def _asked_for(day: int | None, named: tuple[str, ...], recorded: Recorded) -> R
             else f"nothing is recorded{on}",
             hint=f"there are: {there}",
         )
-    return asked
+    return {one: there for one, there in asked.items() if not named or set(named) & set(there)}
 
 
 def _refuse_another(args: argparse.Namespace, begun: DeskFacts, directory: Path) -> None:

@@ -28,8 +28,8 @@ from holdfast.cli.paper.desk_summary import (
     DeskOutcome,
     LakeFacts,
     print_days,
-    print_summary,
-    sum_up,
+    print_desk_summary,
+    sum_up_desk,
     worst_of,
 )
 from holdfast.cli.paper.exchange_process import BrokerEndpoints, listens, running_exchange, until_gone
@@ -42,6 +42,7 @@ from holdfast.cli.paper.session import (
     until_final,
     until_told,
 )
+from holdfast.cli.paper.summary import sum_up
 from holdfast.config import Config, OptionsDeskConfig, load_config
 from holdfast.core.errors import BadInput, TradingError, VenueUnreachable
 from holdfast.core.money import PriceE4, format_qty
@@ -147,7 +148,7 @@ def _play(whole: _Plan) -> int:
             if plan.args.json:
                 print_json(ended.outcome)
             else:
-                print_summary(ended.outcome)
+                print_desk_summary(ended.outcome)
             if ended.interrupted:
                 break
     finally:
@@ -265,19 +266,17 @@ async def _session(plan: _Plan, screen: Screen) -> _Ended:
     for record in read_records(audit, start_seq=story.last_seq + 1):
         for line in story.tell(record):
             screen.show(line, story)
-    outcome = sum_up(
+    run = sum_up(
         facts.seed,
         directory,
         story,
-        layers=list(facts.layers),
-        held=held,
-        lake=await _bring_to_the_end(audit, lake, said),
         differences=differences,
         resting=resting,
         today=today,
         full_story=full_story,
     )
-    return _Ended(outcome, interrupted)
+    kept = await _bring_to_the_end(audit, lake, said)
+    return _Ended(sum_up_desk(run, story, layers=list(facts.layers), held=held, lake=kept), interrupted)
 
 
 def _is_plain(config: Config) -> bool:

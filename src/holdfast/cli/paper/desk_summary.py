@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import shlex
-import shutil
-import sys
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from holdfast.audit.verify import verify
-from holdfast.cli.output import on_terminal
 from holdfast.cli.paper.desk_story import DeskStory
-from holdfast.cli.paper.screen import hanging
-from holdfast.cli.paper.summary import decisions_digest, tamper
+from holdfast.cli.paper.summary import (
+    Outcome,
+    books,
+    breaker_path,
+    counted,
+    evidence,
+    gain,
+    loose_ends,
+    print_page,
+    verdict,
+)
 from holdfast.core.clock import utc
 from holdfast.core.errors import EXIT_CANNOT_ACT, EXIT_INTEGRITY, EXIT_OK, EXIT_USER_ERROR
-from holdfast.core.money import MoneyE6, format_money
 
 _FACT_AT = 15
 _BARS = "▁▂▃▄▅▆▇█"
@@ -50,133 +53,67 @@ class LakeFacts(msgspec.Struct, kw_only=True):
         return counted and not self.failed
 
 
-class DeskOutcome(msgspec.Struct, kw_only=True):
-    """What an options run ended with."""
+class DeskOutcome(Outcome, kw_only=True):
+    """What an options run ended with, beside what every run does."""
 
-    seed: int
-    directory: str
     layers: list[str]
-    orders: dict[str, int]
-    refusals: dict[str, int]
     rejections: dict[str, int]
     warnings: dict[str, int]
     stops: dict[str, int]
-    breaker: list[dict[str, Any]]
     contracts_ended: dict[str, int]
     alarms: dict[str, int]
     held: dict[str, str]
     greeks: list[dict[str, Any]]
-    pnl_e6: MoneyE6 | None
     lake: LakeFacts
-    journal: dict[str, Any]
-    decisions: int
-    decisions_sha256: str
-    exchange_matches: bool
-    differences: list[str]
-    chapters_missing: list[str]
-    tampered: dict[str, Any]
-    resting: list[str]
 
 
-def sum_up(
-    seed: int,
-    directory: Path,
-    story: DeskStory,
-    *,
-    layers: list[str],
-    held: dict[str, str],
-    lake: LakeFacts,
-    differences: list[str],
-    resting: list[str],
-    today: MoneyE6 | None,
-    full_story: bool,
+def sum_up_desk(
+    run: Outcome, story: DeskStory, *, layers: list[str], held: dict[str, str], lake: LakeFacts
 ) -> DeskOutcome:
-    """Everything the journal, its verification and the comparison of books say about one run."""
-    audit = directory / "audit"
-    report = verify(audit)
-    names = ("submitted", "filled", "rejected", "denied", "canceled", "expired", "not_sent")
+    """What the journal says about a desk, beside *run*."""
     return DeskOutcome(
-        seed=seed,
-        directory=str(directory),
+        **msgspec.structs.asdict(run),
         layers=layers,
-        orders={name: story.orders[name] for name in names} | {"unknown": story.unknown_now},
-        refusals=dict(story.refusals),
         rejections=dict(story.rejections),
         warnings=dict(story.warnings),
         stops=dict(story.stops),
-        breaker=story.breaker,
         contracts_ended=dict(story.contracts_ended),
         alarms=dict(story.alarms),
         held=held,
         greeks=[stock._asdict() for stock in story.stocks],
-        pnl_e6=story.gain(today),
         lake=lake,
-        journal={
-            "records": report.total_entries,
-            "bytes": sum(path.stat().st_size for path in audit.glob("audit_*")),
-            "verify_ok": report.ok,
-        },
-        decisions=story.decisions,
-        decisions_sha256=decisions_digest(audit),
-        exchange_matches=not differences,
-        differences=differences,
-        chapters_missing=[story.chapters[chapter] for chapter in story.missing] if full_story else [],
-        tampered=tamper(audit, directory / "tampered"),
-        resting=resting,
     )
 
 
-def verdict(outcome: DeskOutcome) -> int:
-    """The exit code: 3 damaged journal, 4 an order still unknown, 1 a promise not kept, else 0."""
-    if not outcome.journal["verify_ok"]:
-        return EXIT_INTEGRITY
-    if outcome.orders["unknown"]:
-        return EXIT_CANNOT_ACT
-    found = outcome.tampered["changed"] is None or outcome.tampered["found"]
-    if outcome.differences or outcome.chapters_missing or not found or not outcome.lake.is_whole:
-        return EXIT_USER_ERROR
-    return EXIT_OK
+def desk_verdict(outcome: DeskOutcome) -> int:
+    """The exit code: that of any run, and 1 where the lake is not whole."""
+    return verdict(outcome) or (EXIT_OK if outcome.lake.is_whole else EXIT_USER_ERROR)
 
 
-def print_summary(outcome: DeskOutcome) -> None:
+def print_desk_summary(outcome: DeskOutcome) -> None:
     """The page at the end of a run."""
-    journal, where = outcome.journal, shlex.quote(outcome.directory)
-    steps = outcome.breaker
-    breaker = " -> ".join([steps[0]["from"], *(step["to"] for step in steps)]) if steps else "stayed closed"
-    books = (
-        "equal the broker's own" if outcome.exchange_matches else "DIFFER: " + "; ".join(outcome.differences)
-    )
     # What the gate denies an entry is told as a rejection too, and must not count twice.
-    refusals = dict(Counter(outcome.rejections) | Counter(outcome.refusals))
-    health = "verified" if journal["verify_ok"] else "DAMAGED"
-    lines = [
-        "",
-        "SUMMARY",
-        f"  layers       {', '.join(outcome.layers)}",
-        f"  orders       {_counted(outcome.orders)}",
-        f"  refusals     {_counted(refusals)}",
-        f"  warnings     {_counted(outcome.warnings)}",
-        f"  stops        {_counted(outcome.stops)}",
-        f"  contracts    {_counted(outcome.contracts_ended)}",
-        f"  breaker      {breaker}",
-        f"  P&L          {_money(outcome.pnl_e6)}",
-        f"  held         {_held(outcome.held)}",
-        *_greeks(outcome.greeks),
-        f"  books        {books}",
-        f"  lake         {_lake(outcome.lake)}",
-        f"  journal      {journal['records']} records, {journal['bytes']:,} bytes, {health}",
-        f"  decisions    {outcome.decisions}, sha256 {outcome.decisions_sha256[:16]}…",
-    ]
-    if outcome.tampered["changed"] is not None:
-        lines.append(
-            f"  tampering    one digit of record {outcome.tampered['changed']} changed in a copy; verify names "
-            f"record {outcome.tampered['named']}: {outcome.tampered['reason']}"
-        )
-    lines += [f"  alarm        {name} {count}" for name, count in outcome.alarms.items()]
-    lines += [f"  resting      {order}" for order in outcome.resting]
-    lines += [f"  NOT SHOWN    {chapter}" for chapter in outcome.chapters_missing]
-    width = shutil.get_terminal_size().columns if on_terminal() else sys.maxsize
-    print("\n".join(hanging(line, _FACT_AT, width) for line in lines))
+    refusals = Counter(outcome.rejections) | Counter(outcome.refusals)
+    print_page(
+        [
+            f"  layers       {', '.join(outcome.layers)}",
+            f"  orders       {counted(outcome.orders)}",
+            f"  refusals     {counted(refusals)}",
+            f"  warnings     {counted(outcome.warnings)}",
+            f"  stops        {counted(outcome.stops)}",
+            f"  contracts    {counted(outcome.contracts_ended)}",
+            f"  breaker      {breaker_path(outcome)}",
+            f"  P&L          {gain(outcome.pnl_e6, 'something held has no price')}",
+            f"  held         {_held(outcome.held)}",
+            *_greeks(outcome.greeks),
+            f"  books        {books(outcome, 'broker')}",
+            f"  lake         {_lake(outcome.lake)}",
+            *evidence(outcome),
+            *(f"  alarm        {name} {count}" for name, count in outcome.alarms.items()),
+            *loose_ends(outcome),
+        ]
+    )
+    where = shlex.quote(outcome.directory)
     print("\nnext:")
     print(f"  holdfast audit query {where}/audit --type RISK_EVENT")
     if outcome.lake.rows is not None:
@@ -187,7 +124,7 @@ def print_summary(outcome: DeskOutcome) -> None:
 
 def worst_of(outcomes: Sequence[DeskOutcome]) -> int:
     """The exit code of several days: a damaged journal before an unknown order before a promise not kept."""
-    found = {verdict(outcome) for outcome in outcomes}
+    found = {desk_verdict(outcome) for outcome in outcomes}
     return next(
         (code for code in (EXIT_INTEGRITY, EXIT_CANNOT_ACT, EXIT_USER_ERROR) if code in found), EXIT_OK
     )
@@ -203,18 +140,8 @@ def print_days(outcomes: Sequence[DeskOutcome], days: Sequence[int]) -> None:
         one = outcomes[place]
         print(
             f"  {day}   {one.orders['filled']} orders filled, {one.stops.get('trigger', 0)} stops triggered, "
-            f"P&L {_money(one.pnl_e6)}   {one.directory}"
+            f"P&L {gain(one.pnl_e6, 'something held has no price')}   {one.directory}"
         )
-
-
-def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
-
-
-def _money(amount: MoneyE6 | None) -> str:
-    if amount is None:
-        return "unknown (something held has no price)"
-    return f"{'-' * (amount < 0)}${format_money(MoneyE6(abs(amount)))}, fees included"
 
 
 def _lake(lake: LakeFacts) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -47,7 +47,7 @@ class BrokerEndpoints(msgspec.Struct, frozen=True):
     clock: int
     market: str = ""
     symbols: tuple[str, ...] = ()
-    days: dict[int, tuple[str, ...]] = {}
+    days: Mapping[int, tuple[str, ...]] = {}
 
 
 @asynccontextmanager

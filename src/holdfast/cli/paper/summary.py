@@ -7,6 +7,7 @@ import hashlib
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,47 +139,22 @@ def verdict(outcome: Outcome) -> int:
 
 def print_summary(outcome: Outcome) -> None:
     """The page at the end of a run."""
-    orders = ", ".join(f"{count} {name}" for name, count in outcome.orders.items() if count) or "none"
-    refusals = ", ".join(f"{reason} {count}" for reason, count in outcome.refusals.items()) or "none"
-    breaker = (
-        " -> ".join([outcome.breaker[0]["from"], *(step["to"] for step in outcome.breaker)])
-        if outcome.breaker
-        else "stayed closed"
-    )
-    pnl = (
-        "unknown (a held market has no price)"
-        if outcome.pnl_e6 is None
-        else f"{'-' * (outcome.pnl_e6 < 0)}${format_money(MoneyE6(abs(outcome.pnl_e6)))}, fees included"
-    )
-    books = (
-        "equal the exchange's own"
-        if outcome.exchange_matches
-        else "DIFFER: " + "; ".join(outcome.differences)
-    )
-    tampered, journal = outcome.tampered, outcome.journal
-    where = shlex.quote(outcome.directory)
-    lines = [
-        "",
-        "SUMMARY",
-        f"  orders       {orders}",
-        f"  refusals     {refusals}",
-        f"  breaker      {breaker}",
-        f"  P&L          {pnl}",
-        f"  books        {books}",
-        f"  journal      {journal['records']} records, {journal['bytes']:,} bytes, {'verified' if journal['verify_ok'] else 'DAMAGED'}",
-        f"  decisions    {outcome.decisions}, sha256 {outcome.decisions_sha256[:16]}…",
-    ]
+    tampered, where = outcome.tampered, shlex.quote(outcome.directory)
+    place = ""
     if tampered["changed"] is not None:
         sealed = tampered["file"].endswith(".gz")
-        place = f"in {tampered['file']}" if sealed else f"at byte {tampered['offset']}"
-        lines.append(
-            f"  tampering    one digit of record {tampered['changed']} changed in a copy; verify names record "
-            f"{tampered['named']} {place}: {tampered['reason']}"
-        )
-    lines += [f"  resting      {order}" for order in outcome.resting]
-    lines += [f"  NOT SHOWN    {chapter}" for chapter in outcome.chapters_missing]
-    width = shutil.get_terminal_size().columns if on_terminal() else sys.maxsize
-    print("\n".join(hanging(line, _FACT_AT, width) for line in lines))
+        place = f" in {tampered['file']}" if sealed else f" at byte {tampered['offset']}"
+    print_page(
+        [
+            f"  orders       {counted(outcome.orders)}",
+            f"  refusals     {', '.join(f'{name} {count}' for name, count in outcome.refusals.items()) or 'none'}",
+            f"  breaker      {breaker_path(outcome)}",
+            f"  P&L          {gain(outcome.pnl_e6, 'a held market has no price')}",
+            f"  books        {books(outcome, 'exchange')}",
+            *evidence(outcome, place),
+            *loose_ends(outcome),
+        ]
+    )
     print("\nnext:")
     print(f"  holdfast audit query {where}/audit --type RISK_VIOLATION")
     print(f"  holdfast audit query {where}/audit --type ORDER    # every order")
@@ -186,3 +162,62 @@ def print_summary(outcome: Outcome) -> None:
         print(f"  holdfast audit verify {where}/tampered")
     print("  make paper-options   # an options desk: stops, portfolio limits, the lake (docs/options.md)")
     print("  holdfast exchange    # a bot of your own: README, 'Your bot in ten minutes'")
+
+
+# What both desks' pages say ---------------------------------------------------------------------------------
+
+
+def print_page(facts: list[str]) -> None:
+    """The facts below their heading, as wide as the terminal."""
+    width = shutil.get_terminal_size().columns if on_terminal() else sys.maxsize
+    print("\n".join(hanging(line, _FACT_AT, width) for line in ["", "SUMMARY", *facts]))
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Such as "3 filled, 1 denied"; what is none is left out."""
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
+
+
+def breaker_path(outcome: Outcome) -> str:
+    """The states it went through."""
+    steps = outcome.breaker
+    return " -> ".join([steps[0]["from"], *(step["to"] for step in steps)]) if steps else "stayed closed"
+
+
+def gain(amount: MoneyE6 | None, why_unknown: str) -> str:
+    """What was won or lost, in dollars."""
+    if amount is None:
+        return f"unknown ({why_unknown})"
+    return f"{'-' * (amount < 0)}${format_money(MoneyE6(abs(amount)))}, fees included"
+
+
+def books(outcome: Outcome, whose: str) -> str:
+    """Whether ours are theirs."""
+    return (
+        f"equal the {whose}'s own"
+        if outcome.exchange_matches
+        else "DIFFER: " + "; ".join(outcome.differences)
+    )
+
+
+def evidence(outcome: Outcome, place: str = "") -> list[str]:
+    """The journal, the decisions, and what became of the tampered copy; *place* says where it was found."""
+    journal, tampered = outcome.journal, outcome.tampered
+    health = "verified" if journal["verify_ok"] else "DAMAGED"
+    lines = [
+        f"  journal      {journal['records']} records, {journal['bytes']:,} bytes, {health}",
+        f"  decisions    {outcome.decisions}, sha256 {outcome.decisions_sha256[:16]}…",
+    ]
+    if tampered["changed"] is not None:
+        lines.append(
+            f"  tampering    one digit of record {tampered['changed']} changed in a copy; verify names record "
+            f"{tampered['named']}{place}: {tampered['reason']}"
+        )
+    return lines
+
+
+def loose_ends(outcome: Outcome) -> list[str]:
+    """Orders that still rest, and chapters that were promised and not shown."""
+    return [f"  resting      {order}" for order in outcome.resting] + [
+        f"  NOT SHOWN    {chapter}" for chapter in outcome.chapters_missing
+    ]

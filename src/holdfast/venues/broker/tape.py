@@ -14,7 +14,7 @@ Units and columns: `data/README.md` of the recordings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from itertools import groupby
 from pathlib import Path
@@ -234,18 +234,13 @@ def _days_of(frame: pl.DataFrame) -> dict[int, list[int]]:
 
 def _symbols_of(frame: pl.DataFrame, days: Mapping[int, list[int]]) -> dict[int, tuple[str, ...]]:
     """The underlyings of each day, in order."""
-    quoted = frame.select("ts_ms", "root").unique()
-    return {
-        day: tuple(
-            sorted(
-                {
-                    UNDERLYING_OF.get(root, root)
-                    for root in quoted.filter(pl.col("ts_ms").is_in(times))["root"].unique().to_list()
-                }
-            )
-        )
-        for day, times in days.items()
-    }
+    day_of_ts = {ts: day for day, times in days.items() for ts in times}
+    found: dict[int, set[str]] = {day: set() for day in days}
+    quoted: Iterable[tuple[int, str]] = frame.select("ts_ms", "root").unique().iter_rows()
+    for ts, root in quoted:
+        symbol: str = UNDERLYING_OF.get(root) or root
+        found[day_of_ts[ts]].add(symbol)
+    return {day: tuple(sorted(symbols)) for day, symbols in found.items()}
 
 
 def _read(path: Path, columns: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
