@@ -9,6 +9,7 @@ import os
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.connections import left_open
 
 settings.register_profile(
     "holdfast",
@@ -35,6 +36,13 @@ def own_key_home(tmp_path_factory):
 def key_home_of_one_test(own_key_home, tmp_path_factory, monkeypatch):
     """Each test has keys of its own: two that write a log of the same id do not meet."""
     monkeypatch.setenv("HOLDFAST_HOME", str(tmp_path_factory.getbasetemp() / "home" / f"{next(_NUMBERS)}"))
+
+
+@pytest.fixture(autouse=True)
+def no_connection_left_open():
+    """Whoever opens a connection closes it before the event loop ends."""
+    yield
+    assert left_open() == []
 
 
 def pytest_terminal_summary(terminalreporter):
