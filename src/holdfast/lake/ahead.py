@@ -20,6 +20,8 @@ from holdfast.lake.journal import Piece
 from holdfast.lake.tables import LakeTable
 
 PIECES = 24
+PIECE_RECORDS = 8_192
+"""So many records are read at once where a journal is read as a whole."""
 
 
 class Read(NamedTuple):

@@ -3,7 +3,7 @@
 Promise: what is written of a file is true of it, and what a file's rows do not bear out is named: by a bound that
 leaves rows out a reader passes over them, by a wrong number it counts what is not there.
 
-Limits: said of the columns of `COLUMNS` alone, and of no text longer than `LONGEST_TEXT`. Other writers cut text and
+Limits: said of the columns of `tables.SKIPPED_BY` alone, and of no text longer than `LONGEST_TEXT`. Other writers cut text and
 round times to the millisecond, as Delta lets them: that is no fault. What a Parquet file's own footer says of its row
 groups is not looked at.
 """
@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 from holdfast.lake.extras import load
+from holdfast.lake.tables import SKIPPED_BY
 
 if TYPE_CHECKING:
     import polars as pl
     from deltalake import DeltaTable
 
-COLUMNS = ("timestamp", "ts_ns", "seq", "epoch", "event_type", "execution_id", "symbol")
 LONGEST_TEXT = 64
+"""A column with a longer bound, in characters, is given none."""
 
 
 def written_stats(rows: Any) -> str:
@@ -32,7 +33,7 @@ def written_stats(rows: Any) -> str:
     low: dict[str, Any] = {}
     high: dict[str, Any] = {}
     nulls: dict[str, int] = {}
-    for name in COLUMNS:
+    for name in SKIPPED_BY:
         if name not in rows.column_names:
             continue
         column = rows[name]

@@ -31,7 +31,7 @@ from holdfast.audit.projected import ProjectorClaim, ProjectorNote
 from holdfast.audit.segment import NO_SPACE
 from holdfast.core.clock import NANOS, Clock
 from holdfast.core.errors import AuditCorruption, AuditError, BadInput, ConfigError, LakeUnreachable
-from holdfast.lake.ahead import Read, ReadAhead, read_from
+from holdfast.lake.ahead import PIECE_RECORDS, Read, ReadAhead, read_from
 from holdfast.lake.commit import BATCH_BYTES, Lost, TableWriter
 from holdfast.lake.journal import JournalReader, went_back
 from holdfast.lake.repair import Guard, repair
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 POLL_SECS = 0.05
-AHEAD_RECORDS = 8_192
-"""A journal that has so many records more than were read is read ahead, by pieces of so many at most."""
 RECYCLE_COMMITS = 20
 """A process that was started anew for its memory makes at least so many commits before the next time."""
 _BEAT_NS = 2 * NANOS
@@ -154,11 +152,11 @@ class _Source:
             self.reader.look()
 
     def read(self, most: int) -> Read | None:
-        """What comes next, about *most* records at most; far behind, the rest is read ahead."""
+        """What comes next, about *most* records at most; behind by a whole piece, the rest is read ahead."""
         if self._ahead is None:
-            if self.reader.durable - self.reached.seq < AHEAD_RECORDS:
+            if self.reader.durable - self.reached.seq < PIECE_RECORDS:
                 return read_from(self.reader, most)
-            self._ahead = ReadAhead(self.reader, AHEAD_RECORDS)
+            self._ahead = ReadAhead(self.reader, PIECE_RECORDS)
         read = self._ahead.take()
         if read is None:
             self.stop()

@@ -30,7 +30,7 @@ from typing import NamedTuple
 from holdfast.audit.pruned import InArchive
 from holdfast.core.clock import NANOS, Clock
 from holdfast.core.errors import BadInput, LakeDamaged
-from holdfast.lake.ahead import ReadAhead
+from holdfast.lake.ahead import PIECE_RECORDS, ReadAhead
 from holdfast.lake.commit import BATCH_BYTES, TableWriter
 from holdfast.lake.due import MaintenancePolicy
 from holdfast.lake.durable import sync_folder
@@ -42,9 +42,10 @@ from holdfast.lake.store import SELF_TEST, LakeStore
 from holdfast.lake.tables import TABLES, LakeTable
 
 BATCH_ROWS = 50_000
+"""A table is committed with so many waiting rows."""
 TELL_RECORDS = 500_000
+"""Progress is told after so many records of a journal."""
 
-_PIECE = 8192
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 _ALONE = MaintenancePolicy(retention_secs=0)
@@ -277,7 +278,7 @@ def _fill_from(
     for sink in sinks.values():
         sink.begin(log_id, 0)
     reached, told, weight = Reached(), 0, 0
-    with ReadAhead(reader, _PIECE) as ahead:
+    with ReadAhead(reader, PIECE_RECORDS) as ahead:
         while (read := ahead.take()) is not None:
             for table, made in read.made.items():
                 sinks[table].take(log_id, made, 0)

@@ -7,7 +7,7 @@
     decisions    DECISION                the gate's verdicts with the rows and inputs they stand on
 
 Promise: a column's name, meaning and type never change, and new ones are only added at the end; whole numbers are
-int32 or int64, others float64, because Delta widens nothing later. Every row can be found in its journal by
+int32 or int64, others float64, because Delta widens no type later. Every row can be found in its journal by
 `writer_id` and `seq`, and every table has the same key, `event_id`.
 
 Units: in `risk_events`, premiums and values are float64 (dollars, or what `unit` says), as the contract fixes it.
@@ -31,6 +31,8 @@ RISK_EVENT = "RISK_EVENT"
 LATE = str(RecordType.LATE)
 """A record that a poisoned journal still had to say: it is projected as what it would have been."""
 
+SKIPPED_BY = ("timestamp", "ts_ns", "seq", "epoch", "event_type", "execution_id", "symbol")
+"""Readers skip files by the least and the greatest value of these columns, where a table has them."""
 PROPERTIES: Mapping[str, str] = {
     "delta.appendOnly": "true",
     "delta.checkpointInterval": "100",
@@ -38,7 +40,7 @@ PROPERTIES: Mapping[str, str] = {
     # Every checkpoint carries the files that were let go so long: a commit a second is 86,400 of them a day.
     "delta.deletedFileRetentionDuration": "interval 1 days",
     "delta.enableDeletionVectors": "false",
-    "delta.dataSkippingStatsColumns": "timestamp,ts_ns,seq,epoch,event_type,execution_id,symbol",
+    "delta.dataSkippingStatsColumns": ",".join(SKIPPED_BY),
 }
 """What a new table is created with."""
 
@@ -125,7 +127,9 @@ _ORIGIN = (
     Column("ts_ns", Kind.INT64, "when it happened, UTC nanoseconds since 1970", required=True),
     Column(PARTITION, Kind.DATE, "the UTC day of ts_ns; the partition", required=True),
 )
-_VERSION = Column("schema_version", Kind.INT32, "the version of the record type's schema", required=True)
+_VERSION = Column(
+    "schema_version", Kind.INT32, "by which version of its record's schema the row was made", required=True
+)
 
 
 class RiskEventsTable(LakeTable):

@@ -34,7 +34,7 @@ import polars as pl
 from holdfast.audit.pruned import InArchive
 from holdfast.audit.tree import Frontier
 from holdfast.core.errors import LakeDamaged
-from holdfast.lake.ahead import ReadAhead
+from holdfast.lake.ahead import PIECE_RECORDS, ReadAhead
 from holdfast.lake.claims import Claims
 from holdfast.lake.columns import Made
 from holdfast.lake.commit import app_id
@@ -49,8 +49,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 MOST_COMMITS = 10_000
-
-_PIECE = 8192
+"""Of so many kept commits of a table the claims are compared."""
 
 
 class _Table:
@@ -181,7 +180,7 @@ def _hash_rows(store: LakeStore, table: _Table, seed: int, findings: list[Findin
         path = unquote(str(fragment.path))
         name, counted = path.rpartition("/")[2], Counted(claims.get(path, _NOTHING))
         try:
-            for batch in fragment.to_batches(schema=schema, columns=columns, batch_size=_PIECE):
+            for batch in fragment.to_batches(schema=schema, columns=columns, batch_size=PIECE_RECORDS):
                 frame = pl.DataFrame(batch)
                 counted.take(frame)
                 hashed.append(_hashed(frame, seed))
@@ -294,7 +293,7 @@ def _read_records(
         first = why.last_seq + 1
         reader.seek(first)
     seq = first - 1
-    with ReadAhead(reader, _PIECE) as ahead:
+    with ReadAhead(reader, PIECE_RECORDS) as ahead:
         while seq < until and (read := ahead.take()) is not None:
             for table, made in read.made.items():
                 if table.name in expected:

@@ -182,7 +182,7 @@ def test_rival_that_brings_one_of_two_journals_meanwhile_doubles_no_row(tmp_path
 
 def test_rows_read_ahead_that_a_rival_brought_come_once(desk, monkeypatch):
     """A commit lost to a rival while pieces are read ahead leads to no row twice and none missing."""
-    monkeypatch.setattr("holdfast.lake.projector.AHEAD_RECORDS", 8)
+    monkeypatch.setattr("holdfast.lake.projector.PIECE_RECORDS", 8)
     desk.append(60)
     late = desk.projector(rows=10, most_rows=10)
     late.start()

@@ -28,24 +28,6 @@ pytestmark = pytest.mark.invariant("I10")
 LATER = 1_764_500_000 * 10**9
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A journal and its lake, which each test gets a copy of."""
-    home = tmp_path_factory.mktemp("made")
-    project(home / "lake", make_journal(home / "log", events=60))
-    return home
-
-
-@pytest.fixture
-def log(tmp_path, made):
-    return shutil.copytree(made / "log", tmp_path / "log")
-
-
-@pytest.fixture
-def lake(tmp_path, made):
-    return store_of(str(shutil.copytree(made / "lake", tmp_path / "lake")))
-
-
 def _others(lake):
     return sorted(path.name for path in lake.path.parent.iterdir() if path.name.startswith("lake."))
 
@@ -96,7 +78,7 @@ def test_heavy_rows_are_written_in_several_commits(lake, log, monkeypatch):
         commit.TableWriter, "commit", lambda *args: (commits.append(len(args[1])), whole(*args))
     )
     monkeypatch.setattr(rebuilding, "BATCH_BYTES", 4_000)
-    monkeypatch.setattr(rebuilding, "_PIECE", 5)
+    monkeypatch.setattr(rebuilding, "PIECE_RECORDS", 5)
     expected = all_rows(lake)
     rebuild(lake, [log], clock=ManualClock(LATER))
     assert all_rows(lake) == expected

@@ -25,24 +25,6 @@ from holdfast.lake.verify import verify_lake
 pytestmark = [pytest.mark.invariant("I10"), pytest.mark.contract("B8")]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A journal and its lake, which each test gets a copy of."""
-    home = tmp_path_factory.mktemp("made")
-    project(home / "lake", make_journal(home / "log", events=60))
-    return home
-
-
-@pytest.fixture
-def log(tmp_path, made):
-    return shutil.copytree(made / "log", tmp_path / "log")
-
-
-@pytest.fixture
-def lake(tmp_path, made):
-    return store_of(str(shutil.copytree(made / "lake", tmp_path / "lake")))
-
-
 def _append(lake, name: str, rows: list[dict]) -> None:
     """What only somebody else's hand does: a commit without a watermark."""
     table = lake.open(name)

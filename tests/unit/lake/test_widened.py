@@ -6,7 +6,7 @@ import duckdb
 import polars as pl
 import pytest
 from deltalake.schema import Field, PrimitiveType
-from support.lake import START_NS, make_journal, project, rows_of
+from support.lake import START_NS, make_journal, rows_of
 
 from holdfast.audit.schemas import RecordType
 from holdfast.core.clock import ManualClock
@@ -28,13 +28,6 @@ pytestmark = [pytest.mark.contract("B8"), pytest.mark.invariant("I10")]
 DAY_NS = 86_400 * 10**9
 LATER = ManualClock(START_NS + 5 * DAY_NS)
 SOLD = "SELECT count(*) AS fills, count(liquidity) AS told FROM fills"
-
-
-@pytest.fixture
-def old(tmp_path):
-    """A lake as an earlier version left it, and its journal."""
-    log = make_journal(tmp_path / "log", events=60)
-    return project(tmp_path / "lake", log), log
 
 
 @pytest.fixture
@@ -65,9 +58,8 @@ def _project(lake, *logs) -> Projector:
     return one
 
 
-def test_projection_goes_on_over_the_rows_of_an_earlier_version(old, upgrade, tmp_path):
+def test_projection_goes_on_over_the_rows_of_an_earlier_version(lake, log, upgrade, tmp_path):
     """Old rows stay as they are, new ones have the new column and version, and the lake equals its journals."""
-    lake, log = old
     before = rows_of(lake, "fills")
     assert {row["schema_version"] for row in before} == {2}
     upgrade()
@@ -83,18 +75,16 @@ def test_projection_goes_on_over_the_rows_of_an_earlier_version(old, upgrade, tm
     assert report.ok, report.findings
 
 
-def test_older_lake_is_compared_and_asked_before_it_is_widened(old, upgrade):
+def test_older_lake_is_compared_and_asked_before_it_is_widened(lake, log, upgrade):
     """A verification or a question by a later version asks for no upgrade of the lake first."""
-    lake, log = old
     upgrade()
     assert verify_lake(lake, [log]).ok
     with Lake(lake) as asked:
         assert asked.ask("SELECT count(*) AS n FROM fills").to_pylist() == [{"n": 12}]
 
 
-def test_every_reader_sees_old_and_new_files_of_a_widened_table(old, upgrade, tmp_path):
+def test_every_reader_sees_old_and_new_files_of_a_widened_table(lake, log, upgrade, tmp_path):
     """Polars, deltalake, DuckDB, `lake sql` and the Spark source read NULL where a file is older than a column."""
-    lake, log = old
     upgrade()
     _project(lake, log, make_journal(tmp_path / "other", events=20, seed=9))
     assert (
@@ -114,18 +104,16 @@ def test_every_reader_sees_old_and_new_files_of_a_widened_table(old, upgrade, tm
         assert asked.ask(SOLD).to_pylist() == [{"fills": 16, "told": 0}]
 
 
-def test_rebuild_gives_the_rows_of_this_version(old, upgrade):
+def test_rebuild_gives_the_rows_of_this_version(lake, log, upgrade):
     """A lake made anew has no older rows: all bear this version, and say otherwise what they said."""
-    lake, log = old
     before = rows_of(lake, "fills")
     upgrade()
     rebuild(lake, [log], clock=LATER)
     assert rows_of(lake, "fills") == [{**row, "liquidity": None, "schema_version": 3} for row in before]
 
 
-def test_table_of_a_later_version_is_refused_by_an_earlier_one(old):
+def test_table_of_a_later_version_is_refused_by_an_earlier_one(lake, log):
     """What a later holdfast widened is not written to by this one, whose rows would lack the column."""
-    lake, log = old
     lake.open("fills").alter.add_columns([Field("liquidity", PrimitiveType("string"))])
     version = lake.open("fills").version()
     with pytest.raises(BadInput, match="column 'liquidity' is unknown to this version of holdfast") as why:
@@ -136,11 +124,10 @@ def test_table_of_a_later_version_is_refused_by_an_earlier_one(old):
 
 
 @pytest.mark.parametrize("step", ["set_table_properties", "add_columns"])
-def test_rivals_that_widen_one_table_at_once_add_each_column_once(old, upgrade, tmp_path, monkeypatch, step):
+def test_rivals_that_widen_one_table_at_once_add_each_column_once(lake, log, upgrade, monkeypatch, step):
     """Where a rival widens the table between two steps, what it made is taken, and every row still comes once."""
     from deltalake.table import TableAlterer
 
-    lake, log = old
     upgrade()
     whole, rivals = getattr(TableAlterer, step), list[str]()
 
@@ -151,16 +138,15 @@ def test_rivals_that_widen_one_table_at_once_add_each_column_once(old, upgrade, 
         return whole(self, *args, **more)
 
     monkeypatch.setattr(TableAlterer, step, rival_first)
-    _project(lake, log, make_journal(tmp_path / "other", events=20, seed=9))
+    _project(lake, log, make_journal(log.parent / "other", events=20, seed=9))
     names = [field.name for field in lake.open("fills").schema().fields]
     assert names.count("liquidity") == 1
     assert lake.open("fills").metadata().configuration[WIDENED] == "true"
     assert len(rows_of(lake, "fills")) == 16
 
 
-def test_torn_widening_is_seen_as_such(old, upgrade):
+def test_torn_widening_is_seen_as_such(lake, log, upgrade):
     """A commit that announces new columns and lacks them is not whole."""
-    lake, log = old
     upgrade()
     _project(lake, log)
     table = lake.path / "fills"
