@@ -632,9 +632,9 @@ class Books:
         return known
 
     def _is_held(self, ticker: str) -> bool:
-        """Whether the account is in this market, or in a leg of this combination."""
+        """Whether the account is in this market, or in every leg of this combination: an order of it may be an exit."""
         legs = [leg for leg, _ in parse_combo_ticker(ticker)] if is_combo(ticker) else [ticker]
-        return any(leg in self._account.portfolio.positions for leg in legs)
+        return all(leg in self._account.portfolio.positions for leg in legs)
 
     async def _rules_regardless(self, ticker: str) -> Instrument | None:
         return await self._quietly(self.instrument(ticker, regardless=True))
