@@ -112,19 +112,19 @@ def test_the_first_order_goes_as_the_page_says(at, capsys, monkeypatch, tmp_path
 
 @pytest.mark.contract("B15")
 @pytest.mark.parametrize(
-    ("accounts", "is_running", "named"),
+    ("account", "named"),
     [
-        (["U7654321"], True, "has not the account 'DU1234567', but U7654321"),
-        (["DU1234567"], False, "nothing listens there\nhint: start the gateway"),
+        ("U7654321", "has not the account 'DU1234567', but U7654321"),
+        ("", "nothing listens there\nhint: start the gateway"),
     ],
 )
-def test_the_first_order_says_why_there_is_none(at, monkeypatch, tmp_path, accounts, is_running, named):
+def test_the_first_order_says_why_there_is_none(at, monkeypatch, tmp_path, account, named):
     """A gateway of another account, and none at all, end the page's program by name, and nothing is ordered."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOLDFAST_HOME", str(tmp_path / "home"))
     Path("holdfast.toml").write_text(block("toml"), encoding="utf-8")
     Path("logs").mkdir()
-    at.accounts, at.is_running = accounts, is_running
+    at.accounts, at.is_running = [account], bool(account)
     monkeypatch.setattr(wiring, "SystemClock", lambda: at.clock)
     monkeypatch.setattr(adapter, "prepared", lambda _ib: library.prepared(FakeIB(at)))
     with pytest.raises(SystemExit) as ended:

@@ -55,22 +55,29 @@ def world(
     timeout_secs: float = 5.0,
     **options: Any,
 ) -> SimpleNamespace:
-    """A gateway, a client of it, and the adapter, whose waits are short."""
+    """A gateway, a client of it, and the adapter, whose waits are short: the machine's time passes while it waits."""
     clock = clock or ManualClock(OPENED_NS)
     at = at or gateway(clock)
     log = log or MemoryLog()
     breaker = TradingCircuitBreaker(IB_API, name="ib_api", clock=clock)
+    wall = ManualClock()
+
+    async def sleep(secs: float) -> None:
+        wall.advance(secs)
+        await asyncio.sleep(0)
+
     settings: dict[str, Any] = {
         "clock": clock,
+        "wall_clock": wall,
         "timeout_secs": timeout_secs,
         "commission_wait_secs": 0.02,
-        "sleep": no_sleep,
+        "sleep": sleep,
         "breaker": breaker,
         "numbers_from": numbers_reserved(log.records()),
     }
     settings |= options
     venue = IBVenue(FakeIB(at), audit=log, **settings)
-    return SimpleNamespace(clock=clock, at=at, log=log, venue=venue, breaker=breaker, made=0)
+    return SimpleNamespace(clock=clock, wall=wall, at=at, log=log, venue=venue, breaker=breaker, made=0)
 
 
 def play(scenario: Callable[[SimpleNamespace], Coroutine[Any, Any, None]], **options: Any) -> SimpleNamespace:

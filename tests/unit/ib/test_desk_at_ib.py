@@ -34,14 +34,12 @@ class Run:
     def __init__(self, clock: ManualClock, at: FakeGateway) -> None:
         self.log = MemoryLog()
         self.ib = world(at=at, clock=clock, log=self.log)
-        self.ib.venue._pace._credit_ns = self.ib.venue._pace._most_ns = (
-            10**15
-        )  # the machine's seconds are not the test's
         self.w = desk_world(clock=clock, venue=self.ib.venue, log=self.log, stop=STOP)
         self.heard = Listener(self.ib, *TICKERS)
 
     async def tick(self, secs: int = 30) -> None:
         self.w.clock.advance(secs)
+        self.ib.wall.advance(secs)
         await self.drain()
         await self.w.trader.tick(self.w.clock.now_ns())
         await self.drain()

@@ -47,9 +47,9 @@ def test_what_the_adapter_uses_of_the_library_exists():
         *("accountValues", "RaiseRequestErrors"),
     ):
         assert hasattr(ib, name), name
-    for name in ("getReqId", "updateReqId", "throttleStart", "throttleEnd"):
+    for name in ("getReqId", "updateReqId", "MaxRequests", "cancelMktData", "decoder"):
         assert hasattr(ib.client, name), name
-    for name in ("permId2Trade", "fills"):
+    for name in ("permId2Trade", "fills", "tickers"):
         assert isinstance(getattr(ib.wrapper, name), dict), name
 
 

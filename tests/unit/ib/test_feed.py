@@ -288,7 +288,7 @@ def test_every_subscription_let_go_is_let_go_at_the_gateway():
     async def scenario(w):
         tickers = [CALL, PUT, LOWER_PUT, SPREAD, "SPY"]
         heard = Listener(w, *tickers)
-        for _ in range(8):
+        for _ in range(3):
             await heard.until(lambda: len(w.venue._feed._shown) == len(tickers))
             w.at.cut_link()
             await heard.settle()

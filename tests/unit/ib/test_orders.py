@@ -59,7 +59,8 @@ def test_the_gateways_own_end_is_an_end(status):
 def test_an_end_that_the_library_made_up_is_asked_about():
     """The library calls an order canceled when any error names it; without a verdict of ours the lists decide."""
     assert judge(now("Cancelled", code=31337), said(31337), GTC, 1) is Next.ASK
-    assert judge(now("Cancelled", code=104), said(104), GTC, 1) is Next.ASK
+    for code in (104, 161, 10148, 10349):
+        assert judge(now("Cancelled", code=code), said(code), GTC, 1) is Next.ASK
     assert judge(now("Cancelled", permanent=0, code=1100), said(1100), IOC, 1) is Next.ASK
     for status in ("Inactive", "ValidationError"):
         assert judge(now(status), [], GTC, 1) is Next.ASK

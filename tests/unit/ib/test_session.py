@@ -201,21 +201,6 @@ def test_every_call_is_recorded_once_with_its_outcome():
     assert all(call["latency_ms"] >= 0 for call in calls if call["method"] != "RESERVE")
 
 
-def test_an_orders_place_in_the_queue_is_not_the_librarys():
-    """The library would hold messages back beyond its own pace: while it does, nothing is sent."""
-
-    async def scenario(w):
-        await place(w, price=1.0, tif=TimeInForce.GTC)
-        w.venue.session.ib.client.throttleStart.emit()
-        answer, _ = await place(w, price=1.0, tif=TimeInForce.GTC)
-        assert "holds messages back" in answer.reason
-        w.venue.session.ib.client.throttleEnd.emit()
-        await place(w, price=1.0, tif=TimeInForce.GTC)
-        assert w.at.heard.count("placeOrder") == 2
-
-    play(scenario)
-
-
 def test_two_clients_share_a_gateway():
     """A second client sees the first one's order in the full list, and not in its own."""
     at = gateway()

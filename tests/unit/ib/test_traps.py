@@ -32,6 +32,7 @@ def test_a_gateway_that_hands_numbers_out_again_meets_none_of_ours():
         try:
             for _ in range(restarts + 1):
                 for _ in range(12):  # ended at once: the gateway lists none of them afterwards
+                    w.wall.advance(1)
                     answer, _ = await place(w, price=1.0, name=f"hf-{len(at.arrived)}")
                     assert isinstance(answer, Ack)
                 at.restart(next_number=1)

@@ -6,7 +6,7 @@ and where they do not, it is `Unknown`. Our client order id is the order's refer
 
 | what fails | here |
 | --- | --- |
-| not connected, link cut, message pace, library throttled, read-only | `NotSent`: nothing is written |
+| not connected, link cut, message pace, read-only | `NotSent`: nothing is written |
 | connection or link ends before the answer, no answer in time | `Unknown` |
 | status Inactive or ValidationError, a code that is no verdict | the gateway's lists are read; still nothing: `Unknown` |
 | executions during a cut | read again after every reconnection and after 1101 and 1102 (`StreamGap`, private) |
@@ -128,9 +128,10 @@ class IBVenue:
             clock=self._clock,
             timeout_secs=timeout_secs,
         )
-        self._pace = Pace(wall)
+        self._pace = Pace(wall, sleep=sleep)
         self._calls = Calls(
             self.session,
+            self._pace,
             breaker=self.breaker,
             audit=audit,
             user=user,

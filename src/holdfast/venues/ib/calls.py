@@ -31,6 +31,7 @@ from holdfast.core.errors import (
 )
 from holdfast.venues.ib.errors import RULES, Heard, Kind, Rule
 from holdfast.venues.ib.library import load
+from holdfast.venues.ib.pacing import Message, Pace
 from holdfast.venues.ib.session import Session
 from holdfast.venues.permits import Counted, fails_its_call, settle
 
@@ -82,6 +83,7 @@ class Calls:
 
     Args:
         session: The connection.
+        pace: Gives each request its turn.
         breaker: Counts the outcomes.
         audit: Takes the records.
         user: Stands in every record.
@@ -95,6 +97,7 @@ class Calls:
     def __init__(
         self,
         session: Session,
+        pace: Pace,
         *,
         breaker: TradingCircuitBreaker,
         audit: Recorder,
@@ -106,6 +109,7 @@ class Calls:
         self.breaker = breaker
         self.timeout_secs = timeout_secs
         self.unrecorded = 0
+        self._pace = pace
         self._audit = audit
         self._user = user
         self._wall = wall_clock
@@ -141,6 +145,7 @@ class Calls:
         lib = load()
         try:
             async with asyncio.timeout(self.timeout_secs):
+                await self._pace.turn(Message.READ)
                 return await self.session.ask(request, name=name)
         except VenueRejected as error:
             # A gateway that refuses this client, before any request: its settings are wrong, not its health.

@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from ib_async.order import Trade
     from ib_async.ticker import Ticker
 
-PAUSE_SECS = 0.05
 RETRY_SECS = 1.0
 
 
@@ -215,7 +214,7 @@ class Feed:
         listed = await self._directory.describe(name, regardless=True)
         if self._current(name) is None:
             await self.unfollow(name)
-        await self._paced()
+        await self._pace.turn(Message.DATA)
         if not self.session.is_up:
             raise VenueUnreachable(f"reqMktData: {self.session.why_not}")
         known = self._current(name)
@@ -248,14 +247,9 @@ class Feed:
         library = self.session.ib.wrapper
         library.tickers.pop(hash(line.listed.contract), None)
         number, connection = library.endTicker(line.ticker, "mktData"), self.session.connections
-        await self._paced()
+        await self._pace.turn(Message.DATA)
         if number and self.session.is_connected and connection == self.session.connections:
             self.session.ib.client.cancelMktData(number)
-
-    async def _paced(self) -> None:
-        """Wait until one message about prices may go."""
-        while not self._pace.take(Message.DATA):
-            await self._sleep(PAUSE_SECS)
 
     def book(self, name: str, since_ns: int) -> Book | None:
         """The book of a subscription that has told something since the last gap; None while it has not."""

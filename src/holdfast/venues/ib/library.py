@@ -37,10 +37,11 @@ def load() -> ModuleType:
 def prepared(ib: Any = None) -> Any:
     """*ib*, or a new unconnected `ib_async.IB`, set so that it says what it was told.
 
-    Its refused requests raise instead of looking like empty answers. A time without a zone is UTC, as the gateway
+    Its refused requests raise instead of looking like empty answers. It sends at once what it is given, or not at all. A time without a zone is UTC, as the gateway
     means it; the library would take it for the zone of this machine.
     """
     made = load().IB() if ib is None else ib
     made.RaiseRequestErrors = True
     made.TimezoneTWS = "UTC"
+    made.client.MaxRequests = 0
     return made

@@ -20,7 +20,7 @@ import socket
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from holdfast.core.clock import NANOS, Clock
 from holdfast.core.errors import VenueAnswerUnknown, VenueError, VenueRejected, VenueUnreachable
@@ -65,7 +65,6 @@ class Session:
         account: As given, or the only one once connected.
         client_id: As given.
         is_linked: What the gateway last said of its own link.
-        is_throttled: The library holds messages back.
         connections: How often a connection was made.
         numbers_from: No order or request gets a number below.
         failure: What a handler raised; raised again to whoever follows events.
@@ -91,7 +90,6 @@ class Session:
         self.account = account
         self.readonly = readonly
         self.is_linked = True
-        self.is_throttled = False
         self.connections = 0
         self.numbers_from = 1
         self.failure: Exception | None = None
@@ -116,8 +114,6 @@ class Session:
         self.watch(ib.errorEvent, self._on_error)
         self.watch(ib.disconnectedEvent, self._on_disconnected)
         self.watch(ib.updateEvent, self._on_update)
-        self.watch(ib.client.throttleStart, self._on_throttled)
-        self.watch(ib.client.throttleEnd, self._on_flowing)
         self._decoder: Any = ib.client.decoder
         self._decoder.interpret = self._decode
 
@@ -145,9 +141,7 @@ class Session:
             return f"the client failed: {_text(self.failure)}"
         if not self.is_connected:
             return f"not connected to the gateway at {self.address}: {self._why_down}"
-        if not self.is_linked:
-            return "the gateway has lost its link to Interactive Brokers"
-        return "the library holds messages back" if self.is_throttled else ""
+        return "" if self.is_linked else "the gateway has lost its link to Interactive Brokers"
 
     async def ensure(self) -> None:
         """Be connected and linked.
@@ -383,12 +377,6 @@ class Session:
             self._ended("the connection ended")
             self.on_end("the connection to the gateway ended")
 
-    def _on_throttled(self) -> None:
-        self.is_throttled = True
-
-    def _on_flowing(self) -> None:
-        self.is_throttled = False
-
 
 CLOSED = (
     "start the gateway and log it in, enable its API, and compare the port: 7497 workstation paper, 7496 live, "
@@ -403,8 +391,6 @@ def _nothing(*_what: object) -> None:
 
 
 def _text(error: Exception) -> str:
-    if error.args and isinstance(
-        error.args[0], list
-    ):  # what the library asked for at the start and did not get
-        return "; ".join(map(str, error.args[0]))
+    if error.args and isinstance(error.args[0], list):  # what the library asked for at the start and did not get
+        return ", ".join(cast("list[str]", error.args[0]))
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
