@@ -308,6 +308,7 @@ def test_a_plan_that_holds_nothing_back_is_caught(plant, monkeypatch):
     plant(monkeypatch)
     bounds = settings(
         max_examples=3000, stateful_step_count=25, deadline=None, derandomize=True, phases=[Phase.generate],
+        report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     with pytest.raises(AssertionError):

@@ -31,7 +31,7 @@ STATUS = (200, '{"exchange_active": true, "trading_active": true}')
 ACK = (201, '{"order_id": "o-1", "fill_count": "0.00", "remaining_count": "10.00", "ts_ms": 1}')
 MARKET = """{"market": {"ticker": "%s", "event_ticker": "E", "status": "active",
     "price_ranges": [{"start": "0.01", "end": "0.99", "step": "0.01"}]}}"""
-TINY = 0.15
+TINY = 0.5
 
 
 def unused_url() -> str:
@@ -63,7 +63,8 @@ def test_a_call_that_fails_raises_counts_and_leaves_one_record(
     """Whatever the venue answers, the call raises its named error once and leaves exactly one record."""
 
     async def run():
-        async with scripted(reply) as server, desk_at(server.base_url, tmp_path, timeout=TINY) as desk:
+        timeout = TINY if reply == HANG else 20.0
+        async with scripted(reply) as server, desk_at(server.base_url, tmp_path, timeout=timeout) as desk:
             with pytest.raises(raised):
                 await desk.client.get_balance()
             assert desk.calls() == [("GET", "portfolio/balance", status)]

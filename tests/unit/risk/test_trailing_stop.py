@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.core.clock import ManualClock
-from holdfast.core.errors import BadInput, IllegalTransition
+from holdfast.core.errors import AuditError, BadInput, IllegalTransition
 from holdfast.risk.events import RiskEventType
 from holdfast.risk.stop_rules import DistanceTrail, TimeTightening, TrailingStopConfig
 from holdfast.risk.trailing_stop import (
@@ -170,12 +170,13 @@ def test_each_arrow_of_the_table_is_told_as_one_event_and_a_hold_is_not():
 
 
 @pytest.mark.contract("B2")
-def test_a_listener_that_raises_changes_no_decision():
+@pytest.mark.parametrize("trouble", [OSError(28, "no space"), AuditError("no log"), KeyError("of its own")])
+def test_a_listener_that_raises_changes_no_decision(trouble):
     """The action is returned and the stop latched although the event logger failed; the failure is counted."""
 
     class Broken:
         def emit(self, event):
-            raise OSError(28, "no space")
+            raise trouble
 
     stop = TrailingStop("x", 100, event_logger=Broken())
     assert [stop.update(premium).action.value for premium in (103, 101)] == ["ACTIVATE", "TRIGGER"]
