@@ -80,7 +80,8 @@ HINTS: Mapping[Code, str] = {
     Code.CONCENTRATION: "make the order smaller, or raise max_single_position_pct",
     Code.CORRELATED_EXPOSURE: "close something of the same group, or raise max_correlated_pct",
     Code.TOTAL_EXPOSURE_CAP: "close something, or raise total_exposure_cap",
-    Code.UNBOUNDED_LOSS: "buy the protective leg first, or send the structure as one combination",
+    Code.UNBOUNDED_LOSS: "buy the protective leg of the same expiry first, or send both as one combination; a leg of another expiry "
+    "protects nothing by itself: somebody has to exercise or sell it in time",
     Code.MAX_POSITIONS: "close a position of this symbol first",
     Code.BUYING_POWER: "make the order smaller, or deposit; the broker says what it would still carry",
     Code.UNKNOWN_INSTRUMENT: "check the ticker: the venue lists no such market",
@@ -114,7 +115,8 @@ HINTS: Mapping[Code, str] = {
     Code.STATE_HALTED: "a person releases it",
     Code.CIRCUIT_BREAKER_OPEN: "the venue is failing, or refused the key: the newest BREAKER record of the log says which",
     Code.AUDIT_UNAVAILABLE: "the log cannot take a record, so nothing leaves: free or repair its disk, then start again",
-    Code.NOT_REDUCING: "declared reduce_only, but it adds risk or exceeds what can be closed",
+    Code.NOT_REDUCING: "declared reduce_only, but it adds risk or exceeds what can be closed; what protects another "
+    "position leaves with it, or after it",
     Code.DEADLINE_PASSED: "the admission grew too old before it could be sent; ask again",
     Code.RISK_CHECK_FAILED: "the first refusal of the same order says why",
 }

@@ -163,7 +163,9 @@ def test_alarms_are_told_and_counted():
     }
     story, lines = told(("RISK_VIOLATION", details))
     assert story.alarms == {"exit_barred": 1}
-    assert "stays demanded" in lines[0]
+    assert lines[0].endswith("stays demanded")
+    _, (told_of,) = told(("RISK_VIOLATION", {**details, "current_value": "not_reducing"}))
+    assert "close both at the broker as one order" in told_of
 
 
 def test_stock_taking_gives_the_greeks_over_time():

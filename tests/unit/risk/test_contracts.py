@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from support.contracts import (
     EXPIRES_NS,
+    EXPIRY,
     NOW_NS,
     SPY,
     WIDE,
@@ -29,7 +30,7 @@ from holdfast.core.errors import BadInput
 from holdfast.core.instruments import Instrument
 from holdfast.core.money import MoneyE6, QtyE2, format_money
 from holdfast.core.orders import OrderEvent
-from holdfast.core.reasons import Code
+from holdfast.core.reasons import HINTS, Code
 from holdfast.core.signals import BookSide, Side
 from holdfast.risk.decisions import Decision, replay, rows_text
 from holdfast.risk.gate import Gate
@@ -54,6 +55,21 @@ def code_of(decision: Decision) -> str:
 
 def row_of(decision: Decision, code: Code) -> Any:
     return next(row for row in decision.rows if row.code is code)
+
+
+@pytest.mark.invariant("I3")
+def test_a_leg_of_a_later_expiry_covers_nothing_and_the_refusal_says_so():
+    """A calendar of calls has no bound that nobody's act keeps; one of puts may lose the short strike."""
+    late = {"expiry": EXPIRY + 7, "expires_ns": EXPIRES_NS + 7 * 86_400 * NANOS}
+    calls = combo((call(500), -1), (call(500, **late), 1))
+    refused = ask(option_gate(calls), calls, "buy", 1, 1)
+    assert code_of(refused) == "unbounded_loss"
+    assert "another expiry protects nothing" in HINTS[Code.UNBOUNDED_LOSS]
+    puts = combo((put(500), -1), (put(500, **late), 1))
+    decision = option_gate(puts).admit(intent("hf-puts", puts, "buy", 1, 1))
+    assert decision.admission is not None
+    assert decision.order is not None
+    assert decision.order.reserved == MoneyE6(50_101_300_000)
 
 
 CONDOR = {put(470): 2.0, put(480): -2.0, call(520): -2.0, call(530): 2.0}

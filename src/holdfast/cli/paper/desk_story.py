@@ -164,7 +164,8 @@ class DeskStory(Story):
             yield Line(
                 "",
                 "ALARM",
-                f"{facts.get('execution_id') or facts.get('ticker', '')}: {_ALARMS[kind].format(details['current_value'])}",
+                f"{facts.get('execution_id') or facts.get('ticker', '')}: "
+                f"{_ALARMS[kind].format(details['current_value'])}{_WHAT_TO_DO.get(details['current_value'], '')}",
                 "bad",
             )
 
@@ -265,6 +266,12 @@ PORTFOLIO_LIMITS_SHOWN = frozenset(
     }
 )
 """The six checks of a portfolio."""
+
+_WHAT_TO_DO = {
+    "not_reducing": "; it protects another position: close both at the broker as one order, the other one first, or "
+    "let both expire"
+}
+"""What a person can do about a barred exit, where it is not plain."""
 
 _WAITS = {
     "worthless": "nobody bids for what is left of it",
