@@ -73,7 +73,6 @@ async def play(w: Any, steps: list[tuple[str, Any, Any]]) -> None:
             await w.trader.tick(w.clock.now_ns())
         elif what == "drain":
             await drain(w)
-            w.trader._stopped = False
         elif what == "arrive":
             w.venue.arrive()
         else:
@@ -146,7 +145,6 @@ def test_no_order_is_sent_twice_and_none_is_forgotten(steps, dedup):
             w.clock.advance(61)
             await w.trader.tick(w.clock.now_ns())
             await drain(w)
-            w.trader._stopped = False
         for ticker in (TICKER, OTHER):
             assert w.account.portfolio.position(ticker) == w.venue.books_position(ticker)
 
@@ -221,7 +219,6 @@ def test_an_exit_is_one_order_and_ends_where_the_venue_takes_no_name_twice(dedup
         await w.trader.start()
         await w.trader.route(signal(key="in"))
         await drain(w)
-        w.trader._stopped = False
         venue, name = w.venue, ""
         venue.script(first)
         name = (
@@ -267,7 +264,6 @@ def test_an_exit_is_one_order_and_ends_where_the_venue_takes_no_name_twice(dedup
             w.clock.advance(61)
             await w.trader.tick(w.clock.now_ns())
             await drain(w)
-            w.trader._stopped = False
         order = w.account.orders[name]
         assert order.status.is_closed or (order.status, dedup is DedupProfile.ALL) == (
             OrderStatus.UNKNOWN,

@@ -8,8 +8,9 @@
 
 A rung goes out only from DUE, so at most one exit works at a time. An exit that ended *provably* with quantity left
 is followed by the next rung under a new name; one whose answer was lost holds the ladder until the venue's books
-tell, or the same order, sent again as `resend.py` says, ends. Where exits are barred the demand stays latched and is tried again. The ladder ends when the position is flat
-and nothing of it is at work, and never before: a partial fill changes nothing but the quantity of the next rung.
+tell, or the same order, sent again as `resend.py` says, ends. Where exits are barred the demand stays latched and is
+tried again. The ladder ends when the position is flat and nothing of it is at work, and never before: a partial fill
+changes nothing but the quantity of the next rung.
 
 The rungs are limits, each further beyond the executable side than the one before, rounded to the grid away from the
 touch. `Signal` knows no market order, so the last rung is a limit at the worst that the position can be worth:

@@ -5,7 +5,8 @@
 An UNKNOWN order ends by evidence alone: it is found in the venue's books, or its absence is proven beyond a
 bound on lateness. Only then is it NEVER_ARRIVED: a resting order cannot arrive after its own expiration, and
 nothing can arrive at a market that has settled. An immediate order is never proven absent by time: it stays
-UNKNOWN, reserved, alarmed, unless the same bytes may go again (`resend.py`). What was declared gone and turns up all the same is a ZOMBIE.
+UNKNOWN, reserved, alarmed, unless the same bytes may go again (`resend.py`). What was declared gone and turns up
+all the same is a ZOMBIE.
 
 The table answers for the status; quantities follow the venue's counts (`released_by`), fills follow fills.
 """

@@ -35,12 +35,12 @@ import msgspec
 
 from holdfast.core.clock import NANOS, Clock
 from holdfast.core.errors import BadInput, CircuitBreakerOpenError, VenueError
-from holdfast.core.money import parse_price, parse_qty
 from holdfast.core.orders import OrderEvent, OrderStatus
 from holdfast.core.reasons import RejectReason
-from holdfast.core.signals import Action, Intent, Side, Signal, TimeInForce, content_digest
+from holdfast.core.signals import Intent, Signal
 from holdfast.execution.books import Books
 from holdfast.execution.ledger import Ledger
+from holdfast.execution.order_record import read_wish
 from holdfast.execution.reconcile import LATENESS_SECS, Evidence
 from holdfast.execution.venue import DedupProfile, NotSent, PlaceAnswer, PlacementPermit, Reject, Venue
 from holdfast.risk.decisions import Decision
@@ -104,26 +104,6 @@ def ends_it(*, silent_ns: int, looked: Evidence) -> bool:
     """
     absent = looked in {Evidence.ABSENT, Evidence.ABSENT_BEYOND_BOUND}
     return absent and silent_ns > LATENESS_SECS * NANOS
-
-
-def read_wish(details: Mapping[str, Any]) -> Signal | None:
-    """What an ORDER record sent, to the byte; None where the record does not give what was wished then."""
-    signal = Signal(
-        ticker=details["ticker"],
-        side=Side(details["side"]),
-        action=Action(details["action"]),
-        count=parse_qty(details["quantity"]),
-        price=parse_price(details["price"]),
-        tif=TimeInForce(details["tif"]),
-        key=details["intent"],
-        strategy=details["strategy"],
-        post_only=details["post_only"],
-        expiration_ns=details["expiration_ns"] or 0,
-        reduce_only=details["reduce_only"],
-    )
-    # The digest is of the wish as its caller gave it, before a resting order was given an expiration.
-    unbounded = msgspec.structs.replace(signal, expiration_ns=0)
-    return signal if details["content"] in {content_digest(signal), content_digest(unbounded)} else None
 
 
 class Resender:

@@ -16,10 +16,8 @@ that its books lack, as execution/resend.py says. An order whose caller is cance
 | answered | `Trader._take` | `Ledger.answered` in execution/ledger.py |
 | looked for after a lost answer | `Books.look_up` in execution/books.py | the decisions of execution/reconcile.py |
 | sent again, the same bytes | `Resender`, through `Trader._place` | `check_again` in execution/resend.py, `Gate.renew` |
-
-`start` replays the journal, reads the venue's positions, orders and fills, books what was missed and leaves
-CANCEL_ONLY only when everything is explained. `run` deals with the venue's events one after the other, routes
-each strategy's signals in turn, and does what is due whenever time moves.
+| begun with | `Trader.start` | `Starting` in execution/starting.py: replay, open a run, explain the venue's books |
+| followed | `Trader.run` | `Following` in execution/following.py: events, strategies, what time makes due |
 
 Limits: everything here runs on one event loop; the gate may be asked from any thread.
 """
@@ -27,8 +25,7 @@ Limits: everything here runs on one event loop; the gate may be asked from any t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from enum import StrEnum
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -45,87 +42,52 @@ from holdfast.core.errors import (
 )
 from holdfast.core.ids import client_order_id
 from holdfast.core.instruments import Instrument, InstrumentKind
-from holdfast.core.money import QtyE2, format_money, format_price, format_qty
+from holdfast.core.money import format_qty
 from holdfast.core.orders import Fill, OrderEvent, OrderStatus
-from holdfast.core.reasons import HINTS, Code, RejectReason
+from holdfast.core.reasons import Code, RejectReason
 from holdfast.core.signals import Intent, Side, Signal, TimeInForce, content_digest
-from holdfast.execution.books import DRIFT, Books
+from holdfast.execution.books import Books
+from holdfast.execution.following import Following
 from holdfast.execution.ledger import COMPONENT, Ledger
+from holdfast.execution.order_record import order_details
 from holdfast.execution.resend import Resender
+from holdfast.execution.results import RouteResult, RouteStatus, outcome_of, result_of
+from holdfast.execution.room import JournalRoom
+from holdfast.execution.starting import ADAPTER, Starting
 from holdfast.execution.strategy import Strategy, TraderObserver
 from holdfast.execution.venue import (
     Ack,
-    BookChanged,
     CancelAnswer,
-    FillSeen,
-    GreeksSeen,
-    MarketChanged,
     NotSent,
-    OrderSeen,
     PlaceAnswer,
     PlacementPermit,
-    PublicTrade,
-    StreamGap,
-    UnderlyingSeen,
     Unknown,
     Venue,
     VenueEvent,
-    VenueTime,
 )
 from holdfast.risk.account import Account
 from holdfast.risk.decisions import Decision
-from holdfast.risk.gate import Admission, Gate, fee_bound
+from holdfast.risk.gate import Admission, Gate
 from holdfast.risk.halt import TradingState
 from holdfast.risk.limits import RiskLimits
+from holdfast.risk.manager import COMPONENT as GATE_COMPONENT
 from holdfast.risk.market import Market
 from holdfast.risk.order import Order
 
-GATE_COMPONENT = "gate"
+__all__ = [
+    "GATE_COMPONENT",
+    "RESTING_SECS",
+    "RouteResult",
+    "RouteStatus",
+    "Trader",
+    "order_details",
+    "outcome_of",
+    "unread_code",
+]
+
 RESTING_SECS = 86_400
 _CONFLICT = 409
 _MARK_CODES = frozenset({Code.MARK_UNKNOWN, Code.MARK_STALE})
-_START, _RUN, _ADAPTER, _SPACE = "start", "run", "adapter", "journal space"
-
-
-class RouteStatus(StrEnum):
-    """How routing one signal went."""
-
-    SUBMITTED = "submitted"
-    DENIED = "denied"
-    REJECTED = "rejected"
-    BREAKER_OPEN = "breaker_open"
-    NOT_SENT = "not_sent"
-    UNKNOWN = "unknown"
-
-
-_ROUTE_STATUSES = {
-    OrderStatus.REJECTED: RouteStatus.REJECTED,
-    OrderStatus.NOT_SENT: RouteStatus.NOT_SENT,
-    OrderStatus.NEVER_ARRIVED: RouteStatus.NOT_SENT,
-    OrderStatus.UNKNOWN: RouteStatus.UNKNOWN,
-    OrderStatus.PENDING: RouteStatus.UNKNOWN,
-    OrderStatus.SENT: RouteStatus.UNKNOWN,
-}
-
-
-class RouteResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of one signal.
-
-    Attributes:
-        status: What happened.
-        reason: Code of the refusal, of the venue's rejection, or why it was not sent; "" when submitted.
-        client_order_id: The order's name, also of one that never became an order.
-        response: What the venue answered, decimal strings; None where it did not.
-        refusal: Our own refusal with its facts; None where the venue or nobody refused, or at a repetition.
-        repeated: The intent was decided before; this is the recorded outcome.
-    """
-
-    status: RouteStatus
-    client_order_id: str
-    reason: str = ""
-    response: dict[str, Any] | None = None
-    refusal: RejectReason | None = None
-    repeated: bool = False
 
 
 class Trader:
@@ -157,8 +119,6 @@ class Trader:
         ledger: Turns evidence into records.
         books: The venue's books held against ours.
         is_started: Whether `start` has been through once.
-        observer: As given; may be set later, by a desk that needs the trader first.
-        unread: Why the venue could not be read at start; None once it could.
     """
 
     def __init__(
@@ -188,22 +148,17 @@ class Trader:
         self.ledger = Ledger(self.account, log, user=user)
         self.user = user
         self.is_started = False
-        self.unread: VenueError | CircuitBreakerOpenError | None = None
         self._clock = clock
-        self._strategies = {strategy.name: strategy for strategy in strategies}
-        self.observer = observer
-        self._on_time = on_time
         self._sleep = sleep
         self._retries = retries
         self._retry_secs = retry_secs
         self._resting_ns = resting_secs * NANOS
-        self._tick_secs = tick_secs
         self.books = Books(
             venue,
             self.ledger,
             self.gate,
             clock=clock,
-            on_own_fill=self._tell_strategy,
+            on_own_fill=self._tell_fill,
             on_absent=self._lost_and_absent,
             is_routing=lambda: bool(self._routing),
             reconcile_secs=reconcile_secs,
@@ -212,15 +167,25 @@ class Trader:
         self._resender = Resender(
             venue, self.ledger, self.gate, self.books, clock=clock, place=self._place, take=self._take
         )
-        self._log_id = ""
+        self._room = JournalRoom(log, self.ledger)
+        self._starting = Starting(log, self.ledger, self.books, self._resender, self._room)
+        self._following = Following(
+            venue,
+            self.ledger,
+            self.books,
+            self.market,
+            starting=self._starting,
+            room=self._room,
+            clock=clock,
+            strategies=strategies,
+            observer=observer,
+            route=self.route,
+            on_time=on_time,
+            tick_secs=tick_secs,
+        )
         self._numbered = 0
         self._routing: dict[str, tuple[str, asyncio.Task[RouteResult]]] = {}
-        self._asked_ns = -1
-        self._exits_fit = False
-        self._exits_reserved = 0
-        self._follows = False
-        self._stopped = False
-        self._starting = asyncio.Lock()
+        self._start_lock = asyncio.Lock()
         log.wal.on_poison(self.ledger.journal_failed)
 
     # Starting and stopping ----------------------------------------------------------------------------
@@ -233,88 +198,14 @@ class Trader:
         Raises:
             AuditError: The journal cannot be read or written.
         """
-        async with self._starting:
-            if not self._log_id:
-                if self.log.wal.state == "closed":
-                    # Held by another, unwritable, damaged: told as what it is, before anything else happens.
-                    await asyncio.to_thread(self.log.wal.open)
-                self._replay()
-                await self._begin_run()
-            if self.account.holds.held_by(_START) is not TradingState.ACTIVE:
-                await self._reconcile_start()
+        async with self._start_lock:
+            await self._starting.begin()
             self.is_started = True
             return self.account.holds.state.allows_increasing
 
-    def _replay(self) -> None:
-        for record in self.log.wal.records():
-            if record.type == "LATE":
-                self._replay_late(record.details)
-            elif record.component in {COMPONENT, GATE_COMPONENT}:
-                self.account.apply(record.type, record.details)
-                self._resender.replayed(record.type, record.details)
-                if record.type == "ORDER_UPDATE" and record.details["event"] == OrderEvent.ZOMBIE:
-                    self.ledger.zombies[record.details["client_order_id"]] = None
-
-    def _replay_late(self, words: Mapping[str, Any]) -> None:
-        """What the journal's reserve held: an exit counts as the order that it is, nobody knows how far it got."""
-        if words["component"] in {COMPONENT, GATE_COMPONENT} and words["type"] != "CANCEL":
-            self.account.apply(words["type"], words["details"])
-            self._resender.replayed(words["type"], words["details"])
-
-    async def _begin_run(self) -> None:
-        self.books.reconciled("start", "run", explained=True, ours=self.account.runs + 1)
-        self.ledger.hold(DRIFT, TradingState.ACTIVE, reason="compared anew at start")
-        self.ledger.hold("journal", TradingState.ACTIVE, reason="journal reopened")
-        for holder in (_RUN, _ADAPTER):
-            self.ledger.hold(holder, TradingState.ACTIVE, reason="started anew")
-        await self._reserve_exits()
-        self._watch_space()
-        self.ledger.hold(_START, TradingState.CANCEL_ONLY, reason="not reconciled with the venue yet")
-        for order in self.account.open_orders():
-            if order.status is OrderStatus.PENDING:
-                self.ledger.happened(
-                    order, OrderEvent.ANSWER_LOST, reason="restart", evidence="no answer in the journal"
-                )
-        if not await self.ledger.write():
-            raise AuditError(
-                f"journal cannot take the first records of this run: {self.log.wal.failure}",
-                hint=HINTS[Code.AUDIT_UNAVAILABLE],
-            )
-        self._log_id = self.log.wal.log_id
-
-    async def _reserve_exits(self) -> None:
-        """Have room for the last words about everything held or worked in, before the journal needs it."""
-        tickers = {*self.account.portfolio.positions, *(order.ticker for order in self.account.open_orders())}
-        if len(tickers) > self._exits_reserved or not self._exits_fit:
-            self._exits_fit = await asyncio.to_thread(self.log.wal.reserve_for, len(tickers))
-            self._exits_reserved = len(tickers)
-
-    def _watch_space(self) -> None:
-        """While the journal can get no more room, what it still has is for cancels, fills and exits."""
-        is_low = self.log.wal.space_low
-        full = "the journal's disk is full" if is_low else "no room for the journal's last words"
-        is_low = is_low or not self._exits_fit
-        self.ledger.hold(
-            _SPACE,
-            TradingState.REDUCING if is_low else TradingState.ACTIVE,
-            reason=full if is_low else "the journal has room again",
-        )
-
-    async def _reconcile_start(self) -> None:
-        try:
-            explained = await self.books.explain(phase="start")
-            self.unread = None
-        except (VenueError, CircuitBreakerOpenError) as error:
-            self.unread = error
-            self.books.reconciled("start", "venue unreadable", explained=False, differences=[str(error)])
-            explained = False
-        if explained:
-            self.ledger.hold(_START, TradingState.ACTIVE, reason="reconciled with the venue")
-        await self.ledger.write()
-
     async def stop(self) -> list[Order]:
         """Wait for orders on their way, write what is left to write; returns the orders that still rest."""
-        self._stopped = True
+        self._following.is_stopped = True
         running = [task for _, task in self._routing.values()]
         if running:
             await asyncio.wait(running)
@@ -324,7 +215,21 @@ class Trader:
     @property
     def is_running(self) -> bool:
         """Whether `run` follows the venue now."""
-        return self._follows
+        return self._following.is_running
+
+    @property
+    def observer(self) -> TraderObserver | None:
+        """Who acts on this loop; may be set later, by a desk that needs the trader first."""
+        return self._following.observer
+
+    @observer.setter
+    def observer(self, observer: TraderObserver | None) -> None:
+        self._following.observer = observer
+
+    @property
+    def unread(self) -> VenueError | CircuitBreakerOpenError | None:
+        """Why the venue could not be read at start; None once it could."""
+        return self._starting.unread
 
     # Routing ------------------------------------------------------------------------------------------
 
@@ -343,10 +248,10 @@ class Trader:
         Raises:
             AuditError: Only if `start` was not called and cannot be done.
         """
-        if not self._log_id:
+        if not self._starting.log_id:
             await self.start()
         key = signal.key or self._next_key()
-        name = client_order_id(self._log_id, signal.strategy, key)
+        name = client_order_id(self._starting.log_id, signal.strategy, key)
         content = content_digest(signal)
         running = self._routing.get(name)
         if running is not None and running[0] == content:
@@ -378,7 +283,7 @@ class Trader:
         """The outcome of an intent that was decided before."""
         order, denial = self.account.orders.get(name), self.account.denial(name)
         if order is not None:
-            return self._result_of(order, repeated=True)
+            return self._told(order, repeated=True)
         if denial is None:
             return None
         is_breaker = denial.reason == Code.CIRCUIT_BREAKER_OPEN
@@ -400,7 +305,7 @@ class Trader:
             lacking = self.gate.preview(intent, plan=plan)
             if lacking is not None and lacking.code in _MARK_CODES:  # nothing else refuses: worth a read
                 await self.books.refresh_marks()
-        self._watch_space()
+        self._room.watch_space()
         decision = self.gate.admit(intent, content=content, demanded=demanded, plan=plan)
         if self.log.wal.space_low and decision.reason and decision.reason.code is Code.STATE_REDUCING:
             return await self._refuse(signal, key, name, Code.AUDIT_UNAVAILABLE)
@@ -489,7 +394,7 @@ class Trader:
         await self._take(order, answer)
         if order.status is OrderStatus.UNKNOWN:
             self._resender.sent(intent)
-        return self._result_of(order)
+        return self._told(order)
 
     async def _write(self, intent: Intent, order: Order, decision: Decision, permit: PlacementPermit) -> None:
         """Make the decision and the intent durable, in one batch.
@@ -529,7 +434,7 @@ class Trader:
                 # An adapter promises not to raise. Whatever this was, the order may be out: unknown, and stop.
                 why = f"{type(error).__name__}: {error}"[:200]
                 self.ledger.happened(order, OrderEvent.ANSWER_LOST, reason=why, evidence="adapter raised")
-                self.ledger.hold(_ADAPTER, TradingState.CANCEL_ONLY, reason=why)
+                self.ledger.hold(ADAPTER, TradingState.CANCEL_ONLY, reason=why)
                 await self.ledger.write()
                 raise
             if not isinstance(answer, NotSent) or attempt == self._retries:
@@ -558,32 +463,34 @@ class Trader:
             await self.books.look_up(order)
         await self.ledger.write()
         await self.books.hunt_zombies()
-        if not self._follows and order.client_order_id in self.ledger.claims:
+        if not self._following.is_running and order.client_order_id in self.ledger.claims:
             await self.books.read_fills_quietly()
 
     async def _lost_and_absent(self, order: Order) -> None:
         """The venue's books lack a lost order; see `Resender`."""
         await self._resender.absent(order)
 
-    def _result_of(self, order: Order, *, repeated: bool = False) -> RouteResult:
-        """What the caller is told of an order as it stands; `fill_count` is the venue's word until fills come."""
-        status = _ROUTE_STATUSES.get(order.status, RouteStatus.SUBMITTED)
-        claimed = max(order.filled, self.ledger.claims.get(order.client_order_id, order.filled))
-        response = {
-            "order_id": order.order_id,
-            "client_order_id": order.client_order_id,
-            "status": outcome_of(order),
-            "fill_count": format_qty(QtyE2(claimed)),
-            "remaining_count": format_qty(QtyE2(order.leaves - (claimed - order.filled))),
-            "booked": format_qty(order.filled),
-        }
-        return RouteResult(
-            status=status,
-            client_order_id=order.client_order_id,
-            reason="" if status is RouteStatus.SUBMITTED else order.reason,
-            response=response if status is RouteStatus.SUBMITTED else None,
-            repeated=repeated,
-        )
+    def _told(self, order: Order, *, repeated: bool = False) -> RouteResult:
+        claimed = self.ledger.claims.get(order.client_order_id, order.filled)
+        return result_of(order, claimed=claimed, repeated=repeated)
+
+    async def _tell_fill(self, fill: Fill, order: Order) -> None:
+        """A fill of ours was booked; see `Following`."""
+        await self._following.tell_fill(fill, order)
+
+    # Following the venue ------------------------------------------------------------------------------
+
+    async def run(self, events: AsyncIterator[VenueEvent]) -> None:
+        """Deal with *events* in order until they end, `stop`, or a venue's final tick; see `Following.run`."""
+        await self._following.run(events)
+
+    async def handle(self, event: VenueEvent) -> None:
+        """Deal with one event to its end; see `Following.handle`."""
+        await self._following.handle(event)
+
+    async def tick(self, now_ns: int) -> None:
+        """Time moved to *now_ns*: do what is due, then ask the strategies."""
+        await self._following.tick(now_ns)
 
     # Faces of the books -------------------------------------------------------------------------------
 
@@ -663,229 +570,11 @@ class Trader:
             "filled": format_qty(order.filled) if order else "0.00",
         }
 
-    # Events -------------------------------------------------------------------------------------------
-
-    async def run(self, events: AsyncIterator[VenueEvent]) -> None:
-        """Deal with *events* in order until they end, `stop`, or a venue's final tick.
-
-        A venue that owns the clock drives everything by its ticks; otherwise what is due is done every
-        `tick_secs` of wall time.
-
-        Raises:
-            Exception: Whatever a strategy or the venue's stream raised; trading is restricted to cancels first.
-        """
-        self._follows = True
-        next_tick = self._wall() + self._tick_secs
-        upcoming: asyncio.Future[VenueEvent] | None = None
-        try:
-            while not self._stopped:
-                if upcoming is None:
-                    upcoming = asyncio.ensure_future(anext(events))
-                await asyncio.wait((upcoming,), timeout=max(0.0, next_tick - self._wall()))
-                if self._wall() >= next_tick:  # also when events never pause
-                    next_tick = self._wall() + self._tick_secs
-                    await self.tick(self._clock.now_ns())
-                if not upcoming.done():
-                    continue
-                try:
-                    event = upcoming.result()
-                except StopAsyncIteration:
-                    break
-                upcoming = None
-                await self.handle(event)
-                if isinstance(event, VenueTime):
-                    if not event.final:
-                        await self._run_by_its_clock(events)
-                    break
-        except Exception as error:
-            self.ledger.hold(_RUN, TradingState.CANCEL_ONLY, reason=f"{type(error).__name__}: {error}"[:200])
-            await self.ledger.write()
-            raise
-        finally:
-            self._follows = False
-            if upcoming is not None:
-                upcoming.cancel()
-                await asyncio.wait((upcoming,))
-        await self.ledger.write()
-
-    async def _run_by_its_clock(self, events: AsyncIterator[VenueEvent]) -> None:
-        """The venue's ticks drive everything: nothing is due between events, and a task for each would be dear."""
-        while not self._stopped:
-            event = await anext(events, None)
-            if event is None:
-                return
-            await self.handle(event)
-            if isinstance(event, VenueTime) and event.final:
-                return
-
-    @staticmethod
-    def _wall() -> float:
-        """Seconds of the loop's own clock: ticks of a venue without a clock are wall time."""
-        return asyncio.get_running_loop().time()
-
-    async def handle(self, event: VenueEvent) -> None:
-        """Deal with one event to its end: books, records, then the strategies' signals one by one.
-
-        An event may have waited for others: how fresh prices are is what the stream says, not when it is heard.
-        """
-        await self._deal_with(event)
-        await self._tell_ended()
-        if isinstance(event, VenueTime):
-            await self.venue.quiescent(event.n)
-
-    async def _deal_with(self, event: VenueEvent) -> None:
-        match event:
-            case BookChanged(book=book, ts_ns=ts_ns):
-                self.market.saw_stream(book.alive_ns)
-                self.market.saw_time(ts_ns)
-                self.books.saw_book(book, streamed=True)
-                await self._route_all(lambda strategy: strategy.on_book(book))
-            case PublicTrade():
-                self.market.saw_time(event.ts_ns)
-                await self._route_all(lambda strategy: strategy.on_trade(event))
-            case FillSeen(fill=fill):
-                self.market.saw_time(fill.ts_ns)
-                await self.books.saw_fill(fill)
-                await self.ledger.write()
-                await self.books.hunt_zombies()
-            case OrderSeen(order=listed):
-                self.ledger.saw_order(listed, evidence="stream")
-                await self.ledger.write()
-                await self.books.hunt_zombies()
-            case MarketChanged():
-                self.market.saw_time(event.ts_ns)
-                await self.books.market_changed(event)
-            case GreeksSeen() | UnderlyingSeen():
-                self._saw_measure(event)
-            case StreamGap():
-                await self._missed(event)
-            case VenueTime():
-                if self._on_time is not None:
-                    self._on_time(event.ts_ns)
-                self.market.saw_time(event.ts_ns)
-                self.market.saw_stream(self._clock.monotonic_ns())
-                await self.tick(event.ts_ns)
-
-    async def _missed(self, gap: StreamGap) -> None:
-        self.market.lost(gap.tickers)
-        if gap.private:
-            await self.books.read_fills_quietly()
-            await self.books.read_orders_quietly()
-
-    def _saw_measure(self, event: GreeksSeen | UnderlyingSeen) -> None:
-        self.market.saw_time(event.ts_ns)
-        if isinstance(event, GreeksSeen):
-            self.market.saw_greeks(event.ticker, event.greeks)
-        else:
-            self.market.saw_underlying(event.symbol, event.price, self._clock.monotonic_ns())
-
-    async def tick(self, now_ns: int) -> None:
-        """Time moved to *now_ns*: do what is due, then ask the strategies."""
-        await self._reserve_exits()
-        self._watch_space()
-        await self.venue.tick_probe()
-        if self.account.holds.held_by(_START) is not TradingState.ACTIVE:
-            if self.books.is_due(_START):
-                await self._reconcile_start()
-        else:
-            await self.books.do_due()
-        await self.ledger.write()
-        await self.books.hunt_zombies()
-        if now_ns > self._asked_ns:
-            # A tick may repeat its time; a strategy that answers every tick would then never let time move.
-            self._asked_ns = now_ns
-            await self._route_all(lambda strategy: strategy.on_tick(now_ns))
-            await self._tell_ended()
-            if self.observer is not None:
-                await self.observer.on_time(now_ns)
-        await self._tell_ended()
-
-    async def _route_all(self, ask: Callable[[Strategy], Iterable[Signal]]) -> None:
-        for strategy in self._strategies.values():
-            await self._route_from(strategy, ask(strategy))
-
-    async def _route_from(self, strategy: Strategy, signals: Iterable[Signal]) -> None:
-        for signal in signals:
-            named = signal
-            if signal.strategy == Strategy.name != strategy.name:
-                named = msgspec.structs.replace(signal, strategy=strategy.name)
-            await self.route(named)
-
-    async def _tell_strategy(self, fill: Fill, order: Order) -> None:
-        strategy = self._strategies.get(order.strategy)
-        if strategy is not None:
-            await self.ledger.write()
-            await self._route_from(strategy, strategy.on_fill(fill))
-        if self.observer is not None:
-            await self.ledger.write()
-            await self.observer.on_own_fill(fill, order)
-
-    async def _tell_ended(self) -> None:
-        """Tell the observer of orders that ended since it was last told, once each."""
-        ended = self.ledger.ended
-        while ended:
-            order = ended.popleft()
-            if self.observer is not None:
-                await self.ledger.write()
-                await self.observer.on_order_ended(order)
-
 
 def unread_code(error: Exception) -> Code:
     """How an order for a market is refused whose rules could not be read because of *error*."""
     is_absent = isinstance(error, BadInput) or (isinstance(error, VenueRejected) and error.status in {0, 404})
     return Code.UNKNOWN_INSTRUMENT if is_absent else Code.INSTRUMENT_UNREAD
-
-
-def outcome_of(order: Order) -> str:
-    """One word: filled, partial, working, canceled, rejected, not_sent or unknown."""
-    match order.status:
-        case OrderStatus.FILLED:
-            return "filled"
-        case OrderStatus.CANCELED | OrderStatus.EXPIRED:
-            return "partial" if order.filled else "canceled"
-        case OrderStatus.REJECTED:
-            return "rejected"
-        case OrderStatus.NOT_SENT | OrderStatus.NEVER_ARRIVED:
-            return "not_sent"
-        case OrderStatus.WORKING:
-            return "working"
-        case _:
-            return "unknown"
-
-
-def order_details(intent: Intent, order: Order) -> dict[str, Any]:
-    """The ORDER record: the durable intent; of an event contract it says neither legs nor multiplier."""
-    signal = intent.signal
-    details: dict[str, Any] = {
-        "order_id": order.client_order_id,
-        "client_order_id": order.client_order_id,
-        "intent": order.key,
-        "strategy": signal.strategy,
-        "ticker": signal.ticker,
-        "event": intent.instrument.event,
-        "action": signal.action.value,
-        "side": signal.side.value,
-        "order_type": "limit",
-        "quantity": format_qty(order.quantity),
-        "price": format_price(signal.price),
-        "book_side": order.side.value,
-        "yes_price": format_price(order.yes_price),
-        "tif": signal.tif.value,
-        "reduce_only": signal.reduce_only,
-        "post_only": signal.post_only,
-        "expiration_ns": signal.expiration_ns,
-        "reserved": format_money(order.reserved),
-        "fee_bound": format_money(fee_bound(intent)),
-        "decision": order.decision,
-        "content": order.content,
-        "created_ns": order.created_ns,
-    }
-    if intent.instrument.kind is not InstrumentKind.BINARY:
-        details["multiplier"] = order.multiplier
-        details["legs"] = [list(leg) for leg in order.legs]
-    if order.plan:
-        details["plan"] = order.plan
-    return details
 
 
 def _summary(decision: Decision, reason: RejectReason) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def test_an_external_order_counts_with_what_the_venue_lists_as_open():
         assert w.account.working(TICKER) == (0, 0)
         assert not w.account.open_orders()
         again = world(log=MemoryLog(w.log.lines), clock=w.clock, venue=w.venue)
-        again.trader._replay()
+        again.trader._starting.replay()
         assert again.account.snapshot() == w.account.snapshot()
 
     go(run())
@@ -223,7 +223,7 @@ def test_an_external_order_that_its_owner_makes_larger_counts_in_full():
         await w.trader.handle(theirs(filled=0, leaves=90_00))
         assert w.account.working(TICKER) == (90_00, 0)
         again = world(log=MemoryLog(w.log.lines), clock=w.clock, venue=w.venue)
-        again.trader._replay()
+        again.trader._starting.replay()
         assert again.account.snapshot() == w.account.snapshot()
 
     go(run())

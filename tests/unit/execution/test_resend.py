@@ -17,6 +17,7 @@ from holdfast.core.clock import NANOS, ManualClock
 from holdfast.core.money import PriceE4, QtyE2
 from holdfast.core.orders import Fill, OrderEvent, OrderStatus
 from holdfast.core.signals import BookSide, TimeInForce, content_digest
+from holdfast.execution.order_record import order_details, read_wish
 from holdfast.execution.reconcile import LATENESS_SECS, Evidence
 from holdfast.execution.resend import (
     LONGEST_WAIT_SECS,
@@ -24,10 +25,8 @@ from holdfast.execution.resend import (
     Again,
     check_again,
     ends_it,
-    read_wish,
     wait_secs,
 )
-from holdfast.execution.trader import order_details
 from holdfast.execution.venue import Ack, DedupProfile, PlaceAnswer
 from holdfast.risk.account import Account
 from holdfast.risk.halt import TradingState
@@ -183,7 +182,6 @@ async def held(w: Any) -> Any:
     await w.trader.start()
     await w.trader.route(signal(key="in"))
     await drain(w)
-    w.trader._stopped = False
     assert w.account.portfolio.position(TICKER) == 10_00
     return w
 

@@ -461,7 +461,6 @@ def test_a_settled_market_pays_out_and_refuses_further_orders():
         await w.trader.start()
         await w.trader.route(signal())
         await drain(w)
-        w.trader._stopped = False
         w.venue.settle(TICKER, "yes")
         await drain(w)
         assert w.account.portfolio.position(TICKER) == 0
@@ -742,7 +741,6 @@ def test_an_overfill_is_booked_alarmed_and_restricts_trading():
         await w.trader.start()
         await w.trader.route(signal())
         await drain(w)
-        w.trader._stopped = False
         (order,) = w.account.orders.values()
         more = external_fill(2_00)
         fill = Fill(**{f: getattr(more, f) for f in more.__struct_fields__} | {"order_id": order.order_id})
