@@ -120,8 +120,8 @@ def with_polars(lake: Path, name: str) -> list[tuple]:
     return sorted(answer.collect().rows())
 
 
-def beside_polars(lake: Path) -> dict[str, tuple[float, float]]:
-    """Median and least, in ms, of Polars' group-by over the lake, a plain file of its own, and memory; interleaved."""
+def beside_polars(lake: Path) -> dict[str, list[tuple[float, float]]]:
+    """What Polars' group-by takes over the lake, a plain file of its own, and memory: ms and CPU ms, round by round."""
     import polars as pl
 
     plain = HOME / "plain.parquet"
@@ -135,13 +135,13 @@ def beside_polars(lake: Path) -> dict[str, tuple[float, float]]:
         "plain": lambda: pl.scan_parquet(plain),
         "memory": memory.lazy,
     }
-    took: dict[str, list[float]] = {name: [] for name in frames}
+    took: dict[str, list[tuple[float, float]]] = {name: [] for name in frames}
     for _ in range(ROUNDS):
         for name, frame in frames.items():
-            start = time.perf_counter()
+            start, busy = time.perf_counter(), time.process_time()
             frame().group_by("event_type").len().collect()
-            took[name].append((time.perf_counter() - start) * 1e3)
-    return {name: (median(times), min(times)) for name, times in took.items()}
+            took[name].append(((time.perf_counter() - start) * 1e3, (time.process_time() - busy) * 1e3))
+    return took
 
 
 def _timed(ask: Callable[[Path, str], list[tuple]], lake: Path, name: str) -> float:
@@ -211,15 +211,20 @@ def run() -> list[dict]:
             }
         )  # fmt: skip
     held = beside_polars(lake)
+    wall = {name: [one for one, _ in times] for name, times in held.items()}
+    busy = {name: median(one for _, one in times) for name, times in held.items()}
+    said = {
+        name: f"{median(wall[name]):.1f} ms (least {min(wall[name]):.1f}, CPU {busy[name]:.0f})"
+        for name in held
+    }
     rows.append(
         {
-            "name": f"{DAYS * ROWS // 10**6} M risk events, group-by of Polars", "value": held["lake"][0], "unit": "ms",
+            "name": f"{DAYS * ROWS // 10**6} M risk events, group-by of Polars", "value": median(wall["lake"]), "unit": "ms",
             "beside": (
-                f"least {held['lake'][1]:.1f} ms; a plain file that Polars wrote {held['plain'][0]:.1f}"
-                f" (least {held['plain'][1]:.1f}) ms; the column in memory {held['memory'][0]:.1f}"
-                f" (least {held['memory'][1]:.1f}) ms: reading is not what it waits for"
+                f"the lake {said['lake']}; a plain file that Polars wrote {said['plain']}; the column in memory"
+                f" {said['memory']}: its time is the hashing of texts; ratio of CPU, lake to plain"
             ),
-            "ratio": held["lake"][0] / held["plain"][0], "bar": "<= 1.25 x plain",
+            "ratio": busy["lake"] / busy["plain"], "bar": "<= 1.25 x plain",
         }
     )  # fmt: skip
     each = _bytes_each(lake)
