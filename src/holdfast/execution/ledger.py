@@ -47,6 +47,7 @@ class Ledger:
         account: The fold.
         log: Where its records go.
         user: Stands in every record; None for the log's own.
+        zombies: Orders to be canceled wherever they turn up, again and again until they have ended, by name.
         unrecorded: Cancels, halts and ends that neither journal nor reserve could take; they stand all the same.
         ended: Our own orders whose end was noted and nobody was told of yet, oldest first.
     """
@@ -219,6 +220,8 @@ class Ledger:
         except IllegalTransition:
             return False
         self.note("ORDER_UPDATE", details)
+        if event is OrderEvent.WITHDRAWN:  # should it turn up after all, it is canceled then
+            self.zombies[order.client_order_id] = None
         if order.status.is_closed and not order.external:
             self.ended.append(order)
             if not order.is_even:

@@ -232,8 +232,6 @@ class Resender:
             await self._ledger.write()
         else:
             sendings.silent_ns = now_ns
-            if order.withdrawn:  # while it was under way: if it rests now, it is canceled
-                self._ledger.zombies[order.client_order_id] = None
             await self._take(order, answer)
         if order.status is OrderStatus.UNKNOWN and order.resent >= MOST_AGAIN:
             self._ledger.alarm(

@@ -81,8 +81,18 @@ class Starting:
             elif record.component in {COMPONENT, GATE_COMPONENT}:
                 self._account.apply(record.type, record.details)
                 self._resender.replayed(record.type, record.details)
-                if record.type == "ORDER_UPDATE" and record.details["event"] == OrderEvent.ZOMBIE:
-                    self._ledger.zombies[record.details["client_order_id"]] = None
+                if record.type == "ORDER_UPDATE":
+                    self._hunt_again(record.details)
+
+    def _hunt_again(self, details: Mapping[str, Any]) -> None:
+        """What was to be canceled wherever it turns up still is; where it has ended, the first look ends the hunt."""
+        name = details["client_order_id"]
+        if details["event"] in {OrderEvent.ZOMBIE, OrderEvent.WITHDRAWN}:
+            self._ledger.zombies[name] = None
+        elif (
+            details["event"] == "adopted" and name in self._account.orders
+        ):  # a second order under a name of ours
+            self._ledger.zombies[details["order_id"]] = None
 
     def _replay_late(self, words: Mapping[str, Any]) -> None:
         """What the journal's reserve held: an exit counts as the order that it is, nobody knows how far it got."""

@@ -298,6 +298,29 @@ def test_a_second_order_under_our_name_counts_and_is_cancelled():
     go(run())
 
 
+@pytest.mark.invariant("I3")
+def test_a_second_order_under_our_name_is_still_canceled_after_a_restart():
+    """A kill between the discovery of the second order and its cancel leaves no order to work twice."""
+
+    async def run():
+        w = world()
+        await w.trader.start()
+        await w.trader.route(signal(key="a", tif="gtc", price=50))
+        w.venue.dedup = DedupProfile.NONE
+        w.venue._accept(w.venue.arrived[0])
+        w.trader.ledger.saw_order(w.venue._orders[1].shown(), evidence="test")
+        await w.trader.ledger.write()
+        again = world(log=MemoryLog(w.log.lines), clock=w.clock, venue=w.venue)
+        await again.trader.start()
+        assert again.account.working(TICKER) == (20_00, 0)
+        await again.trader.tick(w.clock.now_ns())
+        assert [one.status for one in w.venue._orders] == [OrderStatus.WORKING, OrderStatus.CANCELED]
+        assert again.account.working(TICKER) == (10_00, 0)
+        assert again.trader.ledger.zombies == {}
+
+    go(run())
+
+
 def test_a_wall_clock_that_steps_back_hides_no_drift():
     """Fills that are waited for stop excusing a difference after their time, whatever the wall clock does."""
 

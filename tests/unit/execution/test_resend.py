@@ -579,6 +579,26 @@ def test_a_resting_order_canceled_while_it_goes_again_is_canceled_at_the_venue()
     go(run())
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_canceled_order_that_turns_up_after_all_is_canceled_then(restarted):
+    """Nobody could find it when it was to be canceled; as soon as the books show it, it is, also by the next run."""
+
+    async def run():
+        w = lossy_world()
+        order = await lost_exit(w, Play.LATE, tif="gtc", price=70)
+        await w.trader.cancel(order.client_order_id)
+        if restarted:
+            w = world(log=MemoryLog(w.log.lines), clock=w.clock, venue=w.venue)
+            await w.trader.start()
+        w.venue.arrive()
+        await pass_time(w, 1, 2, 4)
+        assert w.account.orders[order.client_order_id].status is OrderStatus.CANCELED
+        assert not await w.venue.open_orders()
+        assert w.trader.ledger.zombies == {}
+
+    go(run())
+
+
 @pytest.mark.invariant("I2", "I7")
 @pytest.mark.parametrize("keeps", ["nothing", "the attempt", "all"])
 def test_a_restart_goes_on_where_the_journal_ends(keeps):
