@@ -11,22 +11,19 @@ Limits: what the venue says of orders and fills is believed; there is no second 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
-from typing import Any, TypeVar
-from zoneinfo import ZoneInfo
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import msgspec
 
-from holdfast.core.clock import NANOS, Clock, utc
-from holdfast.core.errors import BadInput, CircuitBreakerOpenError, VenueError, VenueRejected
+from holdfast.core.clock import NANOS, Clock
+from holdfast.core.errors import BadInput, CircuitBreakerOpenError, VenueError
 from holdfast.core.instruments import Instrument, InstrumentKind
-from holdfast.core.money import MoneyE6, PriceE4, QtyE2, format_money, format_price, format_qty
-from holdfast.core.options import is_combo, parse_combo_ticker
+from holdfast.core.money import PriceE4, QtyE2, format_money, format_qty
 from holdfast.core.orders import Fill, OrderEvent, OrderStatus
-from holdfast.core.positions import Mark, liquidation_value
 from holdfast.execution.corrections import correct
 from holdfast.execution.ledger import Ledger
+from holdfast.execution.market_reader import MarketReader
 from holdfast.execution.reconcile import (
     ABSENCES_NEEDED,
     LATENESS_SECS,
@@ -36,6 +33,8 @@ from holdfast.execution.reconcile import (
     position_differences,
     resolve,
 )
+from holdfast.execution.session import Sessions, quantities
+from holdfast.execution.tries import Tries, quietly
 from holdfast.execution.unseen import UnseenEndings
 from holdfast.execution.venue import (
     AlreadyClosed,
@@ -48,16 +47,12 @@ from holdfast.execution.venue import (
     Unknown,
     Venue,
 )
-from holdfast.risk.account import collateral
 from holdfast.risk.gate import Gate
 from holdfast.risk.halt import TradingState
 from holdfast.risk.order import Order
-from holdfast.risk.rolling import VALUATION_SECS
 
 _BINARY = InstrumentKind.BINARY
-_T = TypeVar("_T")
 
-SESSION_ZONE = ZoneInfo("America/New_York")
 _SEARCH_MARGIN_NS = 3_600 * NANOS
 _FILLS_MARGIN_NS = 600 * NANOS
 _SETTLED_WORDS = frozenset({"settled", "finalized"})
@@ -103,9 +98,13 @@ class Books:
         self._is_routing = is_routing
         self._reconcile_ns = reconcile_secs * NANOS
         self._alarm_ns = alarm_secs * NANOS
-        self._unseen = UnseenEndings(venue, ledger, gate.market, clock=clock, rules=self._rules_regardless)
+        self._tries = Tries(clock)
+        self._reader = MarketReader(venue, gate, clock=clock, tries=self._tries, kept=self._kept)
+        self._sessions = Sessions(ledger, gate, self._reader, clock=clock, tries=self._tries)
+        self._unseen = UnseenEndings(
+            venue, ledger, gate.market, clock=clock, rules=self._reader.rules_regardless
+        )
         self._unclaimed: dict[str, Fill] = {}
-        self._lookups: dict[str, _Lookup] = {}
         self._claimed_ns: dict[str, int] = {}
         self._alarmed_claims: set[str] = set()
         self._results: dict[str, str] = {}
@@ -141,8 +140,8 @@ class Books:
             phase,
             "positions",
             explained=not differences,
-            ours=_quantities(self._account.portfolio.positions),
-            theirs=_quantities(theirs),
+            ours=quantities(self._account.portfolio.positions),
+            theirs=quantities(theirs),
             differences=_texts(differences),
             balance=format_money(cash),
             **(self._why_not() if differences else {}),
@@ -151,8 +150,8 @@ class Books:
             return False
         await self.learn_rules()
         self._unseen.note()
-        if self._session_is_over():
-            await self._quietly(self._open_session())
+        if self._sessions.is_over:
+            await quietly(self._sessions.open())
         return True
 
     async def _take_over(self) -> bool:
@@ -170,10 +169,10 @@ class Books:
             "start",
             "opening",
             explained=True,
-            theirs=_quantities(positions),
+            theirs=quantities(positions),
             balance=format_money(cash),
         )
-        await self._open_session(
+        await self._sessions.open(
             positions=positions,
             cash=cash,
             counted=[fill.trade_id for fill in after if fill.ts_ns >= newest_ns - _FILLS_MARGIN_NS],
@@ -181,70 +180,11 @@ class Books:
         )
         return True
 
-    async def _open_session(
-        self, *, positions: dict[str, QtyE2] | None = None, cash: MoneyE6 | None = None, **opening: Any
-    ) -> None:
-        """Record the day's opening value; the first one also says what the account held before.
-
-        Args:
-            positions: What the venue says is held, at the first one; None later.
-            cash: What the venue says is available, at the first one.
-            opening: More for the record.
-
-        Raises:
-            VenueError: The price of something held cannot be read.
-            CircuitBreakerOpenError: The venue is failing.
-        """
-        marks: dict[str, Mark] = {}
-        for ticker in sorted(self._account.portfolio.positions if positions is None else positions):
-            mark = await self._read_mark(ticker)
-            await self.instrument(ticker)
-            if mark is not None:
-                marks[ticker] = mark
-        # A fill may have been booked meanwhile: what is held and what it cost are taken from one moment.
-        held = self._account.portfolio.positions if positions is None else positions
-        money = self._account.portfolio.cash if cash is None else cash
-        rules = self._market.instruments
-        if positions is not None:
-            events = {ticker: qty for ticker, qty in positions.items() if rules[ticker].kind is _BINARY}
-            money = MoneyE6(money + collateral(events))
-        value = liquidation_value(held, marks, rules)
-        if isinstance(value, str):
-            raise VenueRejected(f"market {value!r} has no price to open the session with", code="no_price")
-        now_ns = self._clock.now_ns()
-        self._ledger.note(
-            "SESSION_OPEN",
-            {
-                "session": session_name(now_ns),
-                "opened_ns": now_ns,
-                "cash": format_money(money),
-                "liquidation": format_money(MoneyE6(money + value)),
-                "positions": _quantities(held),
-                "marks": {
-                    ticker: {
-                        "bid": None if mark.bid is None else format_price(mark.bid),
-                        "ask": None if mark.ask is None else format_price(mark.ask),
-                    }
-                    for ticker, mark in marks.items()
-                },
-                **opening,
-            },
-        )
-
-    async def _roll_session(self) -> None:
-        """Open the day's session when midnight has passed; until its value is known the old one stands."""
-        if self._session_is_over() and self.is_due("session"):
-            await self._quietly(self._open_session())
-
-    def _session_is_over(self) -> bool:
-        session = self._account.session
-        return session is None or session.name < session_name(self._clock.now_ns())
-
     # What the stream tells ----------------------------------------------------------------------------
 
     def saw_book(self, book: Book, *, streamed: bool) -> None:
         """A book, from the stream or read."""
-        self._market.saw_book(book.ticker, book.best_bid, book.best_ask, book.alive_ns, streamed=streamed)
+        self._reader.saw_book(book, streamed=streamed)
 
     async def saw_fill(self, fill: Fill) -> None:
         """Book a fill and tell its strategy; one that may be ours but cannot be placed yet waits.
@@ -309,8 +249,8 @@ class Books:
 
     async def do_due(self) -> None:
         """Everything that time alone makes due."""
-        await self._roll_session()
-        self._value_account()
+        await self._sessions.roll()
+        self._sessions.value_account()
         await self._resolve_lost()
         await self._collect_claims()
         self._unseen.note()
@@ -318,25 +258,6 @@ class Books:
             await self.learn_rules()
         await self.refresh_marks()
         await self._compare_positions()
-
-    def _value_account(self) -> None:
-        """Note what the account is worth, four times an hour, for the P&L over 24 hours."""
-        now_ns = self._clock.now_ns()
-        if now_ns - self._account.rolling.newest_ns < VALUATION_SECS * NANOS:
-            return
-        value = self._gate.value()
-        if value is not None:
-            self._ledger.note("VALUATION", {"valued_ns": now_ns, "liquidation": format_money(value)})
-
-    def is_due(self, what: str) -> bool:
-        """Whether *what* should be tried again now; each try doubles the wait, 1 s to 32 s."""
-        lookup = self._lookups.setdefault(what, _Lookup())
-        now_ns = self._clock.monotonic_ns()
-        if now_ns < lookup.next_ns:
-            return False
-        lookup.next_ns = now_ns + (NANOS << min(lookup.tries, 5))
-        lookup.tries += 1
-        return True
 
     async def _resolve_lost(self) -> None:
         """Look for every UNKNOWN order in the venue's books."""
@@ -366,13 +287,13 @@ class Books:
             was = order.status.value
             await self._read_legs(order)
             self._ledger.saw_order(listed, evidence="found in the venue's books")
-            self._lookups.pop(name, None)
+            self._tries.forget(name)
             self.reconciled("unknown", name, explained=True, ours=was, theirs=listed.status.value)
             await self.read_fills_quietly()
             return evidence_of(listed)
         now_ns = min(self._clock.now_ns(), self._market.time_ns or self._clock.now_ns())
         evidence = absence(order, now_ns=now_ns, is_settled=self._is_over(order, now_ns))
-        lookup = self._lookups.setdefault(name, _Lookup())
+        lookup = self._tries.of(name)
         lookup.absences = lookup.absences + 1 if evidence is Evidence.ABSENT_BEYOND_BOUND else 0
         if lookup.absences >= ABSENCES_NEEDED and await self.read_fills_quietly():
             event = resolve(order.status, evidence)
@@ -399,7 +320,7 @@ class Books:
         return any(end and now_ns > end + LATENESS_SECS * NANOS for end in ends)
 
     def _alarm_if_old(self, order: Order, why: str) -> None:
-        lookup = self._lookups.setdefault(order.client_order_id, _Lookup())
+        lookup = self._tries.of(order.client_order_id)
         age_ns = self._clock.now_ns() - order.created_ns
         if age_ns > self._alarm_ns and not lookup.alarmed:
             lookup.alarmed = True
@@ -418,7 +339,7 @@ class Books:
         if self._ledger.claims and self.is_due("claims") and await self.read_fills_quietly():
             await self._read_claimed_orders()
         if not self._ledger.claims:
-            self._lookups.pop("claims", None)
+            self._tries.forget("claims")
 
     def _alarm_old_claims(self) -> None:
         """A claim whose fills do not come is alarmed once; its quantity stays reserved."""
@@ -447,39 +368,9 @@ class Books:
         for name in list(self._ledger.claims):
             order = self._account.orders[name]
             if order.order_id:
-                listed = await self._quietly(self._venue.order(order.order_id))
+                listed = await quietly(self._venue.order(order.order_id))
                 if listed is not None:
                     self._ledger.saw_order(listed, evidence="read")
-
-    def lacks_marks(self) -> bool:
-        """Whether the price of anything held is missing or too old."""
-        oldest_ns = self._clock.monotonic_ns() - self._gate.limits.max_mark_age_ns
-        marks = (self._market.mark(ticker) for ticker in self._account.portfolio.positions)
-        return any(mark is None or mark.as_of_ns < oldest_ns for mark in marks)
-
-    async def refresh_marks(self) -> None:
-        """Read the books of held markets whose price is missing or grows old."""
-        for ticker in list(self._account.portfolio.positions):
-            mark = self._market.mark(ticker)
-            if self._grows_old(mark) and self.is_due(f"mark {ticker}"):
-                await self._quietly(self._read_mark(ticker))
-            elif mark is not None:
-                self._lookups.pop(f"mark {ticker}", None)
-
-    def _grows_old(self, mark: Mark | None) -> bool:
-        """Whether a price is missing or past half the age at which it stops counting."""
-        half_ns = self._gate.limits.max_mark_age_ns // 2
-        return mark is None or self._clock.monotonic_ns() - mark.as_of_ns > half_ns
-
-    async def _read_mark(self, ticker: str) -> Mark | None:
-        """The price of one market, read where it is missing or grows old; None where nobody quotes it."""
-        if self._grows_old(self._market.mark(ticker)):
-            instrument = await self.instrument(ticker)
-            if instrument.result in {"yes", "no"}:
-                self._market.saw_result(ticker, instrument.result)
-            else:
-                self.saw_book(await self._venue.book(ticker), streamed=False)
-        return self._market.mark(ticker)
 
     async def _compare_positions(self) -> None:
         """Hold our positions against the venue's; a difference that two comparisons show bars increases."""
@@ -487,7 +378,7 @@ class Books:
         if now_ns - self._reconciled_ns < self._reconcile_ns or self._is_routing() or self._expects_fills():
             return
         self._reconciled_ns = now_ns
-        theirs = await self._quietly(self._venue.positions())
+        theirs = await quietly(self._venue.positions())
         if theirs is None:
             return
         differences = position_differences(self._account.portfolio.positions, theirs)
@@ -515,7 +406,7 @@ class Books:
         for ticker, _ours, theirs in differences:
             if theirs:
                 continue
-            instrument = await self._quietly(self.instrument(ticker, refresh=True))
+            instrument = await quietly(self.instrument(ticker, refresh=True))
             if instrument is not None and instrument.result in {"yes", "no"}:
                 self._market.saw_result(ticker, instrument.result)
                 self._ledger.settle(ticker, instrument.result, self._clock.now_ns())
@@ -605,50 +496,29 @@ class Books:
                 await self.cancel(name)
             if not order.is_open:
                 self._ledger.zombies.pop(name, None)
-                self._lookups.pop(what, None)
+                self._tries.forget(what)
 
-    # Reading the venue --------------------------------------------------------------------------------
+    # What others ask for ------------------------------------------------------------------------------
+
+    def is_due(self, what: str) -> bool:
+        """See `Tries`."""
+        return self._tries.is_due(what)
 
     async def instrument(self, ticker: str, *, refresh: bool = False, regardless: bool = False) -> Instrument:
-        """One market's rules, read once; regardless of the breaker where something of it is held: an exit needs them.
-
-        Raises:
-            VenueRejected: No such market.
-            VenueError: They could not be read.
-            CircuitBreakerOpenError: The venue is failing.
-        """
-        known = self._market.instruments.get(ticker)
-        if known is None or refresh:
-            try:
-                regardless = regardless or self._is_held(ticker)
-                known = await self._venue.instrument(ticker, regardless=regardless)
-            except VenueRejected as rejected:
-                # Expired contracts are listed nowhere, and are held until their end is told.
-                kept = self._unseen.kept(ticker)
-                if kept is None or rejected.status != 404:
-                    raise
-                known = kept
-            self._market.saw_rules(known)
-        return known
-
-    def _is_held(self, ticker: str) -> bool:
-        """Whether the account is in this market, or in every leg of this combination: an order of it may be an exit."""
-        legs = [leg for leg, _ in parse_combo_ticker(ticker)] if is_combo(ticker) else [ticker]
-        return all(leg in self._account.portfolio.positions for leg in legs)
-
-    async def _rules_regardless(self, ticker: str) -> Instrument | None:
-        return await self._quietly(self.instrument(ticker, regardless=True))
+        """See `MarketReader`."""
+        return await self._reader.instrument(ticker, refresh=refresh, regardless=regardless)
 
     async def learn_rules(self) -> None:
-        """Read the rules of every market held or worked in that are not known; what cannot be read is tried later.
+        """See `MarketReader`."""
+        await self._reader.learn_rules()
 
-        Whether an order reduces depends on the other markets of its event. The breaker is not asked: an exit must
-        be possible while it is open.
-        """
-        working = (ticker for order in self._account.open_orders() for ticker, _ in order.working)
-        for ticker in dict.fromkeys((*self._account.portfolio.positions, *working)):
-            if ticker not in self._market.instruments and self.is_due(f"rules {ticker}"):
-                await self._quietly(self.instrument(ticker, regardless=True))
+    def lacks_marks(self) -> bool:
+        """See `MarketReader`."""
+        return self._reader.lacks_marks()
+
+    async def refresh_marks(self) -> None:
+        """See `MarketReader`."""
+        await self._reader.refresh_marks()
 
     async def prepare(self, ticker: str) -> Instrument:
         """Read what a question about *ticker* needs and is not known: its rules, prices of what is held.
@@ -660,6 +530,11 @@ class Books:
         if self.lacks_marks():
             await self.refresh_marks()
         return await self.instrument(ticker)
+
+    def _kept(self, ticker: str) -> Instrument | None:
+        return self._unseen.kept(ticker)
+
+    # Reading the venue --------------------------------------------------------------------------------
 
     async def _read_fills(self) -> None:
         since_ns = max(0, self._account.last_fill_ns - _FILLS_MARGIN_NS)
@@ -702,13 +577,6 @@ class Books:
             await self._ledger.write()
         await self.hunt_zombies()
 
-    async def _quietly(self, reading: Awaitable[_T]) -> _T | None:
-        """None when the venue could not be read now; what is unread stays unknown, and unknown refuses."""
-        try:
-            return await reading
-        except (VenueError, CircuitBreakerOpenError):
-            return None
-
     def reconciled(
         self,
         phase: str,
@@ -735,23 +603,5 @@ class Books:
         )
 
 
-class _Lookup(msgspec.Struct):
-    """How often something was tried, and when it may be tried again (clock monotonic ns)."""
-
-    next_ns: int = 0
-    tries: int = 0
-    absences: int = 0
-    alarmed: bool = False
-
-
-def session_name(now_ns: int) -> str:
-    """The trading day of a UTC time: the date in New York, where it begins at midnight."""
-    return datetime.astimezone(utc(now_ns), SESSION_ZONE).strftime("%Y-%m-%d")
-
-
 def _texts(differences: Sequence[tuple[str, QtyE2, QtyE2]]) -> list[list[str]]:
     return [[ticker, format_qty(ours), format_qty(theirs)] for ticker, ours, theirs in differences]
-
-
-def _quantities(positions: Mapping[str, QtyE2]) -> dict[str, str]:
-    return {ticker: format_qty(qty) for ticker, qty in sorted(positions.items())}

@@ -29,11 +29,11 @@ import msgspec
 from holdfast.core.clock import utc
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2, format_money
 from holdfast.core.reasons import Code, RejectReason
-from holdfast.execution.books import SESSION_ZONE
 from holdfast.execution.engine import OrderExecutionEngine
 from holdfast.execution.executions import Execution
 from holdfast.execution.outcomes import EngineResult, Outcome
 from holdfast.execution.reference import Reading, ReferenceInput
+from holdfast.execution.session import SESSION_ZONE
 from holdfast.execution.structures import Missing, Quoted, Structure, StructureKind, StructurePlan, pick
 from holdfast.risk.events import RiskEvent, RiskEventSink, RiskEventType
 

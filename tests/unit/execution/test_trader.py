@@ -25,8 +25,8 @@ from holdfast.core.errors import CircuitBreakerOpenError
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2
 from holdfast.core.orders import Fill, OrderStatus
 from holdfast.core.signals import BookSide
-from holdfast.execution.books import session_name
 from holdfast.execution.router import answer_of
+from holdfast.execution.session import session_name
 from holdfast.execution.strategy import Strategy
 from holdfast.execution.trader import RouteStatus, Trader
 from holdfast.execution.venue import (
