@@ -12,6 +12,7 @@ as an event, a restart loses what it knew of numbers and orders, a socket drops 
     Play.SILENT      carried out; nothing is said about it until somebody asks
     Play.REFUSED     error 201, then status Inactive
     Play.WARNED      warning 399 is the last that is said; the order lives
+    Play.PRESET      error 10349 is the last that is said; the order lives, and the library calls it canceled
     Play.DOUBTED     error 321 is the last that is said; the order lives
     Play.READ_ONLY   error 321, the API is read-only; no order
     Play.OFF_TICK    error 110; no order
@@ -51,12 +52,26 @@ class Play(StrEnum):
     SILENT = "silent"
     REFUSED = "refused"
     WARNED = "warned"
+    PRESET = "preset"
     DOUBTED = "doubted"
     READ_ONLY = "read_only"
     OFF_TICK = "off_tick"
     INACTIVE = "inactive"
     STUCK = "stuck"
     MYSTERY = "mystery"
+
+
+_REFUSED = {
+    Play.REFUSED: (201, "Order rejected - reason:We are unable to accept your order. scripted"),
+    Play.READ_ONLY: READ_ONLY,
+    Play.OFF_TICK: (110, "The price does not conform to the minimum price variation for this contract."),
+}
+_LAST_WORDS = {
+    Play.WARNED: (399, "Order Message: Warning: your order will not be placed at the exchange yet"),
+    Play.PRESET: (10349, "Order TIF was set to DAY based on order preset."),
+    Play.DOUBTED: (321, "Error validating request.-'bW' : cause - scripted"),
+    Play.MYSTERY: (99999, "Something that nobody has documented"),
+}
 
 
 @dataclass
@@ -303,25 +318,8 @@ class FakeGateway(FakeBroker):
         self._carry_out(line, number, contract, order, play)
 
     def _carry_out(self, line: Line, number: int, contract: Contract, order: Order, play: Play) -> None:
-        refusals = {
-            Play.REFUSED: (201, "Order rejected - reason:We are unable to accept your order. scripted"),
-            Play.READ_ONLY: READ_ONLY,
-            Play.OFF_TICK: (
-                110,
-                "The price does not conform to the minimum price variation for this contract.",
-            ),
-        }
-        if play in refusals:
-            self.tell(line, "error", number, *refusals[play], "")
-            if play is Play.REFUSED:
-                self._tell_status(
-                    line,
-                    number,
-                    "Inactive",
-                    counts=(0, int(order.totalQuantity)),
-                    permanent=0,
-                    client=line.number,
-                )
+        if play in _REFUSED:
+            self._refuse(line, number, order, play)
             return
         self.next_number = max(self.next_number, number + 1)
         listed = self.accept(
@@ -332,15 +330,10 @@ class FakeGateway(FakeBroker):
             status="Inactive" if play is Play.INACTIVE else "Submitted",
             is_told=play in {Play.NORMAL, Play.INACTIVE},
         )
-        last_words = {
-            Play.WARNED: (399, "Order Message: Warning: your order will not be placed at the exchange yet"),
-            Play.DOUBTED: (321, "Error validating request.-'bW' : cause - scripted"),
-            Play.MYSTERY: (99999, "Something that nobody has documented"),
-        }
         if play is Play.TAKEN:
             self.hang_up(line)
-        if play in last_words:
-            self.tell(line, "error", number, *last_words[play], "")
+        if play in _LAST_WORDS:
+            self.tell(line, "error", number, *_LAST_WORDS[play], "")
         if play is Play.STUCK:
             self._tell_status(
                 line,
@@ -350,6 +343,12 @@ class FakeGateway(FakeBroker):
                 permanent=listed.permanent,
                 client=line.number,
             )
+
+    def _refuse(self, line: Line, number: int, order: Order, play: Play) -> None:
+        self.tell(line, "error", number, *_REFUSED[play], "")
+        if play is Play.REFUSED:
+            counts = (0, int(order.totalQuantity))
+            self._tell_status(line, number, "Inactive", counts=counts, permanent=0, client=line.number)
 
     def _modify(self, line: Line, number: int, order: Order) -> None:
         listed = self.orders[self.numbers[line.number, number]]

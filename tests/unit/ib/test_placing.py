@@ -94,7 +94,7 @@ def test_a_definite_no_is_a_rejection_with_its_number(spoilt, code):
 
 
 @pytest.mark.contract("B15")
-@pytest.mark.parametrize("spoilt", [Play.WARNED, Play.DOUBTED, Play.MYSTERY, Play.INACTIVE])
+@pytest.mark.parametrize("spoilt", [Play.WARNED, Play.PRESET, Play.DOUBTED, Play.MYSTERY, Play.INACTIVE])
 def test_a_doubtful_status_is_settled_by_the_list_of_orders(spoilt):
     """Whatever the library calls it, an order that the gateway lists is working, under the broker's number."""
 

@@ -443,3 +443,34 @@ def test_an_order_knows_how_many_units_one_contract_is_for():
         await other.venue.close()
 
     play(scenario)
+
+
+def test_an_execution_told_after_the_cut_is_not_dropped():
+    """The gateway says that the link is lost between two executions of one order: both are told."""
+
+    async def scenario(w):
+        heard = Listener(w, CALL)
+        _, order = await place(w, price=1.0, tif=GTC, count=2)
+        await heard.settle()
+        w.at.fill(order.client_order_id, 1)
+        w.at.say(1100, "Connectivity between IB and Trader Workstation has been lost.")
+        w.at.fill(order.client_order_id, 1)
+        await heard.until(lambda: len(heard.fills()) == 2)
+
+    play(scenario)
+
+
+def test_what_nobody_read_of_a_stream_is_missed_by_name():
+    """Executions wait in a stream that another one replaces: the new one begins with a gap, and ours are read again."""
+
+    async def scenario(w):
+        await w.venue.connect()
+        w.venue.events([CALL])
+        await place(w, count=2)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        heard = Listener(w, CALL)
+        await heard.until(heard.gaps)
+        assert heard.gaps()[0].private
+
+    play(scenario)

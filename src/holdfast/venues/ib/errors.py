@@ -122,7 +122,7 @@ _BY_KIND: Mapping[Kind, Iterable[int]] = {
     # Refused before anything could rest: bad fields, no rights, no margin, price off the grid, id used before.
     _K.REFUSED: (
         *(103, 107, 109, 110, 111, 113, 114, 115, 116, 117, 118, 119, 131, 132),
-        *(201, 203, 387, 388, 412, 436, 460, 10052, 10268, 10269, 10270),
+        *(201, 203, 387, 388, 412, 435, 436, 460, 10043, 10052, 10268, 10269, 10270),
     ),
     _K.CANCELED: (202,),
     _K.WARNING: (399, 404, 481, 492, 2105, 2109, 2119, 2137, 2148, 2157, 10349),

@@ -138,10 +138,13 @@ class Feed:
     # The stream ---------------------------------------------------------------------------------------
 
     def events(self, tickers: Collection[str]) -> AsyncIterator[VenueEvent]:
-        """See `Venue.events`; what was asked for before ends."""
+        """See `Venue.events`; what was asked for before ends, and what nobody read of it is said to be missed."""
+        is_unread = self._queue is not None and not self._queue.empty()
         self._put(_END)
         self._queue = asyncio.Queue()
         self._wanted = dict.fromkeys(tickers)
+        if is_unread:
+            self._put(self._gap("followed anew", private=True))
         return self._events(self._queue)
 
     async def _events(self, queue: asyncio.Queue[VenueEvent | _Mark]) -> AsyncIterator[VenueEvent]:

@@ -391,6 +391,7 @@ def _nothing(*_what: object) -> None:
 
 
 def _text(error: Exception) -> str:
-    if error.args and isinstance(error.args[0], list):  # what the library asked for at the start and did not get
+    if error.args and isinstance(error.args[0], list):
+        # What the library asked for at the start and did not get.
         return ", ".join(cast("list[str]", error.args[0]))
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
