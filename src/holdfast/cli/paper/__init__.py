@@ -18,18 +18,7 @@ _OF_OPTIONS = ("symbols", "day", "market_seconds", "layers", "reference", "iv_ra
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe `holdfast paper`."""
-    from holdfast.cli.audit.verbs import path_argument
-    from holdfast.cli.exchange import read_secs, read_speed
     from holdfast.cli.output import add_json_argument
-
-    def speed(text: str) -> str:
-        """As the exchange will read it, checked before anything is started."""
-        read_speed(text)
-        return text
-
-    def path(text: str) -> str:
-        """One that was named."""
-        return str(path_argument(text))
 
     parser.epilog = (
         "examples:\n"
@@ -51,12 +40,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="kalshi",
         help="what is traded: event contracts (default), or option structures",
     )
+    _add_market_arguments(parser)
+    run_group = parser.add_argument_group("the run")
+    run_group.add_argument(
+        "--dir", type=_path, metavar="DIR", help="run directory; an existing one is taken up again"
+    )
+    run_group.add_argument(
+        "--strategy",
+        action="append",
+        default=[],
+        metavar="MODULE:CLASS",
+        help="trade this class instead of the four examples (repeatable)",
+    )
+    run_group.add_argument("--config", type=_path, metavar="FILE", help="limits from this holdfast.toml")
+    run_group.add_argument("--cancel-on-exit", action="store_true", help="cancel resting orders at the end")
+    _add_desk_arguments(parser)
+    add_json_argument(parser)
+
+
+def _add_market_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which market, how fast, how long."""
+    from holdfast.cli.exchange import read_secs
+
     market = parser.add_argument_group("the market")
     market.add_argument("--seed", type=int, default=1, help="of the seeded market and its faults (default 1)")
-    market.add_argument("--tape", type=path, metavar="PATH", help="trade a recording: a folder or one file")
+    market.add_argument("--tape", type=_path, metavar="PATH", help="trade a recording: a folder or one file")
     market.add_argument(
         "--speed",
-        type=speed,
+        type=_speed,
         default=None,
         metavar="N|max",
         help="market seconds per wall second (default 20; tapes and options: max)",
@@ -70,21 +81,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     market.add_argument("--exchange", metavar="URL", help="join a running exchange instead of starting one")
     market.add_argument("--key-id", help="with --exchange: the API key it printed")
     market.add_argument(
-        "--pem", type=path, metavar="FILE", help="with --exchange: the private key file it printed"
+        "--pem", type=_path, metavar="FILE", help="with --exchange: the private key file it printed"
     )
-    run_group = parser.add_argument_group("the run")
-    run_group.add_argument(
-        "--dir", type=path, metavar="DIR", help="run directory; an existing one is taken up again"
-    )
-    run_group.add_argument(
-        "--strategy",
-        action="append",
-        default=[],
-        metavar="MODULE:CLASS",
-        help="trade this class instead of the four examples (repeatable)",
-    )
-    run_group.add_argument("--config", type=path, metavar="FILE", help="limits from this holdfast.toml")
-    run_group.add_argument("--cancel-on-exit", action="store_true", help="cancel resting orders at the end")
+
+
+def _add_desk_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of the options desk."""
+    from holdfast.cli.exchange import read_secs
+
     desk = parser.add_argument_group("--desk options")
     desk.add_argument(
         "--symbols", metavar="A,B", help="underlyings (default SPY,QQQ,IWM,SPX; of a tape all of it)"
@@ -102,7 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     desk.add_argument(
         "--reference",
-        type=path,
+        type=_path,
         metavar="FILE",
         help="IV rank and VIX from this file; none refuses every entry",
     )
@@ -111,7 +115,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     desk.add_argument(
         "--lake", metavar="URI", help="where risk events go (default: DIR/lake); none for nowhere"
     )
-    add_json_argument(parser)
+
+
+def _speed(text: str) -> str:
+    """As the exchange will read it, checked before anything is started."""
+    from holdfast.cli.exchange import read_speed
+
+    read_speed(text)
+    return text
+
+
+def _path(text: str) -> str:
+    """One that was named."""
+    from holdfast.cli.audit.verbs import path_argument
+
+    return str(path_argument(text))
 
 
 def run(args: argparse.Namespace) -> int:

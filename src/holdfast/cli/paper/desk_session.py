@@ -207,38 +207,13 @@ def _lake_of(args: argparse.Namespace) -> str:
 
 
 async def _session(plan: _Plan, screen: Screen) -> _Ended:
-    args, facts, config, directory, reference, wanted = plan
-    lake = str(directory / "lake") if wanted == OWN else wanted
+    args, facts, directory = plan.args, plan.facts, plan.directory
+    lake = str(directory / "lake") if plan.lake == OWN else plan.lake
     audit = directory / "audit"
-    begins = not audit.exists()
-    # A run cut short, taken up again, or under rules of one's own, is not held to the whole story.
-    full_story = (
-        facts.full_story
-        and facts.seed == KNOWN_SEED
-        and begins
-        and args.seconds is None
-        and args.market_seconds is None
-        and _is_plain(config)
-    )
-    own_stops = config.stops.trailing_stop == TrailingStopConfig()
+    full_story = _promises_all(plan)
     async with running_exchange(_broker_arguments(args, facts, directory), BrokerEndpoints) as broker:
         screen.heading(f"run directory {directory}: {broker.market}; Ctrl-C ends it")
-        desk = await open_options_desk(
-            config,
-            audit_dir=audit,
-            url=broker.ws,
-            token=broker.token,
-            symbols=[symbol for symbol in facts.symbols if symbol in broker.symbols],
-            reference=reference,
-            market_ns=broker.clock,
-            layers=[Layer(word) for word in facts.layers],
-            lake=lake or None,
-            entry_rules=TAPE_RULES if facts.tape else PAPER_RULES,
-            stops=(TAPE_DEBIT_STOP if facts.tape else DEBIT_STOP) if own_stops else None,
-            credit_stops=CREDIT_STOP if own_stops else None,
-            seed=facts.seed,
-            tell=tell,
-        )
+        desk = await _open(plan, broker, lake)
         story = DeskStory()
         for record in read_records(audit, missing_ok=True):
             story.recall(record)
@@ -256,27 +231,54 @@ async def _session(plan: _Plan, screen: Screen) -> _Ended:
                     screen.heading("interrupted; the story ends here")
             resting, differences = await compare_books(desk.trader, cancel=args.cancel_on_exit)
             today = desk.trader.gate.daily_pnl()
-            held = {
-                ticker: format_qty(qty)
-                for ticker, qty in sorted(desk.trader.account.portfolio.positions.items())
-                if qty
-            }
+            positions = sorted(desk.trader.account.portfolio.positions.items())
+            held = {ticker: format_qty(qty) for ticker, qty in positions if qty}
         finally:
             await desk.close()
     for record in read_records(audit, start_seq=story.last_seq + 1):
         for line in story.tell(record):
             screen.show(line, story)
     run = sum_up(
-        facts.seed,
-        directory,
-        story,
-        differences=differences,
-        resting=resting,
-        today=today,
-        full_story=full_story,
-    )
+        facts.seed, directory, story,
+        differences=differences, resting=resting, today=today, full_story=full_story,
+    )  # fmt: skip
     kept = await _bring_to_the_end(audit, lake, said)
     return _Ended(sum_up_desk(run, story, layers=list(facts.layers), held=held, lake=kept), interrupted)
+
+
+def _promises_all(plan: _Plan) -> bool:
+    """Whether every chapter must be shown: not by a run cut short, taken up again, or under rules of one's own."""
+    args, facts = plan.args, plan.facts
+    return (
+        facts.full_story
+        and facts.seed == KNOWN_SEED
+        and not (plan.directory / "audit").exists()
+        and args.seconds is None
+        and args.market_seconds is None
+        and _is_plain(plan.config)
+    )
+
+
+async def _open(plan: _Plan, broker: BrokerEndpoints, lake: str) -> WiredOptionsDesk:
+    """The desk at *broker*, under the paper run's rules and, where nobody configured others, its stops."""
+    facts, config = plan.facts, plan.config
+    own_stops = config.stops.trailing_stop == TrailingStopConfig()
+    return await open_options_desk(
+        config,
+        audit_dir=plan.directory / "audit",
+        url=broker.ws,
+        token=broker.token,
+        symbols=[symbol for symbol in facts.symbols if symbol in broker.symbols],
+        reference=plan.reference,
+        market_ns=broker.clock,
+        layers=[Layer(word) for word in facts.layers],
+        lake=lake or None,
+        entry_rules=TAPE_RULES if facts.tape else PAPER_RULES,
+        stops=(TAPE_DEBIT_STOP if facts.tape else DEBIT_STOP) if own_stops else None,
+        credit_stops=CREDIT_STOP if own_stops else None,
+        seed=facts.seed,
+        tell=tell,
+    )
 
 
 def _is_plain(config: Config) -> bool:
