@@ -149,8 +149,12 @@ def _is_high(said: Any, found: Any) -> bool:
 
 def _same(said: Any, found: Any) -> bool:
     if isinstance(said, datetime) and isinstance(found, datetime):
-        return int(said.timestamp() * 1000) == int(found.timestamp() * 1000)
+        return _millisecond(said) == _millisecond(found)
     return bool(said == found)
+
+
+def _millisecond(moment: datetime) -> datetime:
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def _shown(value: Any) -> str:

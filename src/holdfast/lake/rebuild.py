@@ -18,7 +18,6 @@ caller's to know.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -150,13 +149,15 @@ def _refuse_strangers(store: LakeStore) -> None:
         if not store.has(kind.name):
             store.refuse_other_files(kind.name)
             continue
-        with contextlib.suppress(LakeDamaged):
-            found = {field.name for field in store.open(kind.name).schema().fields}
-            for name in sorted(_KEY - found):
-                raise BadInput(
-                    f"lake {store}: the table {kind.name!r} is another's: it has no column {name!r}",
-                    hint=_OWN,
-                )
+        try:
+            columns = {field.name for field in store.open(kind.name).schema().fields}
+        except (LakeDamaged, BadInput):
+            continue
+        if lacking := sorted(_KEY - columns):
+            raise BadInput(
+                f"lake {store}: the table {kind.name!r} is another's: it has no column {lacking[0]!r}",
+                hint=_OWN,
+            )
 
 
 # -- where it grows ---------------------------------------------------------------------------------------------

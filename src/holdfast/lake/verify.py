@@ -105,7 +105,20 @@ def verify_lake(
         if tables and not any(table.covered(reader.log_id) for table in tables.values()):
             findings.append(_unknown(reader))
         compared += _compare(reader, tables, seed, findings, tell)
-    known = [reader.log_id for reader in readers]
+    others = _rows_of_others(tables, [reader.log_id for reader in readers], findings)
+    return Report(
+        lake=str(store),
+        versions={name: table.delta.version() for name, table in tables.items()},
+        compared=tuple(compared),
+        others=others,
+        findings=tuple(findings),
+    )
+
+
+def _rows_of_others(
+    tables: Mapping[str, _Table], known: Sequence[str], findings: list[Finding]
+) -> dict[str, int]:
+    """How many rows each table has of journals that it covers and that are none of *known*; 0 is left out."""
     others: dict[str, int] = {}
     for name, table in tables.items():
         unnamed = table.rows.filter(~pl.col("writer_id").is_in(known))
@@ -115,13 +128,7 @@ def verify_lake(
         if count := unnamed.height - count:
             what = f"{count:,} rows are of no journal that the table covers"
             findings.append(Finding(kind="foreign", table=name, count=count, what=what))
-    return Report(
-        lake=str(store),
-        versions={name: table.delta.version() for name, table in tables.items()},
-        compared=tuple(compared),
-        others=others,
-        findings=tuple(findings),
-    )
+    return others
 
 
 def require_schema(store: LakeStore, kind: type[LakeTable], delta: DeltaTable) -> None:
