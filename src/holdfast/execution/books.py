@@ -23,13 +23,10 @@ from holdfast.core.money import PriceE4, QtyE2, format_money, format_qty
 from holdfast.core.orders import Fill, OrderEvent, OrderStatus
 from holdfast.execution.corrections import correct
 from holdfast.execution.ledger import Ledger
+from holdfast.execution.lost_orders import LostOrders
 from holdfast.execution.market_reader import MarketReader
 from holdfast.execution.reconcile import (
-    ABSENCES_NEEDED,
-    LATENESS_SECS,
     Evidence,
-    absence,
-    evidence_of,
     position_differences,
     resolve,
 )
@@ -53,7 +50,6 @@ from holdfast.risk.order import Order
 
 _BINARY = InstrumentKind.BINARY
 
-_SEARCH_MARGIN_NS = 3_600 * NANOS
 _FILLS_MARGIN_NS = 600 * NANOS
 _SETTLED_WORDS = frozenset({"settled", "finalized"})
 DRIFT = "drift"
@@ -94,19 +90,26 @@ class Books:
         self._market = gate.market
         self._clock = clock
         self._on_own_fill = on_own_fill
-        self._on_absent = on_absent
         self._is_routing = is_routing
         self._reconcile_ns = reconcile_secs * NANOS
-        self._alarm_ns = alarm_secs * NANOS
         self._tries = Tries(clock)
         self._reader = MarketReader(venue, gate, clock=clock, tries=self._tries, kept=self._kept)
         self._sessions = Sessions(ledger, gate, self._reader, clock=clock, tries=self._tries)
         self._unseen = UnseenEndings(
             venue, ledger, gate.market, clock=clock, rules=self._reader.rules_regardless
         )
+        self._lost = LostOrders(
+            venue,
+            ledger,
+            gate.market,
+            clock=clock,
+            tries=self._tries,
+            read_fills=self.read_fills_quietly,
+            reconciled=self.reconciled,
+            on_absent=on_absent,
+            alarm_secs=alarm_secs,
+        )
         self._unclaimed: dict[str, Fill] = {}
-        self._claimed_ns: dict[str, int] = {}
-        self._alarmed_claims: set[str] = set()
         self._results: dict[str, str] = {}
         self._reconciled_ns = 0
         self._drifted = False
@@ -251,131 +254,25 @@ class Books:
         """Everything that time alone makes due."""
         await self._sessions.roll()
         self._sessions.value_account()
-        await self._resolve_lost()
-        await self._collect_claims()
+        await self._lost.search()
+        for fill in list(self._unclaimed.values()):
+            if self.is_due(f"fill {fill.trade_id}"):
+                await self.saw_fill(fill)
+        await self._lost.collect()
         self._unseen.note()
         if self._market.lacks_rules(self._account.portfolio.positions):
             await self.learn_rules()
         await self.refresh_marks()
         await self._compare_positions()
 
-    async def _resolve_lost(self) -> None:
-        """Look for every UNKNOWN order in the venue's books."""
-        for order in self._account.open_orders():
-            if (
-                order.status is OrderStatus.UNKNOWN
-                and self.is_due(order.client_order_id)
-                and await self.look_up(order) is Evidence.ABSENT
-            ):
-                await self._on_absent(order)
-        for fill in list(self._unclaimed.values()):
-            if self.is_due(f"fill {fill.trade_id}"):
-                await self.saw_fill(fill)
-
-    async def look_up(self, order: Order) -> Evidence:
-        """Search one order in the venue's books and take over what they say, which is returned too."""
-        name = order.client_order_id
-        since_ns = max(0, min(order.created_ns, self._market.time_ns or order.created_ns) - _SEARCH_MARGIN_NS)
-        try:
-            listed = await self._venue.find_order(
-                client_order_id=name, ticker=order.ticker, since_ns=since_ns
-            )
-        except (VenueError, CircuitBreakerOpenError) as error:
-            self._alarm_if_old(order, str(error))
-            return Evidence.UNREADABLE
-        if listed is not None:
-            was = order.status.value
-            await self._read_legs(order)
-            self._ledger.saw_order(listed, evidence="found in the venue's books")
-            self._tries.forget(name)
-            self.reconciled("unknown", name, explained=True, ours=was, theirs=listed.status.value)
-            await self.read_fills_quietly()
-            return evidence_of(listed)
-        now_ns = min(self._clock.now_ns(), self._market.time_ns or self._clock.now_ns())
-        evidence = absence(order, now_ns=now_ns, is_settled=self._is_over(order, now_ns))
-        lookup = self._tries.of(name)
-        lookup.absences = lookup.absences + 1 if evidence is Evidence.ABSENT_BEYOND_BOUND else 0
-        if lookup.absences >= ABSENCES_NEEDED and await self.read_fills_quietly():
-            event = resolve(order.status, evidence)
-            if event is OrderEvent.NEVER_ARRIVED:
-                self._ledger.happened(
-                    order, event, reason="absent", evidence="absent beyond the bound on lateness"
-                )
-                self.reconciled("unknown", name, explained=True, ours="unknown", theirs="absent")
-                return evidence
-        self._alarm_if_old(order, "not in the venue's books")
-        return evidence
-
-    async def _read_legs(self, order: Order) -> None:
-        """Book the fills of a combination's legs before its end is taken over: an uneven one is known as such."""
-        if order.legs:
-            await self.read_fills_quietly()
-
-    def _is_over(self, order: Order, now_ns: int) -> bool:
-        """Whether nothing can execute in the order's market any more: it has settled, or a contract of it expired."""
-        if order.ticker in self._account.results:
-            return True
-        known = (self._market.instruments.get(ticker) for ticker, _ in order.working)
-        ends = (one.option.expires_ns for one in known if one is not None and one.option is not None)
-        return any(end and now_ns > end + LATENESS_SECS * NANOS for end in ends)
-
-    def _alarm_if_old(self, order: Order, why: str) -> None:
-        lookup = self._tries.of(order.client_order_id)
-        age_ns = self._clock.now_ns() - order.created_ns
-        if age_ns > self._alarm_ns and not lookup.alarmed:
-            lookup.alarmed = True
-            self._ledger.alarm(
-                "order_unknown",
-                f"{age_ns // NANOS}",
-                f"{self._alarm_ns // NANOS}",
-                client_order_id=order.client_order_id,
-                ticker=order.ticker,
-                why=why,
-            )
-
-    async def _collect_claims(self) -> None:
-        """Read fills that an answer or a listed order claimed and the stream has not brought."""
-        self._alarm_old_claims()
-        if self._ledger.claims and self.is_due("claims") and await self.read_fills_quietly():
-            await self._read_claimed_orders()
-        if not self._ledger.claims:
-            self._tries.forget("claims")
-
-    def _alarm_old_claims(self) -> None:
-        """A claim whose fills do not come is alarmed once; its quantity stays reserved."""
-        now_ns = self._clock.monotonic_ns()
-        claims = self._ledger.claims
-        self._claimed_ns = {name: self._claimed_ns.get(name, now_ns) for name in claims}
-        for name, since_ns in self._claimed_ns.items():
-            age_ns = now_ns - since_ns
-            if age_ns > self._alarm_ns and name not in self._alarmed_claims:
-                self._alarmed_claims.add(name)
-                self._ledger.alarm(
-                    "fills_missing",
-                    f"{age_ns // NANOS}",
-                    f"{self._alarm_ns // NANOS}",
-                    client_order_id=name,
-                    claimed=format_qty(claims[name]),
-                    booked=format_qty(self._account.orders[name].filled),
-                )
-
-    def _expects_fills(self) -> bool:
-        """Whether claimed fills are still due: positions may differ until they come, but not for ever."""
-        oldest_ns = self._clock.monotonic_ns() - self._alarm_ns
-        return any(self._claimed_ns.get(name, oldest_ns) >= oldest_ns for name in self._ledger.claims)
-
-    async def _read_claimed_orders(self) -> None:
-        for name in list(self._ledger.claims):
-            order = self._account.orders[name]
-            if order.order_id:
-                listed = await quietly(self._venue.order(order.order_id))
-                if listed is not None:
-                    self._ledger.saw_order(listed, evidence="read")
-
     async def _compare_positions(self) -> None:
         """Hold our positions against the venue's; a difference that two comparisons show bars increases."""
         now_ns = self._clock.monotonic_ns()
-        if now_ns - self._reconciled_ns < self._reconcile_ns or self._is_routing() or self._expects_fills():
+        if (
+            now_ns - self._reconciled_ns < self._reconcile_ns
+            or self._is_routing()
+            or self._lost.expects_fills()
+        ):
             return
         self._reconciled_ns = now_ns
         theirs = await quietly(self._venue.positions())
@@ -472,7 +369,7 @@ class Books:
         except (VenueError, CircuitBreakerOpenError):
             listed = None
         if listed is not None:
-            await self._read_legs(order)
+            await self._lost.read_legs(order)
             self._ledger.saw_order(listed, evidence="read after cancel")
         elif isinstance(answer, Canceled) and answer.released >= order.leaves:
             self._ledger.happened(order, OrderEvent.CANCELED, evidence="cancel answer")
@@ -503,6 +400,10 @@ class Books:
     def is_due(self, what: str) -> bool:
         """See `Tries`."""
         return self._tries.is_due(what)
+
+    async def look_up(self, order: Order) -> Evidence:
+        """See `LostOrders`."""
+        return await self._lost.look_up(order)
 
     async def instrument(self, ticker: str, *, refresh: bool = False, regardless: bool = False) -> Instrument:
         """See `MarketReader`."""

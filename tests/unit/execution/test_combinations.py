@@ -198,7 +198,9 @@ def test_a_combination_whose_answer_is_lost_is_found_with_all_its_legs(play: Pla
         w.venue._queue = None
         w.venue._backlog.clear()
         again = option_world(*LEGS, log=log, clock=clock)
-        again.trader.venue = again.trader.books._venue = again.trader.books._reader._venue = w.venue
+        again.trader.venue = again.trader.books._venue = again.trader.books._reader._venue = (
+            again.trader.books._lost._venue
+        ) = w.venue
         again.venue = w.venue
         w = again
     watcher = w.trader.observer = Watcher(w)
@@ -399,7 +401,9 @@ def test_a_restart_values_what_it_holds_by_its_multiplier() -> None:
     first = asyncio.run(run(w.trader))
     assert first == w.venue._cash - 2 * 110_000_000
     again = option_world(*LEGS, log=log, clock=clock)
-    again.trader.venue = again.trader.books._venue = again.trader.books._reader._venue = w.venue
+    again.trader.venue = again.trader.books._venue = again.trader.books._reader._venue = (
+        again.trader.books._lost._venue
+    ) = w.venue
     asyncio.run(run(again.trader))
     again.market = again.trader.market
     for ticker in again.account.portfolio.positions:

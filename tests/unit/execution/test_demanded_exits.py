@@ -42,7 +42,9 @@ class Desk:
         self.world: Any = option_world(*LEGS, log=self.log, clock=self.clock)  # type: ignore[arg-type]
         self.trader = self.world.trader
         if venue is not None:
-            self.trader.venue = self.trader.books._venue = self.trader.books._reader._venue = venue
+            self.trader.venue = self.trader.books._venue = self.trader.books._reader._venue = (
+                self.trader.books._lost._venue
+            ) = venue
         self.venue: FakeVenue = self.trader.venue
         self.account = self.trader.account
 
