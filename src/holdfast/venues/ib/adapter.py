@@ -10,6 +10,8 @@ and where they do not, it is `Unknown`. Our client order id is the order's refer
 | connection or link ends before the answer, no answer in time | `Unknown` |
 | status Inactive or ValidationError, a code that is no verdict | the gateway's lists are read; still nothing: `Unknown` |
 | executions during a cut | read again after every reconnection and after 1101 and 1102 (`StreamGap`, private) |
+| an execution is corrected | the same fill with a later `revision`, which the books put in its place |
+| a message about orders or executions that the library cannot read | nothing is sent any more; the stream raises |
 | a second live order under one reference | listed apart; `cancel` of either cancels all of them |
 | numbers of orders after a gateway's restart | above every number that this journal ever reserved |
 

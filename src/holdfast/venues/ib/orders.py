@@ -51,6 +51,7 @@ _ACCEPTED = frozenset({"PreSubmitted", "Submitted"})
 _TIF = {TimeInForce.IOC: "IOC", TimeInForce.FOK: "FOK", TimeInForce.GTC: "GTC"}
 MOST_REF = 40
 MOST_COST = 1e9
+"""Dollars: beyond it stands the gateway's word for unset, the largest float."""
 
 
 class Next(Enum):
@@ -219,7 +220,7 @@ def is_leg(execution: Execution) -> bool:
 
 
 def fee_of(execution: Execution) -> MoneyE6 | None:
-    """What it cost; None until a commission report in dollars has come. For unset the gateway writes the largest float."""
+    """What it cost; None until a commission report in dollars has come."""
     report = execution.commissionReport
     if not report.execId or not abs(report.commission) < MOST_COST or report.currency not in {"", USD}:
         return None
