@@ -1,6 +1,7 @@
 """`holdfast paper --desk options` shows what it promises, twice the same, layer by layer, and says so when it cannot."""
 
 import json
+from pathlib import Path
 
 import pytest
 from support.data import require
@@ -76,6 +77,24 @@ def test_a_run_is_taken_up_again_where_it_was(tmp_path, capsys, monkeypatch):
     assert len(orders) == len(set(orders)) >= second["orders"]["submitted"] > first["orders"]["submitted"]
     adds = [r.details["execution_id"] for r in records if r.details.get("action") == "ADD"]
     assert len(adds) == len(set(adds))
+
+
+def _references(directory):
+    """What was declared in the journal of a run, each time that it was declared otherwise."""
+    told = [
+        r.details for r in read_records(Path(directory) / "audit") if "options.reference.vix" in r.details
+    ]
+    return {json.dumps(facts, sort_keys=True) for facts in told}
+
+
+def test_what_was_declared_when_a_run_began_stands_when_it_is_taken_up(tmp_path, capsys, monkeypatch):
+    """IV rank and VIX as given are those of the second half, too."""
+    half = ["--dir", "run", "--symbols", "SPY", "--lake", "none", "--market-seconds"]
+    paper(tmp_path, capsys, monkeypatch, *half, "300", "--iv-rank", "31", "--vix", "21")
+    _, day = paper(tmp_path, capsys, monkeypatch, "--dir", "run", "--lake", "none", "--market-seconds", "600")
+    assert set(day["rejections"]) == {"iv_rank"}
+    (facts,) = _references("run")
+    assert '"options.reference.vix": "21.00"' in facts
 
 
 def test_entries_without_a_reference_are_all_refused(tmp_path, capsys, monkeypatch):
@@ -169,3 +188,4 @@ def test_a_recording_is_played_day_by_day_and_taken_up_again(tmp_path, capsys, m
     again = [json.loads(line) for line in capsys.readouterr().out.strip().splitlines()]
     assert [one["directory"] for one in again] == [f"run/2021010{day}" for day in (4, 5, 6)]
     assert all(one["exchange_matches"] and one["journal"]["verify_ok"] for one in again)
+    assert len(_references("run/20210105")) == 1

@@ -33,7 +33,8 @@ class DeskFacts(msgspec.Struct, frozen=True):
     """What a run was begun with.
 
     *day* is of a tape, 0 for its last one where *days* does not name several, which are then played one after the
-    other; *cash* is what the account began with, "" for the broker's own.
+    other; *cash* is what the account began with, "" for the broker's own; *reference*, *iv_rank* and *vix* are as they
+    were given, "" for not at all.
     """
 
     seed: int
@@ -44,6 +45,9 @@ class DeskFacts(msgspec.Struct, frozen=True):
     day: int = 0
     cash: str = ""
     days: tuple[int, ...] = ()
+    reference: str = ""
+    iv_rank: str = ""
+    vix: str = ""
 
 
 def recall(args: argparse.Namespace, config: Config, directory: Path, layers: frozenset[Layer]) -> DeskFacts:
@@ -84,6 +88,9 @@ def _begin(args: argparse.Namespace, own: OptionsDeskConfig, layers: frozenset[L
         day=args.day or (next(iter(played)) if len(played) == 1 else 0),
         cash="" if own.equity == plain.equity else format_money(own.equity),
         days=tuple(sorted(played)) if len(played) > 1 else (),
+        reference=args.reference or "",
+        iv_rank=args.iv_rank or "",
+        vix=args.vix or "",
     )
 
 

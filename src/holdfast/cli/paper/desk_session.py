@@ -114,12 +114,13 @@ def run_desk_session(args: argparse.Namespace) -> int:
     if args.day is not None and not args.tape and not args.dir:
         raise BadInput("--day is of a tape, and none is named", hint="add --tape, or leave --day out")
     config = load_config(Path(args.config) if args.config else None)
-    reference = _reference(args, config.options_desk)
+    _reference(args, None, config.options_desk)  # what cannot be read is said before anything is begun
     layers = read_layers(args.layers or ",".join(config.options_desk.layers))
     lake = _lake_of(args)
     directory = run_directory(args, Path(config.paths.state), "options")
     try:
         facts = recall(args, config, directory, layers)
+        reference = _reference(args, facts, config.options_desk)
         return _play(_Plan(args, facts, config, directory, reference, lake))
     except (BadInput, VenueUnreachable):
         forget_unbegun(directory)
@@ -158,9 +159,15 @@ def _play(whole: _Plan) -> int:
     return worst_of(outcomes)
 
 
-def _reference(args: argparse.Namespace, configured: OptionsDeskConfig) -> ReferenceInput:
-    """IV rank and VIX: from a file, as given, as configured, or else the paper run's own assumptions."""
+def _reference(
+    args: argparse.Namespace, begun: DeskFacts | None, configured: OptionsDeskConfig
+) -> ReferenceInput:
+    """IV rank and VIX: as given now or when the run was begun, as configured, or the paper run's own assumptions."""
     given = args.iv_rank is not None or args.vix is not None
+    if begun is not None and not given and args.reference is None:
+        was = {"reference": begun.reference, "iv_rank": begun.iv_rank, "vix": begun.vix}
+        args = argparse.Namespace(**{name: value or None for name, value in was.items()})
+        given = args.iv_rank is not None or args.vix is not None
     if args.reference is not None:
         if given:
             raise BadInput(
@@ -178,7 +185,7 @@ def _reference(args: argparse.Namespace, configured: OptionsDeskConfig) -> Refer
         return ReferenceInput.by_hand(iv_rank=configured.iv_rank, vix=configured.vix)
     return ReferenceInput(
         vix_e2=ASSUMED_VIX,
-        iv_ranks_e2=TAPE_RANKS if args.tape else ASSUMED_RANKS,
+        iv_ranks_e2=TAPE_RANKS if begun is not None and begun.tape else ASSUMED_RANKS,
         iv_rank_e2=ASSUMED_RANK,
         source="the paper run's own",
     )
