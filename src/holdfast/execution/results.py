@@ -99,3 +99,27 @@ def outcome_of(order: Order) -> str:
             return "working"
         case _:
             return "unknown"
+
+
+def line_of(result: RouteResult, order: Order | None, *, key: str) -> dict[str, str]:
+    """The final outcome of a signal as one flat line.
+
+    Args:
+        result: How routing it went.
+        order: Of that name as it stands now; None where there is none.
+        key: The caller's own name for the wish, "" where it gave none.
+    """
+    if result.status in {RouteStatus.DENIED, RouteStatus.BREAKER_OPEN}:
+        order = None  # in a conflict an order of this name exists: what it did is not this signal's outcome
+    if order is None:
+        outcome, reason = "denied", result.reason
+    else:
+        outcome, reason = outcome_of(order), order.reason if not order.filled else ""
+    return {
+        "intent": key or (order.key if order else ""),
+        "client_order_id": result.client_order_id,
+        "outcome": outcome,
+        "reason": reason,
+        "order_id": order.order_id if order else "",
+        "filled": format_qty(order.filled) if order else "0.00",
+    }

@@ -10,7 +10,7 @@ that its books lack, as execution/resend.py says. An order whose caller is cance
 
 | an order is … | here | by |
 | --- | --- | --- |
-| refused | `Trader._route` asks, `Trader._deny` writes it | `Gate.admit` in risk/gate.py, one function |
+| refused | `Trader._route` asks, `Refusing.deny` in execution/refusing.py writes it | `Gate.admit` in risk/gate.py, one function |
 | written | `Trader._write`, before any byte leaves | `WriteAheadLog`, the bytes in audit/format.py |
 | sent | `Trader._place`, the only call of `Venue.place` | the venue's adapter |
 | answered | `Trader._take` | `Ledger.answered` in execution/ledger.py |
@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
 
 import msgspec
 
@@ -42,7 +41,6 @@ from holdfast.core.errors import (
 )
 from holdfast.core.ids import client_order_id
 from holdfast.core.instruments import Instrument, InstrumentKind
-from holdfast.core.money import format_qty
 from holdfast.core.orders import Fill, OrderEvent, OrderStatus
 from holdfast.core.reasons import Code, RejectReason
 from holdfast.core.signals import Intent, Side, Signal, TimeInForce, content_digest
@@ -50,9 +48,11 @@ from holdfast.execution.books import Books
 from holdfast.execution.following import Following
 from holdfast.execution.ledger import COMPONENT, Ledger
 from holdfast.execution.order_record import order_details
+from holdfast.execution.refusing import Refusing
 from holdfast.execution.resend import Resender
-from holdfast.execution.results import RouteResult, RouteStatus, outcome_of, result_of
+from holdfast.execution.results import RouteResult, RouteStatus, line_of, outcome_of, result_of
 from holdfast.execution.room import JournalRoom
+from holdfast.execution.settling import wait_settled
 from holdfast.execution.starting import ADAPTER, Starting
 from holdfast.execution.strategy import Strategy, TraderObserver
 from holdfast.execution.venue import (
@@ -167,6 +167,7 @@ class Trader:
         self._resender = Resender(
             venue, self.ledger, self.gate, self.books, clock=clock, place=self._place, take=self._take
         )
+        self._refusing = Refusing(self.gate, self.ledger)
         self._room = JournalRoom(log, self.ledger)
         self._starting = Starting(log, self.ledger, self.books, self._resender, self._room)
         self._following = Following(
@@ -231,7 +232,7 @@ class Trader:
         """Why the venue could not be read at start; None once it could."""
         return self._starting.unread
 
-    # Routing ------------------------------------------------------------------------------------------
+    # Naming a wish ------------------------------------------------------------------------------------
 
     async def route(self, signal: Signal, *, demanded: bool = False, plan: str = "") -> RouteResult:
         """Send *signal* through the whole path, once per key.
@@ -257,12 +258,12 @@ class Trader:
         if running is not None and running[0] == content:
             return await asyncio.shield(running[1])
         if running is not None or self._conflicts(name, content):
-            return await self._refuse(signal, key, name, Code.INTENT_CONFLICT, is_new=False)
+            return await self._refusing.refuse(signal, key, name, Code.INTENT_CONFLICT, is_new=False)
         known = self._recorded(name)
         if known is not None:
             return known
         if self.log.wal.state == "poisoned" and not demanded:
-            return await self._refuse(signal, key, name, Code.AUDIT_UNAVAILABLE)
+            return await self._refusing.refuse(signal, key, name, Code.AUDIT_UNAVAILABLE)
         routing = self._route(signal, key, name, content, demanded=demanded, plan=plan)
         task = asyncio.get_running_loop().create_task(routing)
         self._routing[name] = (content, task)
@@ -294,12 +295,14 @@ class Trader:
             repeated=True,
         )
 
+    # The order of work --------------------------------------------------------------------------------
+
     async def _route(
         self, signal: Signal, key: str, name: str, content: str, *, demanded: bool, plan: str
     ) -> RouteResult:
         instrument = await self._rules(signal)
         if isinstance(instrument, Code):
-            return await self._refuse(signal, key, name, instrument)
+            return await self._refusing.refuse(signal, key, name, instrument)
         intent = Intent(client_order_id=name, key=key, signal=self._bounded(signal), instrument=instrument)
         if self.books.lacks_marks():
             lacking = self.gate.preview(intent, plan=plan)
@@ -308,67 +311,15 @@ class Trader:
         self._room.watch_space()
         decision = self.gate.admit(intent, content=content, demanded=demanded, plan=plan)
         if self.log.wal.space_low and decision.reason and decision.reason.code is Code.STATE_REDUCING:
-            return await self._refuse(signal, key, name, Code.AUDIT_UNAVAILABLE)
+            return await self._refusing.refuse(signal, key, name, Code.AUDIT_UNAVAILABLE)
         if decision.admission is None:
-            return await self._deny(decision)
+            return await self._refusing.deny(decision)
         try:
             permit = self.venue.placement_permit(intent.ticker, reducing=decision.reducing)
         except CircuitBreakerOpenError as error:
             self.gate.withdraw(decision, breaker=error.breaker)
-            return await self._deny(decision)
+            return await self._refusing.deny(decision)
         return await self._send(intent, decision, decision.admission, permit)
-
-    async def _rules(self, signal: Signal) -> Instrument | Code:
-        """The rules of the signal's market, those of everything held read too where they decide; or why not."""
-        try:
-            instrument = await self.books.instrument(signal.ticker)
-        except CircuitBreakerOpenError:
-            # Its rules cannot be read now: as unknown as a ticker that does not exist, for another reason.
-            return Code.CIRCUIT_BREAKER_OPEN
-        except (VenueError, BadInput) as error:
-            return unread_code(error)
-        is_event = instrument.kind is InstrumentKind.BINARY
-        if signal.side is Side.NO and not is_event:  # only an event contract has two sides
-            return Code.BAD_INPUT
-        if instrument.event_exclusive or not is_event:
-            await self.books.learn_rules()
-        return instrument
-
-    def _bounded(self, signal: Signal) -> Signal:
-        """A resting order ends by itself some day: the bound after which a lost one is proven absent."""
-        if signal.tif is not TimeInForce.GTC or signal.expiration_ns:
-            return signal
-        return msgspec.structs.replace(signal, expiration_ns=self._clock.now_ns() + self._resting_ns)
-
-    async def _refuse(
-        self, signal: Signal, key: str, name: str, code: Code, *, is_new: bool = True
-    ) -> RouteResult:
-        """Deny what cannot be judged; a conflict leaves the key's first outcome standing."""
-        reason = RejectReason(code=code, scope=signal.ticker, keys={"ticker": signal.ticker})
-        decision = self.gate.refuse(signal, key, name, reason)
-        decision.keyed = is_new and decision.keyed
-        decision.content = content_digest(signal)
-        return await self._deny(decision)
-
-    async def _deny(self, decision: Decision) -> RouteResult:
-        """Write a refusal: the first breached limit, then the router's own line; nothing is sent."""
-        reason = decision.reason
-        if reason is None:
-            raise AssertionError("an allowed decision is not denied")
-        if reason.code is Code.AUDIT_UNAVAILABLE:
-            decision.keyed = False  # nobody decided about the wish: it may be asked again under its name
-        self.ledger.note("DECISION", decision.details(), component=GATE_COMPONENT)
-        self.ledger.note("RISK_VIOLATION", decision.violation())
-        is_breaker = reason.code is Code.CIRCUIT_BREAKER_OPEN
-        if not is_breaker:
-            self.ledger.note("RISK_VIOLATION", _summary(decision, reason))
-        await self.ledger.write()
-        return RouteResult(
-            status=RouteStatus.BREAKER_OPEN if is_breaker else RouteStatus.DENIED,
-            client_order_id=decision.client_order_id,
-            reason=reason.code.value,
-            refusal=reason,
-        )
 
     async def _send(
         self, intent: Intent, decision: Decision, admission: Admission, permit: PlacementPermit
@@ -466,6 +417,30 @@ class Trader:
         if not self._following.is_running and order.client_order_id in self.ledger.claims:
             await self.books.read_fills_quietly()
 
+    # Around it ----------------------------------------------------------------------------------------
+
+    async def _rules(self, signal: Signal) -> Instrument | Code:
+        """The rules of the signal's market, those of everything held read too where they decide; or why not."""
+        try:
+            instrument = await self.books.instrument(signal.ticker)
+        except CircuitBreakerOpenError:
+            # Its rules cannot be read now: as unknown as a ticker that does not exist, for another reason.
+            return Code.CIRCUIT_BREAKER_OPEN
+        except (VenueError, BadInput) as error:
+            return unread_code(error)
+        is_event = instrument.kind is InstrumentKind.BINARY
+        if signal.side is Side.NO and not is_event:  # only an event contract has two sides
+            return Code.BAD_INPUT
+        if instrument.event_exclusive or not is_event:
+            await self.books.learn_rules()
+        return instrument
+
+    def _bounded(self, signal: Signal) -> Signal:
+        """A resting order ends by itself some day: the bound after which a lost one is proven absent."""
+        if signal.tif is not TimeInForce.GTC or signal.expiration_ns:
+            return signal
+        return msgspec.structs.replace(signal, expiration_ns=self._clock.now_ns() + self._resting_ns)
+
     async def _lost_and_absent(self, order: Order) -> None:
         """The venue's books lack a lost order; see `Resender`."""
         await self._resender.absent(order)
@@ -517,24 +492,8 @@ class Trader:
     # Waiting ------------------------------------------------------------------------------------------
 
     async def wait_settled(self, name: str, *, timeout_secs: float) -> bool:
-        """Wait until the order has ended and its fills are booked, or rests acknowledged (GTC); False in vain.
-
-        *timeout_secs* is wall time.
-        """
-        try:
-            async with asyncio.timeout(timeout_secs):
-                while not self._is_settled(name):
-                    await self.ledger.changed()
-        except TimeoutError:
-            return self._is_settled(name)
-        return True
-
-    def _is_settled(self, name: str) -> bool:
-        order = self.account.orders.get(name)
-        if order is None or order.status.is_closed:
-            return True
-        rests = order.tif is TimeInForce.GTC and order.status is OrderStatus.WORKING
-        return rests and name not in self.ledger.claims
+        """Wait until the order has ended or rests, fills booked; False in vain. See `settling.wait_settled`."""
+        return await wait_settled(self.ledger, name, timeout_secs=timeout_secs)
 
     async def submit(
         self,
@@ -554,35 +513,10 @@ class Trader:
             on_refusal(name, result.refusal)
         if result.status in {RouteStatus.SUBMITTED, RouteStatus.UNKNOWN}:
             await self.wait_settled(name, timeout_secs=settle_secs)
-        is_denied = result.status in {RouteStatus.DENIED, RouteStatus.BREAKER_OPEN}
-        # In a conflict an order of this name exists: what it did is not this signal's outcome.
-        order = None if is_denied else self.account.orders.get(name)
-        if order is None:
-            outcome, reason = "denied", result.reason
-        else:
-            outcome, reason = outcome_of(order), order.reason if not order.filled else ""
-        return {
-            "intent": signal.key or (order.key if order else ""),
-            "client_order_id": name,
-            "outcome": outcome,
-            "reason": reason,
-            "order_id": order.order_id if order else "",
-            "filled": format_qty(order.filled) if order else "0.00",
-        }
+        return line_of(result, self.account.orders.get(name), key=signal.key)
 
 
 def unread_code(error: Exception) -> Code:
     """How an order for a market is refused whose rules could not be read because of *error*."""
     is_absent = isinstance(error, BadInput) or (isinstance(error, VenueRejected) and error.status in {0, 404})
     return Code.UNKNOWN_INSTRUMENT if is_absent else Code.INSTRUMENT_UNREAD
-
-
-def _summary(decision: Decision, reason: RejectReason) -> dict[str, Any]:
-    """The router's own line beside the breached limit's."""
-    return {
-        "violation_type": Code.RISK_CHECK_FAILED.value,
-        "current_value": reason.code.value,
-        "limit": "0",
-        "details": {"ticker": decision.signal.ticker},
-        "client_order_id": decision.client_order_id,
-    }

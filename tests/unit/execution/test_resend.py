@@ -349,6 +349,20 @@ def test_a_refused_repetition_ends_the_order_once_the_first_bytes_cannot_come():
     go(run())
 
 
+def test_a_repetition_without_an_answer_may_still_arrive_as_well():
+    """The minute in which a refusal ends nothing counts from the newest silence, not from the first."""
+
+    async def run():
+        w = lossy_world()
+        order = await lost_exit(w, Play.VANISHED, Play.VANISHED, *[Play.REJECT] * 9)
+        await pass_time(w, 1, 61, 30)
+        assert (order.status, order.resent) == (OrderStatus.UNKNOWN, 2)
+        await pass_time(w, 31)
+        assert (order.status, order.resent) == (OrderStatus.REJECTED, 3)
+
+    go(run())
+
+
 def test_a_refused_repetition_does_not_end_what_the_books_show():
     """A venue that refuses for another reason before it looks at the name has the first order all the same."""
 
