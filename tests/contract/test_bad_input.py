@@ -7,7 +7,6 @@ clock that is off. After each the log verifies, what was acknowledged is there, 
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import json
 import os
@@ -16,7 +15,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -33,6 +31,7 @@ from support.exchange import (
     lifecycle,
     quiet_feed,
 )
+from support.places import NOBODY, Volume, as_nobody, folder_for_everybody, small_volume
 
 from holdfast import KalshiClient, OrderRouter, RiskManager
 from holdfast.audit.logger import AuditLogger
@@ -626,25 +625,15 @@ def test_an_option_that_cannot_be_used_is_named(command, words, code):
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user can enter, which pytest's own is not."""
-    folder = Path(tempfile.mkdtemp(prefix="holdfast-bad-input-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+    with folder_for_everybody() as folder:
+        yield folder
 
 
 def without_rights(folder: Path) -> dict[str, Any]:
     """Options under which a child has no right to write in *folder*."""
     folder.chmod(0o555)
-    if os.geteuid() != 0:
-        return {}
-    if shutil.which("setpriv") is None:
-        pytest.skip("root ignores modes, and setpriv is missing: no unwritable directory can be made")
-    nobody = 65_534
-    before = ("setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups")
-    if subprocess.run([*before, sys.executable, "-c", ""], capture_output=True, check=False).returncode:
-        pytest.skip(f"root ignores modes, and another user cannot start {sys.executable}")
-    return {"before": before, "env": os.environ | {"HOME": str(folder)}}
+    before = as_nobody()
+    return {"before": before, "env": os.environ | {"HOME": str(folder)}} if before else {}
 
 
 @pytest.mark.parametrize("verb", ["audit append", "audit recover", "submit", "paper", "exchange"])
@@ -662,7 +651,7 @@ def test_an_unwritable_directory_is_named(market, open_folder, verb):
         place.chmod(0o555)
     options = without_rights(open_folder)
     if options:
-        os.chown(pem, 65_534, 65_534)
+        os.chown(pem, NOBODY, NOBODY)
     words: dict[str, list[object]] = {
         "audit append": ["audit", "append", place],
         "audit recover": ["audit", "recover", place],
@@ -762,45 +751,10 @@ def test_a_held_log_is_refused_with_its_holder(market, command, tmp_path):
 # -- the disk ------------------------------------------------------------------------------------------------
 
 
-class Volume(NamedTuple):
-    """A small volume of its own."""
-
-    path: Path
-
-    def fill(self) -> None:
-        """Take whatever room is left."""
-        with (self.path / "fill").open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(b"\0" * 4096)
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
-
-    def free(self) -> None:
-        (self.path / "fill").unlink()
-
-
 @pytest.fixture
 def volume(tmp_path) -> Iterator[Volume]:
-    """512 KiB; needs the right to mount."""
-    place = tmp_path / "volume"
-    place.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=512k,mode=0700", "tmpfs", str(place)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if not mounted or mounted.returncode:
-        why = mounted.stderr.strip() if mounted else "no mount command"
-        pytest.skip(
-            f"no real full disk: tmpfs cannot be mounted ({why}); the file size limit is tested instead"
-        )
-    try:
-        yield Volume(place)
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
+    with small_volume(tmp_path / "volume") as made:
+        yield made
 
 
 def notes(count: int) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from support.places import NOBODY, as_nobody, folder_for_everybody
 
 from holdfast.anchors.spec import parse_sink
 from holdfast.archive import export as exporting
@@ -332,11 +333,8 @@ def test_a_foreign_file_in_the_log_is_found_by_verify(desk):
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user can enter, which pytest's own is not."""
-    folder = Path(tempfile.mkdtemp(prefix="holdfast-bad-input-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+    with folder_for_everybody() as folder:
+        yield folder
 
 
 def test_a_folder_of_keys_that_cannot_be_written_begins_no_log(open_folder):
@@ -344,14 +342,9 @@ def test_a_folder_of_keys_that_cannot_be_written_begins_no_log(open_folder):
     locked, desk = open_folder / "locked", open_folder / "desk"
     locked.mkdir()
     desk.mkdir()
-    before: tuple[str, ...] = ()
-    if os.geteuid() == 0:
-        if shutil.which("setpriv") is None:
-            pytest.skip("root ignores modes, and setpriv is missing: no unwritable directory can be made")
-        os.chown(desk, 65_534, 65_534)
-        before = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-        if subprocess.run([*before, sys.executable, "-c", ""], capture_output=True, check=False).returncode:
-            pytest.skip(f"root ignores modes, and another user cannot start {sys.executable}")
+    before = as_nobody()
+    if before:
+        os.chown(desk, NOBODY, NOBODY)
     else:
         locked.chmod(0o500)
     for name, words in (("a", ["append"]), ("b", ["keys", "init"])):

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import shutil
-import subprocess
-from pathlib import Path
 from random import Random
 
 import pytest
 from support.crash import LOG, SteppedLog
 from support.execution import signal, world
+from support.places import small_volume
 
 from holdfast.audit.logger import AuditLogger
 from holdfast.audit.query import read_records
@@ -182,31 +180,8 @@ def test_a_failing_call_while_words_are_taken_up_neither_loses_nor_doubles_them(
 
 @pytest.fixture
 def volume(tmp_path):
-    """A volume of 512 KiB in memory; needs the right to mount."""
-    place = tmp_path / "volume"
-    place.mkdir()
-    if not shutil.which("mount"):
-        pytest.skip("NO MOUNT: last words were not tested on a really full disk")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=512k,mode=0700", "tmpfs", str(place)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"MAY NOT MOUNT: last words were not tested on a full disk ({mounted.stderr.strip()})")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-def fill(place: Path) -> None:
-    with (place / "fill").open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"\0" * 4096)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
+    with small_volume(tmp_path / "volume") as made:
+        yield made
 
 
 @pytest.mark.invariant("I9")
@@ -214,7 +189,7 @@ def fill(place: Path) -> None:
 @pytest.mark.contract("A11")
 def test_on_a_really_full_disk_cancels_go_out_and_their_words_are_kept(volume):
     """The journal fills its volume to the last byte: a cancel still leaves, and the next start tells of it."""
-    directory = volume / "log"
+    directory = volume.path / "log"
     wal = WriteAheadLog(directory, clock=ManualClock(), seal=False, reserve_bytes=RESERVE_BYTES)
     w = world(log=AuditLogger(wal, user="tester"))
 
@@ -222,7 +197,7 @@ def test_on_a_really_full_disk_cancels_go_out_and_their_words_are_kept(volume):
         await w.trader.start()
         resting = await w.trader.route(signal(key="rest", price=50, tif="gtc"))
         assert resting.status is RouteStatus.SUBMITTED
-        fill(volume)
+        volume.fill()
         with contextlib.suppress(DiskFull):
             for _ in range(1000):
                 await wal.append_async("NOTE", {"text": "x" * 5000})
@@ -235,7 +210,7 @@ def test_on_a_really_full_disk_cancels_go_out_and_their_words_are_kept(volume):
 
     name = asyncio.run(run())
     wal.close()
-    (volume / "fill").unlink()
+    volume.free()
     with WriteAheadLog(directory, clock=ManualClock(), seal=False) as again:
         again.open()
         told = [record.details for record in again.records() if record.type == "LATE"]
