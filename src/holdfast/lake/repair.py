@@ -146,8 +146,22 @@ def repair(table: Path, stamp: str) -> list[Moved]:
     kept = {version for version in kept if cut is None or version < cut}
     _refuse_without_beginning(log, kept, cut)
 
-    moved: dict[str, str] = {}  # in the order in which it is moved
-    if LAST_CHECKPOINT in log.names and _pointer(table) not in kept:
+    moved = _to_move(log, kept, cut, why)
+    _move(table, moved, stamp)
+    return [Moved(name, reason) for name, reason in moved.items()]
+
+
+def _to_move(log: _Log, kept: Collection[int], cut: int | None, why: str) -> dict[str, str]:
+    """What is moved aside and why, in the order in which it is moved.
+
+    Args:
+        log: What is there.
+        kept: The checkpoints that stay.
+        cut: The lowest version that is not whole; None where all are.
+        why: What is wrong with it.
+    """
+    moved: dict[str, str] = {}
+    if LAST_CHECKPOINT in log.names and _pointer(log.table) not in kept:
         moved[LAST_CHECKPOINT] = "it points to no checkpoint that is whole"
     for version in sorted(log.checkpoints.keys() - kept, reverse=True):
         fault = "it is torn" if version not in log.readable else "it was never synced"
@@ -160,8 +174,7 @@ def repair(table: Path, stamp: str) -> list[Moved]:
                 moved[name] = f"it covers version {cut}: {why}"
         for version in sorted((one for one in log.commits if one >= cut), reverse=True):
             moved[f"{version:020d}.json"] = why if version == cut else f"version {cut} before it: {why}"
-    _move(table, moved, stamp)
-    return [Moved(name, reason) for name, reason in moved.items()]
+    return moved
 
 
 class _Log:

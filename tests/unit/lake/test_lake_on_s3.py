@@ -128,3 +128,37 @@ def test_store_that_is_away_ends_with_5(tmp_path):
     )  # fmt: skip
     assert done.returncode == 5
     assert "lake s3://lake/x: no usable answer" in done.stderr
+
+
+_LATER_VERSION = """
+import sys
+import pyarrow as pa
+from deltalake import write_deltalake
+from holdfast.core.clock import SystemClock
+from holdfast.lake.commit import TableWriter
+from holdfast.lake.store import store_of
+from holdfast.lake.tables import Column, FillsTable, Kind
+
+store = store_of(sys.argv[1])
+FillsTable.columns = (*FillsTable.columns, Column("liquidity", Kind.TEXT, "maker or taker"))
+TableWriter(store, FillsTable, clock=SystemClock()).open()
+table = store.open("fills").to_pyarrow_table()
+print(table.column_names[-1], table["liquidity"].null_count == table.num_rows == 8)
+store.empty("decisions")
+write_deltalake(store.table_uri("decisions"), pa.table({"mine": [1]}), storage_options=store.options)
+"""
+
+
+@pytest.mark.slow
+def test_table_in_a_bucket_is_widened_and_another_s_is_not_emptied(lake, s3, tmp_path):
+    """A later version adds its column to a table in a bucket; `--force` leaves one alone that holdfast did not make."""
+    later = subprocess.run(
+        [sys.executable, "-c", _LATER_VERSION, lake.uri],
+        env={**os.environ, **s3.environ}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert later.stdout == "liquidity True\n", later.stderr
+    done = _holdfast(s3, "rebuild", str(tmp_path / "log"), "--lake", lake.uri, "--force")
+    assert done.returncode == 1
+    assert "the table 'decisions' is another's: it has no column 'event_id'" in done.stderr
+    assert lake.open("decisions").to_pyarrow_table().to_pylist() == [{"mine": 1}]
+    assert lake.open("fills").version() > 0

@@ -11,7 +11,7 @@ from support.lake import START_NS, make_journal, rows_of
 from holdfast.audit.schemas import RecordType
 from holdfast.core.clock import ManualClock
 from holdfast.core.errors import BadInput
-from holdfast.lake import rows
+from holdfast.lake import create, rows
 from holdfast.lake.commit import TableWriter
 from holdfast.lake.create import WIDENED
 from holdfast.lake.maintenance import Maintainer
@@ -143,6 +143,20 @@ def test_rivals_that_widen_one_table_at_once_add_each_column_once(lake, log, upg
     assert names.count("liquidity") == 1
     assert lake.open("fills").metadata().configuration[WIDENED] == "true"
     assert len(rows_of(lake, "fills")) == 16
+
+
+def test_widening_is_on_the_disk_before_a_row_of_it_is_written(lake, log, upgrade, monkeypatch):
+    """The versions that widen a table are synced when it is opened: a power cut leaves it as before, or wider."""
+    upgrade()
+    synced: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(
+        create, "sync_versions", lambda table, first, last: synced.append((table.name, first, last))
+    )
+    before = lake.open("fills").version()
+    writer = TableWriter(lake, FillsTable, clock=ManualClock(START_NS))
+    writer.open()
+    assert synced == [("fills", before + 1, writer.version)]
+    assert writer.version == before + 2
 
 
 def test_torn_widening_is_seen_as_such(lake, log, upgrade):
