@@ -196,6 +196,14 @@ def world(
     )
 
 
+def move_to(trader: Trader, venue: FakeVenue) -> None:
+    """Let *trader* trade at *venue*, whose history is that of an earlier trader."""
+    books = trader.books
+    trader.venue = venue
+    for part in (books, books._reader, books._lost, books._cancelling, books._unseen):
+        part._venue = venue
+
+
 async def drain(w: SimpleNamespace) -> None:
     """Deal with everything the venue has said so far."""
     w.venue.end_events()

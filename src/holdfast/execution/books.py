@@ -4,7 +4,9 @@
 opening the session, looking for UNKNOWN orders, reading claimed fills, pricing what is held, comparing positions.
 Whatever cannot be read now stays unknown, and unknown refuses; it is read again later, at growing intervals.
 
-Cancelling is here too: what a cancel answers is advice, the venue's books say how the order ended.
+    MarketReader    rules and prices that are missing          Sessions      the day's opening value
+    LostOrders      orders and fills that nobody told of       Cancelling    what a cancel leads to
+    UnseenEndings   options that ended without an execution    Books         the comparison itself, and the face of all
 
 Limits: what the venue says of orders and fills is believed; there is no second source to hold it against.
 """
@@ -20,7 +22,8 @@ from holdfast.core.clock import NANOS, Clock
 from holdfast.core.errors import BadInput, CircuitBreakerOpenError, VenueError
 from holdfast.core.instruments import Instrument, InstrumentKind
 from holdfast.core.money import PriceE4, QtyE2, format_money, format_qty
-from holdfast.core.orders import Fill, OrderEvent, OrderStatus
+from holdfast.core.orders import Fill, OrderStatus
+from holdfast.execution.cancelling import Cancelling
 from holdfast.execution.corrections import correct
 from holdfast.execution.ledger import Ledger
 from holdfast.execution.lost_orders import LostOrders
@@ -34,14 +37,9 @@ from holdfast.execution.session import Sessions, quantities
 from holdfast.execution.tries import Tries, quietly
 from holdfast.execution.unseen import UnseenEndings
 from holdfast.execution.venue import (
-    AlreadyClosed,
     Book,
     CancelAnswer,
-    Canceled,
-    DedupProfile,
     MarketChanged,
-    NotSent,
-    Unknown,
     Venue,
 )
 from holdfast.risk.gate import Gate
@@ -109,6 +107,7 @@ class Books:
             on_absent=on_absent,
             alarm_secs=alarm_secs,
         )
+        self._cancelling = Cancelling(venue, ledger, lost=self._lost, tries=self._tries)
         self._unclaimed: dict[str, Fill] = {}
         self._results: dict[str, str] = {}
         self._reconciled_ns = 0
@@ -321,85 +320,27 @@ class Books:
         self._unseen.claimed.settle(ticker, price, who=who, why=why)
         await self._ledger.write()
 
-    # Cancelling ---------------------------------------------------------------------------------------
-
-    async def cancel(self, name: str) -> CancelAnswer:
-        """Cancel one of the account's orders by its client order id; always tried.
-
-        One that is UNKNOWN and not found yet cannot be canceled; it is not sent again either.
-
-        Raises:
-            BadInput: No such order.
-        """
-        order = self._account.orders.get(name)
-        if order is None:
-            raise BadInput(f"no order {name!r} in this journal")
-        if not order.order_id:
-            await self.look_up(order)
-            self._withdraw(order)
-        answer = await self._cancel(order)
-        await self._ledger.write()
-        return answer
-
-    def _withdraw(self, order: Order) -> None:
-        """Where a lost order may be sent again: not any more."""
-        is_lost = order.status is OrderStatus.UNKNOWN and not order.order_id
-        if is_lost and self._venue.dedup is DedupProfile.ALL and not order.withdrawn:
-            self._ledger.happened(order, OrderEvent.WITHDRAWN, evidence="canceled before it was found")
-
-    async def _cancel(self, order: Order) -> CancelAnswer:
-        if not order.is_open:
-            return AlreadyClosed()
-        if not order.order_id:
-            return Unknown(reason="not found at the venue yet")
-        await self._ledger.about_to_cancel(order)
-        answer = await self._venue.cancel(order_id=order.order_id, ticker=order.ticker)
-        await self._canceled(order, answer)
-        return answer
-
-    async def _canceled(self, order: Order, answer: CancelAnswer) -> None:
-        if isinstance(answer, NotSent):
-            return
-        if isinstance(answer, Unknown):
-            self._ledger.happened(order, OrderEvent.ANSWER_LOST, reason=answer.reason, evidence="cancel")
-            return
-        # What a cancel answers is advice; the venue's books say how the order ended.
-        try:
-            listed = await self._venue.order(order.order_id)
-        except (VenueError, CircuitBreakerOpenError):
-            listed = None
-        if listed is not None:
-            await self._lost.read_legs(order)
-            self._ledger.saw_order(listed, evidence="read after cancel")
-        elif isinstance(answer, Canceled) and answer.released >= order.leaves:
-            self._ledger.happened(order, OrderEvent.CANCELED, evidence="cancel answer")
-        elif order.is_open:
-            self._ledger.happened(
-                order, OrderEvent.ANSWER_LOST, reason="canceled or closed", evidence="cancel"
-            )
-
-    async def cancel_all_own(self) -> list[Order]:
-        """Cancel every open order of this journal, oldest first; returns those still open afterwards."""
-        for order in self._account.open_orders():
-            if not order.external:
-                await self.cancel(order.client_order_id)
-        return [order for order in self._account.open_orders() if not order.external]
-
-    async def hunt_zombies(self) -> None:
-        """Cancel every order that was declared gone and lives, again and again until it has ended."""
-        for name in list(self._ledger.zombies):
-            order, what = self._account.orders[name], f"zombie {name}"
-            if order.is_open and self.is_due(what):
-                await self.cancel(name)
-            if not order.is_open:
-                self._ledger.zombies.pop(name, None)
-                self._tries.forget(what)
-
     # What others ask for ------------------------------------------------------------------------------
 
     def is_due(self, what: str) -> bool:
         """See `Tries`."""
         return self._tries.is_due(what)
+
+    async def cancel(self, name: str) -> CancelAnswer:
+        """Cancel one of the account's orders by its client order id; see `Cancelling`.
+
+        Raises:
+            BadInput: No such order.
+        """
+        return await self._cancelling.cancel(name)
+
+    async def cancel_all_own(self) -> list[Order]:
+        """See `Cancelling`."""
+        return await self._cancelling.cancel_all_own()
+
+    async def hunt_zombies(self) -> None:
+        """See `Cancelling`."""
+        await self._cancelling.hunt_zombies()
 
     async def look_up(self, order: Order) -> Evidence:
         """See `LostOrders`."""

@@ -20,7 +20,7 @@ from support.contracts import (
     put,
     wish,
 )
-from support.execution import MemoryLog, drain
+from support.execution import MemoryLog, drain, move_to
 
 from holdfast.core.clock import NANOS, ManualClock
 from holdfast.core.instruments import Instrument
@@ -198,9 +198,7 @@ def test_a_combination_whose_answer_is_lost_is_found_with_all_its_legs(play: Pla
         w.venue._queue = None
         w.venue._backlog.clear()
         again = option_world(*LEGS, log=log, clock=clock)
-        again.trader.venue = again.trader.books._venue = again.trader.books._reader._venue = (
-            again.trader.books._lost._venue
-        ) = w.venue
+        move_to(again.trader, w.venue)
         again.venue = w.venue
         w = again
     watcher = w.trader.observer = Watcher(w)
@@ -401,9 +399,7 @@ def test_a_restart_values_what_it_holds_by_its_multiplier() -> None:
     first = asyncio.run(run(w.trader))
     assert first == w.venue._cash - 2 * 110_000_000
     again = option_world(*LEGS, log=log, clock=clock)
-    again.trader.venue = again.trader.books._venue = again.trader.books._reader._venue = (
-        again.trader.books._lost._venue
-    ) = w.venue
+    move_to(again.trader, w.venue)
     asyncio.run(run(again.trader))
     again.market = again.trader.market
     for ticker in again.account.portfolio.positions:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.contracts import NOW_NS, condor, option_world, put, wish
+from support.execution import move_to
 
 from holdfast.audit.logger import AuditLogger
 from holdfast.audit.query import read_records
@@ -42,9 +43,7 @@ class Desk:
         self.world: Any = option_world(*LEGS, log=self.log, clock=self.clock)  # type: ignore[arg-type]
         self.trader = self.world.trader
         if venue is not None:
-            self.trader.venue = self.trader.books._venue = self.trader.books._reader._venue = (
-                self.trader.books._lost._venue
-            ) = venue
+            move_to(self.trader, venue)
         self.venue: FakeVenue = self.trader.venue
         self.account = self.trader.account
 
