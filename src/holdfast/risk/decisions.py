@@ -204,7 +204,10 @@ _MEASURED = frozenset(
 def row_text(row: Row) -> list[Any]:
     """A row as the record holds it: code, scope, value, bound, unit, ok."""
     unit = row.unit
-    return [row.code.value, row.scope, _amount(row.value, unit), _amount(row.bound, unit), unit, row.ok]
+    return [_CODES[row.code], row.scope, _amount(row.value, unit), _amount(row.bound, unit), unit, row.ok]
+
+
+_CODES: Final = {code: code.value for code in Code}  # asking a member for its value costs more
 
 
 @lru_cache(maxsize=4096)
