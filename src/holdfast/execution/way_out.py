@@ -23,7 +23,9 @@ from holdfast.execution.leaving import ExitOrder, ExitQuotes, next_piece
 from holdfast.execution.outcomes import EngineResult, Outcome
 from holdfast.execution.quotes import QuoteBoard
 from holdfast.execution.sending import Sender
+from holdfast.execution.venue import DedupProfile
 from holdfast.risk.events import RiskEvent, RiskEventType
+from holdfast.risk.order import Order
 from holdfast.risk.plans import UNWINDING
 
 COMPONENT = "exits"
@@ -85,9 +87,16 @@ class WayOut:
         if execution.is_flat and not ladder.order and ladder.is_demanded:
             if not has_open(execution.entries, account):
                 ladder.on(ExitEvent.FLAT)
-        elif execution.is_flat and order is not None and order.status is OrderStatus.WORKING:
-            # Something else closed the position: what still works would open it the other way.
+        elif execution.is_flat and order is not None and self._could_execute(order):
+            # Something else closed the position: what still works would open it the other way, or close another's.
             await self._trader.cancel(order.client_order_id)
+
+    def _could_execute(self, order: Order) -> bool:
+        """Whether an exit rests at the venue, or may be sent again to it."""
+        goes_again = self._trader.venue.dedup is DedupProfile.ALL and not order.order_id
+        return order.status is OrderStatus.WORKING or (
+            order.status is OrderStatus.UNKNOWN and goes_again and not order.withdrawn
+        )
 
     async def send(self, execution: Execution) -> EngineResult | None:
         """The next rung, if one is due and has a price; None where nothing was to be done."""

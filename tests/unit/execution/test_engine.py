@@ -10,12 +10,15 @@ from holdfast.breaker.breaker import TradingCircuitBreaker
 from holdfast.breaker.config import CircuitBreakerConfig
 from holdfast.core.errors import BadInput
 from holdfast.core.money import MoneyE6, PriceE4, QtyE2
+from holdfast.core.orders import Fill
+from holdfast.core.signals import BookSide
 from holdfast.execution.engine import OrderExecutionEngine
 from holdfast.execution.executions import Execution, Executions, split_key, symbol_of
 from holdfast.execution.exits import ExitState, Ladder
 from holdfast.execution.legging import LeggingPolicy
 from holdfast.execution.outcomes import Outcome
 from holdfast.execution.structures import StructureKind, StructurePlan, pick
+from holdfast.execution.venue import DedupProfile
 from holdfast.risk.limits import RiskLimits, RiskLimitsConfig
 from holdfast.testing.venue import Play
 
@@ -313,6 +316,73 @@ def test_a_second_demand_sends_nothing_more():
         assert one.ladder.rule == "TrailingStop"
         with pytest.raises(BadInput, match="no execution"):
             await w.engine.exit("nobody", rule="Person")
+
+    go(run())
+
+
+@pytest.mark.contract("A16")
+@pytest.mark.invariant("I2", "I5")
+@pytest.mark.parametrize("dedup", list(DedupProfile))
+def test_a_lost_exit_goes_again_where_the_venue_takes_no_name_twice_and_the_ladder_goes_on(dedup):
+    """There the position is left while everybody sleeps; anywhere else the ladder waits for the venue's books."""
+
+    async def run():
+        w = desk_world()
+        w.venue.dedup = dedup
+        one = await entered(w)
+        w.venue.script(Play.VANISHED)
+        await w.engine.exit(one.execution_id, rule="TrailingStop", demanded=True)
+        assert one.ladder.state is ExitState.UNKNOWN
+        for _ in range(4):
+            quote_chain(w)
+            await tick(w)
+        ends = dedup is DedupProfile.ALL
+        assert flat_world(w) is ends
+        assert one.ladder.state is (ExitState.FLAT if ends else ExitState.UNKNOWN)
+        assert len(one.exits) == 1, "no other exit went out"
+        assert len(w.venue.arrived) == (3 if ends else 2)
+
+    go(run())
+
+
+@pytest.mark.invariant("I2")
+def test_a_lost_exit_of_what_something_else_closed_does_not_go_again():
+    """It would close what another execution holds of the same contracts."""
+
+    async def run():
+        w = desk_world()
+        w.venue.dedup = DedupProfile.ALL
+        one = await entered(w)
+        await opened(w, name="iron_condor-SPY-2")
+        other = w.engine.executions.known["iron_condor-SPY-2"]
+        held = dict(other.held)
+        assert held == one.held
+        w.venue.script(Play.VANISHED)
+        await w.engine.exit(one.execution_id, rule="TrailingStop", demanded=True)
+        for n, (ticker, qty) in enumerate(one.held.items()):
+            side = BookSide.ASK if qty > 0 else BookSide.BID
+            w.venue.trade_elsewhere(
+                Fill(
+                    trade_id=f"X{n}",
+                    order_id=f"X{n}",
+                    ticker=ticker,
+                    side=side,
+                    price=PriceE4(10_000),
+                    qty=QtyE2(abs(qty)),
+                    fee=MoneyE6(0),
+                    is_taker=True,
+                    ts_ns=w.clock.now_ns(),
+                    multiplier=100,
+                )
+            )
+        for _ in range(5):
+            quote_chain(w)
+            await tick(w)
+        flat, whole = sorted((one, other), key=lambda execution: len(execution.held))
+        assert (flat.held, whole.held) == ({}, held)
+        lost = w.account.orders[one.exits[0]]
+        assert [intent.client_order_id for intent in w.venue.arrived].count(lost.client_order_id) == 1
+        assert lost.withdrawn is (flat is one)
 
     go(run())
 
