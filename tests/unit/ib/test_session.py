@@ -170,6 +170,46 @@ def test_the_stream_connects_again_and_says_what_may_be_missing():
     play(scenario)
 
 
+@pytest.mark.contract("B15")
+def test_our_own_ghost_at_the_gateway_ends_no_stream():
+    """The gateway has not noticed yet that our connection broke and calls our id taken: the stream tries again until it has."""
+
+    async def scenario(w):
+        heard = Listener(w, CALL)
+        await heard.until(lambda: any(hasattr(event, "book") for event in heard.seen))
+        w.at.drop_sockets()
+        ghost = w.at.connect(None, w.venue.session.client_id)
+        for _ in range(3):
+            w.clock.advance(40)
+            await heard.settle()
+        assert "is in use" in w.venue.session.why_not
+        w.at.leave(ghost)
+        w.clock.advance(40)
+        await heard.until(lambda: any("again" in gap.reason for gap in heard.gaps()))
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("refused", ["client_id_in_use", "wrong_account"])
+def test_a_refusal_that_waiting_does_not_mend_ends_the_stream(refused):
+    """Another program under our id at the first connection, and another account at a later one, are told to the reader."""
+
+    async def scenario(w):
+        if refused == "client_id_in_use":
+            w.at.connect(None, w.venue.session.client_id)
+            heard = Listener(w, CALL)
+        else:
+            heard = Listener(w, CALL)
+            await heard.until(lambda: bool(heard.seen))
+            w.at.accounts = ["U7654321"]
+            w.at.drop_sockets()
+        with pytest.raises(VenueRejected) as caught:
+            await heard.until(lambda: False)
+        assert caught.value.code == refused
+
+    play(scenario)
+
+
 def test_what_a_handler_raises_reaches_whoever_follows_the_stream():
     """The library swallows exceptions of handlers; the stream raises them."""
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from holdfast.core.clock import Clock
-from holdfast.core.errors import BadInput, VenueError, VenueUnreachable
+from holdfast.core.errors import BadInput, VenueError, VenueRejected, VenueUnreachable
 from holdfast.core.instruments import InstrumentKind
 from holdfast.core.money import MoneyE6
 from holdfast.core.orders import Fill
@@ -44,7 +44,7 @@ from holdfast.venues.ib.errors import Heard, Kind, OrderSays
 from holdfast.venues.ib.orders import ENDED, fee_of, fill_of, is_leg, standing, trade_id, venue_order
 from holdfast.venues.ib.pacing import Message, Pace
 from holdfast.venues.ib.quotes import book_of, greeks_of, middle, spot_of
-from holdfast.venues.ib.session import Session
+from holdfast.venues.ib.session import TAKEN, Session
 
 if TYPE_CHECKING:
     from ib_async.objects import Fill as Execution
@@ -176,6 +176,11 @@ class Feed:
             await self.session.ensure()
         except VenueUnreachable:
             return self.session.is_connected
+        except VenueRejected as refused:
+            # Of a connection that just broke the gateway may not have noticed the end: our own id is in use.
+            if refused.code != TAKEN or not self.session.connections:
+                raise
+            return False
         return True
 
     async def follow(self, ticker: str) -> None:

@@ -29,6 +29,8 @@ from holdfast.venues.ib.library import load
 
 T = TypeVar("T")
 
+TAKEN = "client_id_in_use"
+"""Code of the refusal of a second client under one id."""
 FIRST_WAIT_SECS, LONGEST_WAIT_SECS = 1, 32
 _VITAL = {
     3: "orderStatus",
@@ -197,7 +199,7 @@ class Session:
             self._why_down = f"client id {self.client_id} is in use"
             return VenueRejected(
                 f"{what} refused the connection: {self._why_down}",
-                code="client_id_in_use",
+                code=TAKEN,
                 hint=RULES[Kind.TAKEN].hint,
             )
         if Kind.READ_ONLY in kinds:
