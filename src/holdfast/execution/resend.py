@@ -22,7 +22,8 @@ stays. The answer tells what it was:
 How often it went is counted from the journal, so that a trader that is killed again and again does not begin anew; the
 wait begins anew with each start. An order that somebody wanted canceled never goes again.
 
-Limits: while the journal takes nothing, nothing goes again, demanded or not: its reserve is for first sendings.
+Limits: while the journal takes nothing, nothing goes again, demanded or not: its reserve is for first sendings. What
+still reduces is judged by the account; who wished the order and no longer does says so by a cancel.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from holdfast.core.orders import Fill, OrderEvent, OrderStatus
 from holdfast.core.signals import BookSide, TimeInForce, content_digest
 from holdfast.execution.order_record import order_details, read_wish
 from holdfast.execution.reconcile import LATENESS_SECS, Evidence
+from holdfast.execution.replay import replay_log
 from holdfast.execution.resend import (
     LONGEST_WAIT_SECS,
     MOST_AGAIN,
@@ -241,6 +242,9 @@ def test_an_exit_that_never_arrived_goes_again_as_the_same_order_and_ends():
         for line in w.log.lines:
             again.apply(line.type, line.details)
         assert again.snapshot() == w.account.snapshot()
+        replayed = replay_log(w.log.lines)
+        assert replayed.holds_together, "the second leave does not follow from what it read"
+        assert replayed.decisions == len(w.log.of("DECISION")) == 3
 
     go(run())
 
