@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from random import Random
 
 import pytest
 import support.event_writer
+from support.killing import said_until_killed
 
 from holdfast.audit.keys import KeyHome
 from holdfast.audit.verify import verify
@@ -23,20 +22,9 @@ SEED = 20261121
 
 def killed(directory: Path, seed: int, wanted: int) -> dict[int, tuple[str, int]]:
     """Start the writer, kill it once it has said *wanted* bytes; what it was told, by sequence."""
-    process = subprocess.Popen(
-        [sys.executable, WRITER, directory, str(seed)], stdout=subprocess.PIPE, bufsize=0
-    )
-    output = bytearray()
-    while len(output) < wanted:
-        part = process.stdout.read(min(4096, wanted - len(output)))
-        assert part, "the writer ended by itself"
-        output += part
-    process.send_signal(signal.SIGKILL)
-    output += process.stdout.read()
-    process.stdout.close()
-    assert process.wait() == -signal.SIGKILL
+    output = said_until_killed([sys.executable, WRITER, directory, seed], wanted)
     told = {}
-    for line in bytes(output).split(b"\n")[:-1]:
+    for line in output.split(b"\n")[:-1]:
         seq, name, premium = line.decode().split(" ")
         told[int(seq)] = (name, int(premium))
     return told

@@ -4,14 +4,13 @@ At chosen system calls: test_system_calls.py."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from random import Random
 
 import pytest
 import support.journal_writer
+from support.killing import said_until_killed
 
 from holdfast.audit.keys import KeyHome
 from holdfast.audit.verify import verify
@@ -59,19 +58,7 @@ def test_log_keeps_every_acknowledged_record_when_killed_at_random_moments(tmp_p
     random = Random(20261120)
     acked: dict[int, str] = {}
     for kill in range(15):
-        process = subprocess.Popen(
-            writer_command(tmp_path / "log", kill, 0, how), stdout=subprocess.PIPE, bufsize=0
-        )
-        output = bytearray()
-        # The moment is counted in bytes of answers, so that it does not depend on the machine's speed.
         wanted = random.randrange(20, 60_000)
-        while len(output) < wanted:
-            part = process.stdout.read(min(4096, wanted - len(output)))
-            assert part, "the writer ended by itself"
-            output += part
-        process.send_signal(signal.SIGKILL)
-        output += process.stdout.read()
-        process.stdout.close()
-        assert process.wait() == -signal.SIGKILL
-        acked |= acknowledged(bytes(output))
+        output = said_until_killed(writer_command(tmp_path / "log", kill, 0, how), wanted)
+        acked |= acknowledged(output)
         check_after_kill(tmp_path / "log", acked)
