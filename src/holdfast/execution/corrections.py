@@ -3,8 +3,9 @@
 Promise: position and cash are those of the newest telling, once, in whatever order the tellings come and however
 often; the journal keeps all of them, and says so with the alarm `execution_corrected`.
 
-Limits: the order that executed counts its first telling: where a correction changes how much was filled, the alarm
-shows both quantities, and a person decides about the rest. What was traded before a journal's first start is in its
+Limits: the order that executed, and what a desk holds by it, count its first telling: where a correction changes how much was filled, the alarm
+shows both quantities, and a person decides about the rest. What a structure was opened at, and so its stop, stays as
+first told. What was traded before a journal's first start is in its
 opening position, and is not corrected.
 """
 
@@ -27,7 +28,7 @@ def correct(ledger: Ledger, fill: Fill) -> bool:
         return False
     undone = msgspec.structs.replace(
         before,
-        trade_id=f"{fill.trade_id}{UNDONE}{fill.revision}",
+        trade_id=f"{fill.trade_id}{CORRECTED}{fill.revision}{UNDONE}{before.revision}",
         order_id="",
         side=BookSide.ASK if before.side is BookSide.BID else BookSide.BID,
         fee=MoneyE6(-before.fee),
