@@ -3,10 +3,10 @@
 Promise: position and cash are those of the newest telling, once, in whatever order the tellings come and however
 often; the journal keeps all of them, and says so with the alarm `execution_corrected`.
 
-Limits: the order that executed, and what a desk holds by it, count its first telling: where a correction changes how much was filled, the alarm
-shows both quantities, and a person decides about the rest. What a structure was opened at, and so its stop, stays as
-first told. What was traded before a journal's first start is in its
-opening position, and is not corrected.
+Limits: the order that executed, and what a desk holds by it, count its first telling: where a correction changes how
+much was filled, the alarm shows both quantities, and a person decides about the rest. What a structure was opened at,
+and so its stop, stays as first told. What was traded before a journal's first start is in its opening position, and is
+not corrected.
 """
 
 from __future__ import annotations
