@@ -299,6 +299,24 @@ def waiter():
         yield lambda log: pool.submit(lambda: asyncio.run(log.append_async("NOTE", {"who": "waiter"})))
 
 
+class Broken:
+    """A file one of whose operations fails from now on."""
+
+    def __init__(self, inner, operation: str, error: int) -> None:
+        self.name = inner.name
+        self._inner, self._operation, self._error = inner, operation, error
+
+    def __getattr__(self, attribute):
+        return self._fail if attribute == self._operation else getattr(self._inner, attribute)
+
+    def _fail(self, *_):
+        raise OSError(self._error, os.strerror(self._error))
+
+
+def break_file(log, operation: str, error: int) -> None:
+    log._segment.file = Broken(log._segment.file, operation, error)
+
+
 def stop_flusher(log) -> None:
     log._stopping = True
     log._wake.set()
@@ -388,19 +406,7 @@ def test_full_disk_is_told_as_such_to_tasks_too(tmp_path):
     log = make(tmp_path / "log")
     log.append("NOTE", {})
 
-    class Full:
-        name = log._segment.file.name
-
-        def __init__(self, inner):
-            self.inner = inner
-
-        def __getattr__(self, attribute):
-            return getattr(self.inner, attribute)
-
-        def pwrite(self, data, offset):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    log._segment.file = Full(log._segment.file)
+    break_file(log, "pwrite", errno.ENOSPC)
     with pytest.raises(DiskFull) as told:
         asyncio.run(log.append_async("NOTE", {}))
     assert "free space" in told.value.hint
@@ -456,19 +462,7 @@ def test_poison_callbacks_can_neither_harm_nor_hang_anybody(tmp_path):
     for callback in (raises, appends, told.append):
         log.on_poison(callback)
 
-    class Failing:
-        name = log._segment.file.name
-
-        def __init__(self, inner):
-            self.inner = inner
-
-        def __getattr__(self, attribute):
-            return getattr(self.inner, attribute)
-
-        def fdatasync(self):
-            raise OSError(errno.EIO, "Input/output error")
-
-    log._segment.file = Failing(log._segment.file)
+    break_file(log, "fdatasync", errno.EIO)
     stop_flusher(log)  # whether a lock is free is asked below
     with pytest.raises(AuditWriteError, match="Input/output error"):
         log.append("NOTE", {})
@@ -561,19 +555,7 @@ def test_followers_and_tasks_are_told_when_their_leader_fails(tmp_path):
     log = make(tmp_path / "log")
     log.append("NOTE", {})
 
-    class Failing:
-        name = log._segment.file.name
-
-        def __init__(self, inner):
-            self.inner = inner
-
-        def __getattr__(self, attribute):
-            return getattr(self.inner, attribute)
-
-        def fdatasync(self):
-            raise OSError(errno.EIO, "Input/output error")
-
-    log._segment.file = Failing(log._segment.file)
+    break_file(log, "fdatasync", errno.EIO)
     log._sync.acquire()
     with ThreadPoolExecutor(8) as pool:
         waits = [pool.submit(log.append, "NOTE", {"n": n}) for n in range(6)]
