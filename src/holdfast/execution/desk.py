@@ -232,6 +232,7 @@ class OptionsDesk:
             symbol: Every(self._times.entry_secs, last_ns=opened.get(symbol)) for symbol in self._chains
         }
         facts = {f"options.reference.{name}": value for name, value in self._reference.facts().items()}
+        facts |= {f"options.entry.{name}": value for name, value in self.entry.rules.facts().items()}
         user = self._trader.user or ""
         await self._trader.log.record_many_async([Entry("CONFIG", facts, user, COMPONENT)])
         self._is_restored = True

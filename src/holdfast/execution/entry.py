@@ -27,7 +27,7 @@ from typing import Protocol
 import msgspec
 
 from holdfast.core.clock import utc
-from holdfast.core.money import MoneyE6, PriceE4, QtyE2, format_money
+from holdfast.core.money import MoneyE6, PriceE4, QtyE2, format_money, format_qty
 from holdfast.core.reasons import Code, RejectReason
 from holdfast.execution.engine import OrderExecutionEngine
 from holdfast.execution.executions import Execution
@@ -95,6 +95,20 @@ class EntryRules(msgspec.Struct, frozen=True, kw_only=True):
     units: QtyE2 = QtyE2(100)
     when_cheap: tuple[StructurePlan, ...] = DEBIT_PLANS
     when_dear: tuple[StructurePlan, ...] = CREDIT_PLANS
+
+    def facts(self) -> dict[str, object]:
+        """For the record: what is looked for, and within which bounds."""
+        return {
+            "cheap_below": _e2(self.cheap_below_e2),
+            "dear_above": _e2(self.dear_above_e2),
+            "vix_below": _e2(self.vix_below_e2),
+            "delta_below": f"{self.delta_below_e6 / _MILLION:g}",
+            "positions": self.positions,
+            "per_symbol": self.per_symbol,
+            "contracts": format_qty(self.units),
+            "when_cheap": [plan.describe() for plan in self.when_cheap],
+            "when_dear": [plan.describe() for plan in self.when_dear],
+        }
 
 
 class EntryOutcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,6 +33,7 @@ from holdfast.core.signals import Action
 from holdfast.risk.exposure import Part, worst_loss
 
 _ONE = QtyE2(100)
+_MILLION = 1_000_000
 
 
 class StructureKind(StrEnum):
@@ -148,6 +149,18 @@ class StructurePlan(msgspec.Struct, frozen=True, kw_only=True):
     min_days: int = 1
     max_days: int = 60
     max_debit: PriceE4 | None = None
+
+    def describe(self) -> str:
+        """For people and for the record: "long_call, delta 0.16, 1 to 60 days, for at most 5.0000"."""
+        said = (
+            f"{self.kind.value}, delta {self.delta_e6 / _MILLION:g}, {self.min_days} to {self.max_days} days"
+        )
+        if any(leg.is_wing for leg in RECIPES[self.kind]):
+            said += f", width {format_price(self.width)}"
+        if self.max_debit is None:
+            return said
+        bound = "at most" if self.max_debit >= 0 else "a credit of at least"
+        return f"{said}, for {bound} {format_price(PriceE4(abs(self.max_debit)))}"
 
 
 class Missing(NamedTuple):

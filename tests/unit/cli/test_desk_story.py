@@ -5,6 +5,9 @@ import pytest
 from holdfast.audit.format import Record
 from holdfast.cli.paper.desk_story import DESK_CHAPTERS, DeskStory
 from holdfast.cli.paper.desk_summary import LakeFacts, sparkline
+from holdfast.core.money import PriceE4
+from holdfast.execution.entry import EntryRules
+from holdfast.execution.structures import StructureKind, StructurePlan
 
 COMBO = "+1*SPY230901P00430000,-1*SPY230901P00470000"
 
@@ -130,6 +133,17 @@ def test_a_rule_without_figures_says_in_words_what_it_lacked():
     said = {**facts, "rejection_reason": "no_structure none that costs 5.0000 or less"}
     _, lines = told(("RISK_EVENT", {"event_type": "portfolio_limit_rejection", **said}))
     assert lines == ["refused: SPX: no_structure none that costs 5.0000 or less; nothing was sent"]
+
+
+def test_what_is_looked_for_is_told_from_the_record():
+    """The plans of a run stand in its journal, and the story says them before the first entry."""
+    plans = StructurePlan(kind=StructureKind.LONG_CALL, max_debit=PriceE4(50_000)), StructurePlan()
+    rules = EntryRules(when_cheap=plans, when_dear=()).facts()
+    _, (line,) = told(("CONFIG", {f"options.entry.{name}": value for name, value in rules.items()}))
+    assert line == (
+        "rules: where options are cheap: long_call, delta 0.16, 1 to 60 days, for at most 5.0000; else "
+        "iron_condor, delta 0.16, 1 to 60 days, width 5.0000"
+    )
 
 
 def test_an_end_at_the_broker_is_told_with_its_cause():

@@ -176,6 +176,10 @@ class DeskStory(Story):
             yield Line("", "broker", f"{details['method']} {details['endpoint']} answered {status}", "bad")
 
     def _tell_config(self, _seq: int, details: Mapping[str, Any]) -> Iterator[Line]:
+        for kind in ("cheap", "dear"):
+            plans = details.get(f"options.entry.when_{kind}")
+            if plans:
+                yield Line("", "rules", f"where options are {kind}: {'; else '.join(plans)}", "state")
         name = "options.reference."
         if f"{name}source" in details:
             assumed = "assumed, " if details[f"{name}assumed"] else ""
