@@ -140,17 +140,17 @@ class Resender:
         self._place = place
         self._take = take
         self._wishes: dict[str, Signal] = {}
+        self._records: dict[str, Mapping[str, Any]] = {}
         self._sendings: dict[str, _Sendings] = {}
 
     def replayed(self, record_type: str, details: Mapping[str, Any]) -> None:
         """A record of an earlier run: what was sent, and what is found or ended and needs no repetition."""
-        name = details.get("client_order_id", "")
+        if self._venue.dedup is not DedupProfile.ALL:
+            return
         if record_type == "ORDER":
-            wish = read_wish(details)
-            if wish is not None:
-                self._wishes[name] = wish
+            self._records[details["client_order_id"]] = details
         elif record_type == "ORDER_UPDATE" and (details["order_id"] or _has_ended(details)):
-            self._wishes.pop(name, None)
+            self._records.pop(details["client_order_id"], None)
 
     def sent(self, intent: Intent) -> None:
         """*intent* was sent and no answer came."""
@@ -174,7 +174,7 @@ class Resender:
 
     async def _leave(self, order: Order, sendings: _Sendings) -> Again | RejectReason:
         """Ask the gate and the breaker, write, send."""
-        wish = self._wishes.get(order.client_order_id)
+        wish = self._wish(order.client_order_id)
         if wish is None or sendings.is_under_way:
             return Again.NOT_YET
         try:
@@ -194,6 +194,14 @@ class Resender:
         finally:
             sendings.is_under_way = False
             self._gate.retire(order.client_order_id)
+
+    def _wish(self, name: str) -> Signal | None:
+        """What was sent under *name*, by this run or as the journal holds it."""
+        if name in self._records:
+            wish = read_wish(self._records.pop(name))
+            if wish is not None:
+                self._wishes[name] = wish
+        return self._wishes.get(name)
 
     async def _send(self, order: Order, intent: Intent, decision: Decision, sendings: _Sendings) -> Again:
         """Write first, then act, as at the first time."""
@@ -269,8 +277,9 @@ class Resender:
     def _forget_known(self) -> None:
         """Drop what is kept of orders that are no longer lost."""
         orders = self._account.orders
-        for name in [name for name in self._wishes if not _may_still_go(orders[name])]:
-            del self._wishes[name]
+        for kept in (self._wishes, self._records):
+            for name in [name for name in kept if not _may_still_go(orders[name])]:
+                del kept[name]
         for name in [name for name in self._sendings if orders[name].status is not OrderStatus.UNKNOWN]:
             del self._sendings[name]
 
