@@ -15,9 +15,10 @@ the next one says what holds. A file that no version names is left for vacuum; n
 
 On S3, where an object is there as a whole or not at all, delta-rs itself does steps 2 to 4.
 
-Limits: what delta-rs writes by itself (a commit's own time, and the files on S3) has times and names of its choosing;
-everything else here is as the clock and the random bytes say that were handed in. The fence holds within one handle. Whoever reads the watermark from one handle and commits with another
-writes rows twice; that is why both are methods of one object here, and why `commit` compares.
+Limits: the fence holds within one handle. Whoever reads the watermark from one handle and commits with another
+writes rows twice; that is why both are methods of one object here, and why `commit` compares. Times and names are as
+the clock and the random bytes say that were handed in, but for what delta-rs writes by itself: a commit's own time, and
+the files on S3.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 Promise: what is written of a file is true of it, and what a file's rows do not bear out is named: by a bound that
 leaves rows out a reader passes over them, by a wrong number it counts what is not there.
 
-Limits: said of the columns of `tables.SKIPPED_BY` alone, and of no text longer than `LONGEST_TEXT`. Other writers cut text and
-round times to the millisecond, as Delta lets them: that is no fault. What a Parquet file's own footer says of its row
-groups is not looked at.
+Limits: said of the columns of `tables.SKIPPED_BY` alone, and of no text longer than `LONGEST_TEXT`. Other writers cut
+text and round times to the millisecond, as Delta lets them: that is no fault. What a Parquet file's own footer says of
+its row groups is not looked at.
 """
 
 from __future__ import annotations
