@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, cast
 from holdfast.audit.query import AuditEntry, LogReader, Moment, moment_ns
 from holdfast.core.clock import NANOS, iso_utc
 from holdfast.core.errors import BadInput
-from holdfast.core.orders import CLOSED_STATUSES, OrderStatus
+from holdfast.core.orders import CLOSED_STATUSES, CORRECTED, OrderStatus
 
 Row = Mapping[str, Any]
 """One line of an answer: column → JSON value."""
@@ -320,7 +320,8 @@ def _without_outcome(reader: LogReader, arguments: Arguments) -> Iterator[Row]:
             order = orders[name]
             order["last_sequence"] = entry.sequence
             if entry.event_type == "TRADE":
-                order["filled"] += _decimal(details.get("quantity"))
+                if CORRECTED not in details_text(entry, "trade_id"):  # it counts its first telling
+                    order["filled"] += _decimal(details.get("quantity"))
                 order["order_id"] = order["order_id"] or details_text(entry, "order_id")
             else:
                 order["status"] = details.get("status") or order["status"]

@@ -121,6 +121,10 @@ def next_status(status: OrderStatus, event: OrderEvent) -> OrderStatus:
         raise IllegalTransition(f"order cannot take event {event.value!r} while {status.value!r}") from None
 
 
+CORRECTED = "/corrected/"
+"""Stands in the trade ids of a fill that takes an earlier one's place and of the one that undoes that, after its id."""
+
+
 class FillCause(StrEnum):
     """Why a position moved: a trade, or the end of an option contract."""
 

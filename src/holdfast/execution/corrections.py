@@ -14,11 +14,11 @@ from __future__ import annotations
 import msgspec
 
 from holdfast.core.money import MoneyE6, format_price, format_qty
-from holdfast.core.orders import Fill
+from holdfast.core.orders import CORRECTED, Fill
 from holdfast.core.signals import BookSide
 from holdfast.execution.ledger import Ledger
 from holdfast.risk.claims import UNDONE
-from holdfast.risk.trades import CORRECTED, trade_details
+from holdfast.risk.trades import trade_details
 
 
 def correct(ledger: Ledger, fill: Fill) -> bool:

@@ -12,7 +12,8 @@ carry its name: the intent key is `<execution id>/<step>`, so that the journal a
 
 What assignment or exercise leaves in shares becomes an execution too, `stock-<symbol>-<second>`, which has exits only.
 
-Limits: two executions never hold one contract in opposite directions; the engine refuses such an entry.
+Limits: two executions never hold one contract in opposite directions; the engine refuses such an entry. A fill counts
+as it was told first: of a venue's correction only what it takes away is seen, as anything else that trims.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import msgspec
 from holdfast.core.clock import NANOS
 from holdfast.core.money import PriceE4, QtyE2, parse_qty
 from holdfast.core.options import is_combo, parse_combo_ticker
-from holdfast.core.orders import Fill
+from holdfast.core.orders import CORRECTED, Fill
 from holdfast.core.signals import BookSide
 from holdfast.execution.exits import STEP as EXIT_STEP
 from holdfast.execution.exits import ExitState, Ladder
@@ -287,7 +288,7 @@ class Executions:
                 self._restore_order(details)
             elif type_ == "DECISION" and component == GATE_COMPONENT and details["strategy"] == self.strategy:
                 self._restore_attempt(details)
-            elif type_ == "TRADE" and component == COMPONENT:
+            elif type_ == "TRADE" and component == COMPONENT and CORRECTED not in details["trade_id"]:
                 one, fill = self.by_order.get(details.get("client_order_id", "")), read_trade(details)
                 if one is not None:
                     one.book(fill)

@@ -39,7 +39,7 @@ from holdfast.core.money import (
     parse_qty,
 )
 from holdfast.core.options import is_combo, parse_combo_ticker
-from holdfast.core.orders import Fill, OrderEvent, OrderStatus
+from holdfast.core.orders import CORRECTED, Fill, OrderEvent, OrderStatus
 from holdfast.core.positions import Portfolio
 from holdfast.core.signals import BookSide, TimeInForce
 from holdfast.risk.claims import Claims
@@ -47,7 +47,7 @@ from holdfast.risk.halt import Holds
 from holdfast.risk.order import Order, status_after
 from holdfast.risk.plans import Plans
 from holdfast.risk.rolling import RollingValue
-from holdfast.risk.trades import CORRECTED, read_trade
+from holdfast.risk.trades import read_trade
 
 _NOTHING = QtyE2(0)
 _FREE = MoneyE6(0)

@@ -12,9 +12,6 @@ from holdfast.core.money import format_money, format_price, format_qty, parse_mo
 from holdfast.core.orders import Fill, FillCause
 from holdfast.core.signals import BookSide
 
-CORRECTED = "/corrected/"
-"""Stands in the trade id of a fill that takes an earlier one's place, between that one's id and the revision."""
-
 
 def read_trade(details: Mapping[str, Any]) -> Fill:
     """The fill that a TRADE record holds."""

@@ -129,7 +129,8 @@ def test_orders_without_outcome_are_those_not_known_to_have_ended(log):
             *map(order, range(6)),
             update(0, "filled"), update(1, "working"), update(2, "unknown"), update(3, "canceled"),
             ("TRADE", {"order_id": "v-4", "client_order_id": "hf-4", "quantity": "5.00"}),
-            ("TRADE", {"order_id": "v-5", "client_order_id": "hf-5", "quantity": "4.00"}),
+            ("TRADE", {"order_id": "v-5", "client_order_id": "hf-5", "quantity": "4.00", "trade_id": "t"}),
+            ("TRADE", {"client_order_id": "hf-5", "quantity": "4.00", "trade_id": "t/corrected/2"}),
             update(3, "working"),
         ]
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 from support.desk import chain, condor, desk_world, entered, flat_world, quote, quote_chain, tick
 from support.execution import MemoryLog
@@ -18,7 +19,7 @@ from holdfast.execution.exits import ExitState, Ladder
 from holdfast.execution.legging import LeggingPolicy
 from holdfast.execution.outcomes import Outcome
 from holdfast.execution.structures import StructureKind, StructurePlan, pick
-from holdfast.execution.venue import DedupProfile
+from holdfast.execution.venue import DedupProfile, FillSeen
 from holdfast.risk.limits import RiskLimits, RiskLimitsConfig
 from holdfast.testing.venue import Play
 
@@ -424,3 +425,34 @@ def test_an_average_price_is_whole_numbers_however_much_was_filled():
     assert one.leg_price("B") == 7
     assert one.net_debit == price + 1 - 2 * 7
     assert one.leg_price("C") is None
+
+
+@pytest.mark.contract("B15")
+@pytest.mark.parametrize("corrected", ["entry", "exit"])
+def test_a_corrected_execution_leaves_what_is_held_as_it_was_through_a_restart(corrected):
+    """The journal gives the same executions as the desk had, at the price of the first telling, and no exit more."""
+
+    async def run():
+        w = desk_world()
+        told = w.venue._tell_fill
+        w.venue._tell_fill = lambda fill: told(msgspec.structs.replace(fill, revision=1))
+        await opened(w)
+        await tick(w)
+        if corrected == "exit":
+            await w.engine.exit("iron_condor-SPY-1", rule="Test")
+            await tick(w)
+        first = w.venue._fills[-1]
+        price = PriceE4(first.price + 100)
+        w.venue.put_event(FillSeen(msgspec.structs.replace(first, price=price, revision=2)))
+        await tick(w)
+        assert w.log.violations() == ["execution_corrected"]
+        was = w.engine.executions.known["iron_condor-SPY-1"]
+        w.venue._queue = None
+        again = desk_world(clock=w.clock, venue=w.venue, log=MemoryLog(w.log.lines))
+        await again.trader.start()
+        await tick(again)
+        one = again.engine.executions.known["iron_condor-SPY-1"]
+        assert (one.held, one.entered) == (was.held, was.entered)
+        assert again.log.violations() == ["execution_corrected"]
+
+    go(run())
