@@ -141,7 +141,7 @@ def _is_low(said: Any, found: Any) -> bool:
 
 
 def _is_high(said: Any, found: Any) -> bool:
-    """Whether *said* is the greatest value *found*; text that is cut ends with a letter behind the one that stood there."""
+    """Whether *said* is the greatest value *found*; text is cut behind a letter that follows the one that stood there."""
     if isinstance(said, str) and isinstance(found, str):
         return said == found or (said > found and found.startswith(said[:-1]))
     return _same(said, found)

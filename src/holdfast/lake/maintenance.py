@@ -8,7 +8,8 @@ unfinished rewrite belong to no version and fall to the next full vacuum.
 Ordering a day takes a gigabyte of memory for seconds: a projector lets a process of its own do it.
 
 Limits: it is the committer's work; two maintainers of one table waste work but harm nothing. What is due is by the
-clock that is handed in; what delta-rs removes and notes is by the machine's own. Whoever reads an older version than the retention finds its files gone.
+clock that is handed in; what delta-rs removes and notes is by the machine's own. Whoever reads an older version than
+the retention finds its files gone.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ says it covers, also while a projector runs. Damage is named by table, kind and 
 changed, foreign rows, unreadable files, commits that claim something else, file statistics (rows, nulls, least and
 greatest values) that the rows do not bear out. A journal that the lake knows nothing of is named too.
 {SOURCES}
-exit code: 0 equal; 1 no lake or journal; 3 the lake lacks a journal, or one of them is damaged; 5 the store cannot be reached
+exit code: 0 equal; 1 no lake or journal; 3 the lake lacks a journal, or one of them is damaged; 5 the store cannot be
+reached
 """
 
 
