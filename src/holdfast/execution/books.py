@@ -20,7 +20,7 @@ import msgspec
 
 from holdfast.core.clock import NANOS, Clock
 from holdfast.core.errors import BadInput, CircuitBreakerOpenError, VenueError
-from holdfast.core.instruments import Instrument, InstrumentKind
+from holdfast.core.instruments import Instrument
 from holdfast.core.money import PriceE4, QtyE2, format_money, format_qty
 from holdfast.core.orders import Fill, OrderStatus
 from holdfast.execution.cancelling import Cancelling
@@ -28,25 +28,14 @@ from holdfast.execution.corrections import correct
 from holdfast.execution.ledger import Ledger
 from holdfast.execution.lost_orders import LostOrders
 from holdfast.execution.market_reader import MarketReader
-from holdfast.execution.reconcile import (
-    Evidence,
-    position_differences,
-    resolve,
-)
+from holdfast.execution.reconcile import Evidence, position_differences, resolve
 from holdfast.execution.session import Sessions, quantities
 from holdfast.execution.tries import Tries, quietly
 from holdfast.execution.unseen import UnseenEndings
-from holdfast.execution.venue import (
-    Book,
-    CancelAnswer,
-    MarketChanged,
-    Venue,
-)
+from holdfast.execution.venue import Book, CancelAnswer, MarketChanged, Venue
 from holdfast.risk.gate import Gate
 from holdfast.risk.halt import TradingState
 from holdfast.risk.order import Order
-
-_BINARY = InstrumentKind.BINARY
 
 _FILLS_MARGIN_NS = 600 * NANOS
 _SETTLED_WORDS = frozenset({"settled", "finalized"})
@@ -84,7 +73,6 @@ class Books:
         self._venue = venue
         self._ledger = ledger
         self._account = ledger.account
-        self._gate = gate
         self._market = gate.market
         self._clock = clock
         self._on_own_fill = on_own_fill

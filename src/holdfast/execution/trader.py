@@ -14,7 +14,7 @@ that its books lack, as execution/resend.py says. An order whose caller is cance
 | written | `Trader._write`, before any byte leaves | `WriteAheadLog`, the bytes in audit/format.py |
 | sent | `Trader._place`, the only call of `Venue.place` | the venue's adapter |
 | answered | `Trader._take` | `Ledger.answered` in execution/ledger.py |
-| looked for after a lost answer | `Books.look_up` in execution/books.py | the decisions of execution/reconcile.py |
+| looked for after a lost answer | `LostOrders.look_up` in execution/lost_orders.py | the decisions of execution/reconcile.py |
 | sent again, the same bytes | `Resender`, through `Trader._place` | `check_again` in execution/resend.py, `Gate.renew` |
 | begun with | `Trader.start` | `Starting` in execution/starting.py: replay, open a run, explain the venue's books |
 | followed | `Trader.run` | `Following` in execution/following.py: events, strategies, what time makes due |
