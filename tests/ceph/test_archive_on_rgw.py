@@ -7,16 +7,13 @@ version, so nothing is lost. What holds on moto and in memory must hold here too
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from support.ceph import PACKAGES, gateway, missing
-from support.s3 import Store, make_log
+from support.s3 import make_log
 
 from holdfast.archive.policy import Policy, Retention
 from holdfast.archive.prune import prune
@@ -31,22 +28,6 @@ from holdfast.core.clock import SystemClock
 from holdfast.core.errors import ArchiveRefused, AuditCorruption
 
 pytestmark = [pytest.mark.contract("A19"), pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def store():
-    absent = missing()
-    if absent:
-        pytest.skip(
-            f"Ceph tests SKIPPED: not installed: {', '.join(absent)}; apt-get install {' '.join(PACKAGES)}"
-        )
-    # Not below pytest's directory: a socket's path has at most 107 bytes.
-    root = Path(tempfile.mkdtemp(prefix="hf-ceph-"))
-    try:
-        with gateway(root) as endpoint:
-            yield Store(endpoint)
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
 
 
 @pytest.fixture

@@ -6,16 +6,12 @@ make ceph
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import pytest
-from support.ceph import PACKAGES, gateway, missing
 from support.lake import make_journal
 from support.s3 import Store
 
@@ -27,22 +23,6 @@ pytestmark = [
     pytest.mark.slow,
 ]
 RIVALS, KILLS = 3, 12
-
-
-@pytest.fixture(scope="module")
-def store():
-    absent = missing()
-    if absent:
-        pytest.skip(
-            f"Ceph tests SKIPPED: not installed: {', '.join(absent)}; apt-get install {' '.join(PACKAGES)}"
-        )
-    # Not below pytest's directory: a socket's path has at most 107 bytes.
-    root = Path(tempfile.mkdtemp(prefix="hf-ceph-"))
-    try:
-        with gateway(root) as endpoint:
-            yield Store(endpoint)
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
 
 
 def _start(store: Store, *words: str) -> subprocess.Popen[str]:
