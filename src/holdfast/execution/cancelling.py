@@ -46,7 +46,8 @@ class Cancelling:
     async def cancel(self, name: str) -> CancelAnswer:
         """Cancel one of the account's orders by its client order id; always tried.
 
-        One that is UNKNOWN and not found yet cannot be canceled; it is not sent again either.
+        One that is UNKNOWN and not found yet cannot be canceled; it is not sent again either. One that is on its way
+        is canceled once it is known, and goes nowhere again if its answer is lost.
 
         Raises:
             BadInput: No such order.
@@ -57,6 +58,8 @@ class Cancelling:
         if not order.order_id:
             await self._lost.look_up(order)
             self._withdraw(order)
+            if order.status is OrderStatus.PENDING:
+                self._ledger.zombies[name] = None
         answer = await self._cancel(order)
         await self._ledger.write()
         return answer
@@ -103,11 +106,11 @@ class Cancelling:
         return [order for order in self._account.open_orders() if not order.external]
 
     async def hunt_zombies(self) -> None:
-        """Cancel every order that was declared gone and lives, again and again until it has ended."""
+        """Cancel every order that was declared gone and lives, or was on its way when it was canceled, until it ended."""
         for name in list(self._ledger.zombies):
-            order, what = self._account.orders[name], f"zombie {name}"
-            if order.is_open and self._tries.is_due(what):
+            order, what = self._account.orders.get(name), f"zombie {name}"
+            if order is not None and order.is_open and self._tries.is_due(what):
                 await self.cancel(name)
-            if not order.is_open:
+            if order is None or not order.is_open:  # it ended, or could not even be written down
                 self._ledger.zombies.pop(name, None)
                 self._tries.forget(what)

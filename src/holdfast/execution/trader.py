@@ -393,7 +393,7 @@ class Trader:
             if order.status is not OrderStatus.PENDING:  # sent before: `Resender` says when again
                 return answer
             await self._sleep(self._retry_secs)
-            if not order.is_open or order.status is not OrderStatus.PENDING:
+            if order.status is not OrderStatus.PENDING or order.client_order_id in self.ledger.zombies:
                 return answer
             if self._clock.monotonic_ns() > admission.deadline_ns:
                 return answer

@@ -580,6 +580,32 @@ def test_a_canceled_order_never_goes_again_also_after_a_restart():
     go(run())
 
 
+@pytest.mark.invariant("I2")
+@pytest.mark.parametrize("dedup", DedupProfile)
+@pytest.mark.parametrize("first", [Play.NORMAL, Play.LOST, Play.VANISHED])
+def test_an_order_canceled_on_its_way_goes_nowhere_again_and_rests_nowhere(dedup, first):
+    """A cancel between the first byte and the answer holds whatever the answer is."""
+
+    async def run():
+        w = lossy_world(dedup)
+        await held(w)
+        asked = []
+        w.venue._on_arrival = lambda one: asked.append(
+            asyncio.create_task(w.trader.cancel(one.client_order_id))
+        )
+        w.venue.script(first)
+        result = await w.trader.route(signal(action="sell", key="out", tif="gtc", price=70))
+        order = w.account.orders[result.client_order_id]
+        await pass_time(w, 1, 2, 61)
+        assert [task.exception() for task in asked] == [None]
+        assert times_sent(w, order) == 1
+        assert not await w.venue.open_orders()
+        assert order.status is (OrderStatus.UNKNOWN if first is Play.VANISHED else OrderStatus.CANCELED)
+        assert order.withdrawn is (first is Play.VANISHED and dedup is ALL)
+
+    go(run())
+
+
 def test_a_resting_order_canceled_while_it_goes_again_is_canceled_at_the_venue():
     """A cancel that comes between the bytes and their answer is carried out as soon as the order is known."""
 
