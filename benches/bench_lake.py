@@ -236,7 +236,7 @@ def commit_cost() -> list[dict[str, Any]]:
     """The mean CPU of the last hundred commits over the first hundred, ours and the plain way."""
     folder = Path(tempfile.mkdtemp(prefix="bench-lake-"))
     fsync = os.fsync
-    durable.os.fsync = lambda _: None  # type: ignore[assignment]
+    durable.os.fsync = lambda _: None
     try:
         store = store_of(str(folder / "lake"))
         store.prove()

@@ -106,7 +106,7 @@ def test_the_first_order_goes_as_the_page_says(at, capsys, monkeypatch, tmp_path
     assert capsys.readouterr().out == block("text")
     assert [order.totalQuantity for order in at.arrived] == [1.0]
     assert [leg.action for leg in at.order_of(at.arrived[0].orderRef).contract.comboLegs] == ["BUY", "SELL"]
-    exec(program, {})  # noqa: S102
+    exec(program, {})  # noqa: S102  as above
     assert len(at.arrived) == 1
 
 

@@ -289,7 +289,7 @@ def hide(venue: FakeVenue, name: str, times: int) -> None:
             return None
         return await find(venue, **asked)
 
-    venue.find_order = find_order  # type: ignore[method-assign]
+    venue.find_order = find_order
 
 
 class Chaser(Strategy):

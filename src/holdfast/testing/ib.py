@@ -42,7 +42,7 @@ class FakeIB(IB):
 _Client: Any = Client  # the library leaves its client's methods without types
 
 
-class _FakeClient(_Client):  # type: ignore[misc]
+class _FakeClient(_Client):  # type: ignore[misc]  # a base of type Any, as said above
     """The library's client with the gateway on the other end of every request."""
 
     def __init__(self, wrapper: Any, gateway: FakeGateway) -> None:

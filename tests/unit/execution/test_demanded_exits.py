@@ -40,7 +40,7 @@ class Desk:
             directory, clock=self.clock, storage=disk, seal=False, reserve_bytes=RESERVE_BYTES
         )
         self.log = AuditLogger(self.wal, user="tester")
-        self.world: Any = option_world(*LEGS, log=self.log, clock=self.clock)  # type: ignore[arg-type]
+        self.world: Any = option_world(*LEGS, log=self.log, clock=self.clock)
         self.trader = self.world.trader
         if venue is not None:
             move_to(self.trader, venue)
@@ -258,7 +258,7 @@ def test_a_hold_that_comes_before_the_send_voids_a_demanded_exit(tmp_path):
             desk.trader.ledger.hold("person", TradingState.HALTED, reason="test")
             return await place(*order)
 
-        desk.venue.place = halted_meanwhile  # type: ignore[method-assign]
+        desk.venue.place = halted_meanwhile
         result = await desk.exit()
         assert (result.status, result.reason) == (RouteStatus.NOT_SENT, "state_halted")
 

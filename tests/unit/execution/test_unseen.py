@@ -52,7 +52,7 @@ def restarted(w: SimpleNamespace) -> SimpleNamespace:
     async def no_sleep(_secs: float) -> None:
         return
 
-    made = Trader(w.venue, log=log, clock=w.clock, limits=w.gate.limits, sleep=no_sleep)  # type: ignore[arg-type]
+    made = Trader(w.venue, log=log, clock=w.clock, limits=w.gate.limits, sleep=no_sleep)
     return SimpleNamespace(
         clock=w.clock, venue=w.venue, log=log, trader=made, account=made.account, gate=made.gate
     )

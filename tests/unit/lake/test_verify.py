@@ -388,4 +388,4 @@ def test_command_names_what_is_not_there(words, said, tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     assert main(words) == 1
     assert said in capsys.readouterr().err
-    assert not os.path.exists("nowhere")  # noqa: PTH110
+    assert not Path("nowhere").exists()
