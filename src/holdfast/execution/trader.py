@@ -393,7 +393,7 @@ class Trader:
             if order.status is not OrderStatus.PENDING:  # sent before: `Resender` says when again
                 return answer
             await self._sleep(self._retry_secs)
-            if order.status is not OrderStatus.PENDING or order.client_order_id in self.ledger.zombies:
+            if order.client_order_id in self.ledger.zombies or order.status is not OrderStatus.PENDING:
                 return answer
             if self._clock.monotonic_ns() > admission.deadline_ns:
                 return answer
