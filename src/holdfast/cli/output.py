@@ -11,11 +11,12 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 _INDENT = "    "
+_GAP = "  "
 _NARROWEST = 20
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _CONTROL = (
@@ -88,6 +89,37 @@ def print_csv(columns: Sequence[str], rows: Iterable[Sequence[str]], *, flush: b
         out.writerow([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in row])
         if flush:
             sys.stdout.flush()
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collection[int] = frozenset()
+) -> None:
+    """Rows for eyes, cells under their names, the columns numbered in *right* flush right.
+
+    Where a row is wider than the terminal it goes on below, indented, and so do the names: no cell is cut into a
+    column of letters. Only a cell that is wider than the whole terminal is broken.
+    """
+    cells = [[printable(cell) for cell in row] for row in (columns, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    most = max(_NARROWEST, shutil.get_terminal_size().columns)
+    groups: list[list[int]] = [[]]
+    taken = 0
+    for at, width in enumerate(widths):
+        if groups[-1] and taken + width > most:
+            groups.append([])
+            taken = len(_INDENT)
+        groups[-1].append(at)
+        taken += width + len(_GAP)
+    for row in cells:
+        for number, group in enumerate(groups):
+            indent = _INDENT if number else ""
+            placed = (row[at].rjust(widths[at]) if at in right else row[at].ljust(widths[at]) for at in group)
+            line = indent + _GAP.join(placed).rstrip()
+            while len(line) > most:
+                print(line[:most])
+                line = _INDENT + line[most:]
+            if line.strip() or not number:
+                print(line)
 
 
 def print_records(columns: Sequence[str], rows: Iterable[Sequence[str]], *, flush: bool = False) -> None:

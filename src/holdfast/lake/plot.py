@@ -3,25 +3,27 @@
     a time and numbers               one line for each number
     a time, a name and a number      one line for each name (the `MOST_LINES` largest), a legend
     a name and numbers               bars, longest first, at most `MOST_BARS`; also where each row has a name of
-                                     its own before its times
+                                     its own before its times, or all rows have one time
     two numbers                      points
 
 Promise: axes carry the columns' names and times are UTC; what was left out for want of room is said in the picture.
 The file's ending chooses the format. The same answer gives the same picture.
 
 Limits: a column that only counts rows (`seq`, `event_id` and their like) is never drawn. Points that are too many for
-the width are thinned to `MOST_POINTS` for each line.
+the width are thinned to `MOST_POINTS` for each line. What a saved question draws is said there (`Drawn`): only who
+asked it knows which of its numbers share a unit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from holdfast.core.errors import BadInput
 from holdfast.lake.extras import load
+from holdfast.lake.saved import ALL, Drawn
 
 FORMATS = (".png", ".svg")
 MOST_LINES = 8
@@ -94,6 +96,8 @@ def chosen(answer: Any) -> Picture:
             hint="select a time or a name, and numbers: SELECT event_date, count(*) AS events …",
         )
     named_rows = bool(names) and _is_unique(columns[names[0]]) and list(columns).index(names[0]) == 0
+    # One moment makes no line.
+    named_rows |= bool(names and times) and len(set(columns[times[0]])) == 1 and _is_unique(columns[names[0]])
     if times and not named_rows:
         return _over_time(columns, times[0], names, numbers)
     if names:
@@ -108,8 +112,8 @@ def chosen(answer: Any) -> Picture:
     return Picture("points", across, up, (_thinned(points),), "")
 
 
-def plot(answer: Any, path: Path, title: str) -> Picture:
-    """Draw *answer* into *path*, a PNG or an SVG; what was drawn.
+def plot(answer: Any, path: Path, title: str, drawn: Drawn = ALL) -> Picture:
+    """Draw *answer* into *path*, a PNG or an SVG, as *drawn* says; what was drawn.
 
     Raises:
         BadInput: matplotlib is not installed, the ending is another one, a file is in the way, or there is nothing
@@ -119,12 +123,17 @@ def plot(answer: Any, path: Path, title: str) -> Picture:
         raise BadInput(f"{str(path)!r} is no picture", hint=f"name it {path.stem}.png or {path.stem}.svg")
     if path.exists():
         raise BadInput(f"{str(path)!r} is there already", hint="name another file, or move this one away")
-    picture = chosen(answer)
+    if drawn.instead:
+        raise BadInput(
+            "this answer is a list to read, not to draw",
+            hint=f"ask it without --plot, or draw --saved {drawn.instead}",
+        )
+    picture = chosen(answer.select(list(drawn.columns)) if drawn.columns else answer)
     matplotlib: Any = load("matplotlib")
     matplotlib.use("agg")
     with matplotlib.rc_context(dict(_STYLE)):
         figure = load("matplotlib.figure").Figure(figsize=(10, _height(picture)), layout="constrained")
-        _draw(figure.add_subplot(), picture, title)
+        _draw(figure.add_subplot(), picture, title, drawn)
         metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
         try:
             figure.savefig(path, metadata=metadata)
@@ -227,7 +236,7 @@ def _height(picture: Picture) -> float:
     return max(3.0, 1.5 + 0.28 * len(picture.series[0].up)) if picture.kind == "bars" else 5.0
 
 
-def _draw(axes: Any, picture: Picture, title: str) -> None:
+def _draw(axes: Any, picture: Picture, title: str, drawn: Drawn) -> None:
     axes.set_title(title, loc="left", wrap=True)
     axes.set_axisbelow(True)
     marker = "o" if max(len(series.up) for series in picture.series) < FEW_POINTS else ""
@@ -235,6 +244,7 @@ def _draw(axes: Any, picture: Picture, title: str) -> None:
         if picture.kind == "bars":
             bars = axes.barh(list(series.across), list(series.up))
             axes.bar_label(bars, fmt="{:,.4g}", padding=3)
+            axes.margins(x=0.08)  # for the figures beyond the bars, to the left too
             axes.invert_yaxis()
         elif picture.kind == "points":
             axes.plot(series.across, series.up, ".", label=series.label)
@@ -242,8 +252,13 @@ def _draw(axes: Any, picture: Picture, title: str) -> None:
             axes.plot(
                 series.across, series.up, marker=marker, markersize=3, linewidth=1.3, label=series.label
             )
-    axes.set_xlabel(f"{picture.across} (UTC)" if _has_clock(picture) else picture.across)
-    axes.set_ylabel(picture.up)
+    across, up = picture.across, drawn.up or picture.up
+    if picture.kind == "bars":
+        across, up = drawn.up or picture.across, picture.up
+    axes.set_xlabel(f"{across} (UTC)" if _has_clock(picture) else across)
+    axes.set_ylabel(up)
+    if drawn.bound is not None:
+        axes.axhline(drawn.bound, color="black", linestyle="--", linewidth=1)
     if picture.kind == "time" and len(picture.series) > 1:
         axes.legend(loc="best", frameon=False)
     if picture.kind == "time":
@@ -251,6 +266,9 @@ def _draw(axes: Any, picture: Picture, title: str) -> None:
         locator = dates.AutoDateLocator()
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+        moments = {moment for series in picture.series for moment in series.across}
+        if len(moments) == 1:  # else the axis would be years wide
+            axes.set_xlim(*(moment + side * timedelta(days=1) for moment in moments for side in (-1, 1)))
     if picture.note:
         axes.annotate(picture.note, (1, 1), xycoords="axes fraction", ha="right", va="bottom", fontsize=8)
 

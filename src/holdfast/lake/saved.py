@@ -14,6 +14,26 @@ from typing import NamedTuple
 from holdfast.core.errors import BadInput
 
 
+class Drawn(NamedTuple):
+    """How a question's answer is drawn.
+
+    Attributes:
+        columns: The columns that the picture is made of; () are all.
+        up: The label at the side, with its unit; "" is the column's name.
+        bound: A line is drawn here; None is none.
+        instead: The question to draw in place of this one, which is a list to read; "" draws this one.
+    """
+
+    columns: tuple[str, ...] = ()
+    up: str = ""
+    bound: float | None = None
+    instead: str = ""
+
+
+ALL = Drawn()
+"""Every column, under its own name."""
+
+
 class SavedSql(NamedTuple):
     """One question.
 
@@ -22,12 +42,14 @@ class SavedSql(NamedTuple):
         question: What it asks, one sentence.
         sql: How DuckDB is asked.
         parameters: What stands for `$name` when it is not given; "" where it must be.
+        drawn: What `--plot` makes of the answer.
     """
 
     name: str
     question: str
     sql: str
     parameters: Mapping[str, str] = {}
+    drawn: Drawn = ALL
 
 
 _HISTORIES = (
@@ -38,6 +60,7 @@ _HISTORIES = (
        json_extract_string(metadata, '$.reason') AS reason, seq
 FROM risk_events WHERE component = 'circuit_breaker'
 ORDER BY ts_ns, writer_id, seq""",
+        drawn=Drawn(instead="breaker_outages"),
     ),
     SavedSql(
         "breaker_outages",
@@ -56,6 +79,7 @@ GROUP BY ALL ORDER BY event_date, breaker""",
        highest_premium, stop_premium, seq
 FROM risk_events WHERE component = 'trailing_stop'
 ORDER BY ts_ns, writer_id, seq""",
+        drawn=Drawn(("timestamp", "execution_id", "current_premium"), "premium, dollars"),
     ),
     SavedSql(
         "stops_triggered",
@@ -65,6 +89,7 @@ ORDER BY ts_ns, writer_id, seq""",
        round(abs(highest_premium - current_premium), 4) AS from_best, seq
 FROM risk_events WHERE event_type = 'trailing_stop_trigger'
 ORDER BY ts_ns, writer_id, seq""",
+        drawn=Drawn(("execution_id", "from_entry"), "premium at the trigger less at entry, dollars"),
     ),
     SavedSql(
         "stop_path",
@@ -73,6 +98,7 @@ ORDER BY ts_ns, writer_id, seq""",
 FROM risk_events WHERE component = 'trailing_stop' AND execution_id = $execution
 ORDER BY ts_ns, seq""",
         {"execution": ""},
+        drawn=Drawn(up="premium, dollars"),
     ),
     SavedSql(
         "limit_history",
@@ -81,10 +107,11 @@ ORDER BY ts_ns, seq""",
        allowed, rejection_reason, intent_id, seq
 FROM risk_events WHERE event_type LIKE 'portfolio_limit_%'
 ORDER BY ts_ns, writer_id, seq""",
+        drawn=Drawn(instead="limit_use"),
     ),
     SavedSql(
         "limit_use",
-        "How much of each limit was used, at most, minute by minute?",
+        "How much of each limit was used, at most, minute by minute (1 is all of it)?",
         """WITH said AS (
   SELECT timestamp, limit_type, current_value AS value, limit_value AS bound
   FROM risk_events WHERE component = 'portfolio_limits'
@@ -95,6 +122,7 @@ ORDER BY ts_ns, writer_id, seq""",
 SELECT time_bucket(INTERVAL 1 minute, timestamp) AS minute, limit_type,
        round(max(abs(value) / nullif(bound, 0)), 4) AS used
 FROM said GROUP BY ALL HAVING used IS NOT NULL ORDER BY minute, limit_type""",
+        drawn=Drawn(up="share of the limit", bound=1.0),
     ),
     SavedSql(
         "risk_events_by_type",
@@ -122,6 +150,7 @@ FROM said GROUP BY ALL ORDER BY refusals DESC, reason, said_by""",
        sum(CASE side WHEN 'ask' THEN 1 ELSE -1 END * price_e4 * quantity_e2 * coalesce(multiplier, 1)) / 1e6 AS cash_usd,
        sum(fee_e6) / 1e6 AS fees_usd
 FROM fills GROUP BY ALL ORDER BY event_date, symbol""",
+        drawn=Drawn(("event_date", "symbol", "cash_usd"), "dollars in, or out below 0"),
     ),
     SavedSql(
         "slowest_api_calls",
@@ -129,27 +158,31 @@ FROM fills GROUP BY ALL ORDER BY event_date, symbol""",
         """SELECT timestamp, api, method, endpoint, status_code, latency_ms, error, seq
 FROM api_calls WHERE latency_ms IS NOT NULL
 ORDER BY latency_ms DESC, ts_ns LIMIT 50""",
+        drawn=Drawn(("timestamp", "method", "latency_ms"), "milliseconds"),
     ),
     SavedSql(
         "api_latency",
         "How fast did each API answer, hour by hour?",
         """SELECT time_bucket(INTERVAL 1 hour, timestamp) AS hour, api, count(*) AS calls,
-       quantile_cont(latency_ms, 0.5) AS p50_ms, quantile_cont(latency_ms, 0.95) AS p95_ms,
+       round(quantile_cont(latency_ms, 0.5), 3) AS p50_ms,
+       round(quantile_cont(latency_ms, 0.95), 3) AS p95_ms,
        count(*) FILTER (status_code >= 400 OR coalesce(status_code, 0) = 0) AS failed
 FROM api_calls GROUP BY ALL ORDER BY hour, api""",
+        drawn=Drawn(("hour", "api", "p95_ms", "p50_ms"), "milliseconds"),
     ),
     SavedSql(
         "orders_unknown",
         "Which orders got no answer, and have none to this day?",
         """WITH newest AS (
   SELECT writer_id, client_order_id, max(seq) AS seq FROM orders
-  WHERE client_order_id IS NOT NULL AND event_type <> 'fill' GROUP BY ALL)
+  WHERE client_order_id IS NOT NULL GROUP BY ALL)
 SELECT o.timestamp, o.client_order_id, i.symbol, i.action, i.side, i.quantity_e2 / 100 AS contracts,
        i.price_e4 / 10000 AS price, o.event_type, o.status, o.reason, o.seq
 FROM newest JOIN orders o USING (writer_id, seq)
 LEFT JOIN orders i ON i.writer_id = o.writer_id AND i.client_order_id = o.client_order_id AND i.event_type = 'intent'
 WHERE o.event_type IN ('intent', 'unknown') OR lower(o.status) = 'unknown'
 ORDER BY o.ts_ns, o.seq""",
+        drawn=Drawn(instead="breaker_outages"),
     ),
 )
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from holdfast.cli.audit.verbs import Verbs, path_argument
 from holdfast.cli.lake.project import add_lake_argument, lake_of
-from holdfast.cli.output import on_terminal, print_csv, print_json, printable, tell
+from holdfast.cli.output import on_terminal, print_csv, print_json, print_table, printable, tell
 from holdfast.core.errors import EXIT_OK, BadInput
 
 _EXAMPLES = """examples:
@@ -56,7 +56,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _sql(args: argparse.Namespace) -> int:
-    from holdfast.lake.saved import SAVED, parameters_of, saved_sql
+    from holdfast.lake.saved import ALL, SAVED, parameters_of, saved_sql
     from holdfast.lake.sql import Lake
 
     if args.list:
@@ -67,9 +67,9 @@ def _sql(args: argparse.Namespace) -> int:
         raise BadInput("ask one question: SQL or --saved NAME", hint="--list prints the saved ones")
     if args.saved is not None:
         query = saved_sql(args.saved)
-        text, given, title = query.sql, parameters_of(query, given), query.question
+        text, given, title, drawn = query.sql, parameters_of(query, given), query.question, query.drawn
     else:
-        text, title = args.sql, textwrap.shorten(args.sql, 100, placeholder=" …")
+        text, title, drawn = args.sql, textwrap.shorten(args.sql, 100, placeholder=" …"), ALL
     since, until = _moment(args.since, "--from"), _moment(args.until, "--to")
     if args.limit < 0:
         raise BadInput(f"--limit {args.limit} is below 0", hint="0 prints the columns alone")
@@ -81,7 +81,7 @@ def _sql(args: argparse.Namespace) -> int:
     if args.plot is not None:
         from holdfast.lake.plot import plot
 
-        picture = plot(answer, args.plot, title)
+        picture = plot(answer, args.plot, title, drawn)
         tell(f"{args.plot}: {picture.kind}, {len(picture.series)} series, {answer.num_rows} rows")
     if printed:
         _print(args, answer)
@@ -113,7 +113,9 @@ def _moment(text: str | None, what: str) -> datetime | None:
 def _print_saved(args: argparse.Namespace, queries: Any) -> None:
     for query in queries:
         if args.json:
-            print_json({**query._asdict(), "parameters": list(query.parameters)})
+            print_json(
+                {**query._asdict(), "parameters": list(query.parameters), "drawn": query.drawn._asdict()}
+            )
         else:
             print(f"{query.name}: {query.question}")
             for name in query.parameters:
@@ -154,18 +156,9 @@ def _print(args: argparse.Namespace, answer: Any) -> None:
 
 
 def _print_table(columns: list[str], answer: Any) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name, field in zip(columns, answer.schema, strict=True):
-        kind = str(field.type)
-        is_number = kind.startswith(("int", "uint", "float", "double", "decimal"))
-        table.add_column(printable(name), justify="right" if is_number else "left", overflow="fold")
-    for row in _rows(answer):
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    Console().print(table)
+    numbers = ("int", "uint", "float", "double", "decimal")
+    right = {at for at, field in enumerate(answer.schema) if str(field.type).startswith(numbers)}
+    print_table(columns, _rows(answer), right=right)
 
 
 def _rows(answer: Any) -> Iterator[list[str]]:
