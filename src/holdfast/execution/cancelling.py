@@ -4,7 +4,8 @@
     cancel_all_own()    every open order of this journal
     hunt_zombies()      orders that were declared gone and live, again and again until they have ended
 
-Limits: an order that the venue's books do not show cannot be cancelled; it stays UNKNOWN, with all that it reserves.
+Limits: an order that the venue's books do not show cannot be cancelled; it stays UNKNOWN, with all that it reserves,
+and is cancelled in this run when they do.
 """
 
 from __future__ import annotations
@@ -46,8 +47,7 @@ class Cancelling:
     async def cancel(self, name: str) -> CancelAnswer:
         """Cancel one of the account's orders by its client order id; always tried.
 
-        One that is UNKNOWN and not found yet cannot be canceled; it is not sent again either. One that is on its way
-        is canceled once it is known, and goes nowhere again if its answer is lost.
+        One that is on its way or UNKNOWN, and not found yet, is canceled as soon as it is; it goes nowhere again.
 
         Raises:
             BadInput: No such order.
@@ -58,7 +58,7 @@ class Cancelling:
         if not order.order_id:
             await self._lost.look_up(order)
             self._withdraw(order)
-            if order.status is OrderStatus.PENDING:
+            if order.is_open and not order.order_id:
                 self._ledger.zombies[name] = None
         answer = await self._cancel(order)
         await self._ledger.write()
@@ -106,7 +106,7 @@ class Cancelling:
         return [order for order in self._account.open_orders() if not order.external]
 
     async def hunt_zombies(self) -> None:
-        """Cancel every order that was declared gone and lives, or was on its way when it was canceled, until it ended."""
+        """Cancel every order that was declared gone and lives, or was not known there when it was canceled."""
         for name in list(self._ledger.zombies):
             order, what = self._account.orders.get(name), f"zombie {name}"
             if order is not None and order.is_open and self._tries.is_due(what):

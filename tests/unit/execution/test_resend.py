@@ -582,7 +582,7 @@ def test_a_canceled_order_never_goes_again_also_after_a_restart():
 
 @pytest.mark.invariant("I2")
 @pytest.mark.parametrize("dedup", DedupProfile)
-@pytest.mark.parametrize("first", [Play.NORMAL, Play.LOST, Play.VANISHED])
+@pytest.mark.parametrize("first", [Play.NORMAL, Play.LOST, Play.LATE, Play.VANISHED])
 def test_an_order_canceled_on_its_way_goes_nowhere_again_and_rests_nowhere(dedup, first):
     """A cancel between the first byte and the answer holds whatever the answer is."""
 
@@ -596,12 +596,15 @@ def test_an_order_canceled_on_its_way_goes_nowhere_again_and_rests_nowhere(dedup
         w.venue.script(first)
         result = await w.trader.route(signal(action="sell", key="out", tif="gtc", price=70))
         order = w.account.orders[result.client_order_id]
-        await pass_time(w, 1, 2, 61)
+        await pass_time(w, 1, 2)
+        await w.trader.cancel(order.client_order_id)
+        w.venue.arrive()
+        await pass_time(w, 61, 61)
         assert [task.exception() for task in asked] == [None]
         assert times_sent(w, order) == 1
         assert not await w.venue.open_orders()
         assert order.status is (OrderStatus.UNKNOWN if first is Play.VANISHED else OrderStatus.CANCELED)
-        assert order.withdrawn is (first is Play.VANISHED and dedup is ALL)
+        assert order.withdrawn is (first in {Play.LATE, Play.VANISHED} and dedup is ALL)
 
     go(run())
 
