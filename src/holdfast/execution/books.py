@@ -183,7 +183,7 @@ class Books:
         """
         if self._account.has_fill(fill.trade_id):
             self._unclaimed.pop(fill.trade_id, None)
-            correct(self._ledger, fill)
+            correct(self._ledger, self._believed(fill))
             return
         fill = self._believed(fill)
         order = self._account.by_venue_id(fill.order_id) or self._account.orders.get(fill.client_order_id)

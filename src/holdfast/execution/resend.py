@@ -256,13 +256,14 @@ class Resender:
         looked = await self._books.look_up(order)
         if order.status is OrderStatus.UNKNOWN:
             said = f"{answer.status} {answer.message}".strip()
-            ends = ends_it(silent_ns=silent_ns, looked=looked)
+            is_there = order.filled > 0 or bool(order.order_id)  # told by the stream, whatever the books lack
+            ends = not is_there and ends_it(silent_ns=silent_ns, looked=looked)
             self._ledger.happened(
                 order,
                 OrderEvent.REJECTED if ends else OrderEvent.ANSWER_LOST,
                 reason=answer.code,
                 evidence=f"sent again: {said}; "
-                + ("absent from the venue's books" if ends else "the first sending may still arrive"),
+                + ("absent from the venue's books" if ends else "the first sending may still arrive, or did"),
             )
         await self._ledger.write()
 

@@ -274,7 +274,8 @@ class Gate:
                 if judged.refused is not None:
                     return explain(judged.refused, intent)
                 if not judged.reducing:
-                    left_ns -= max(0, self._clock.now_ns() - order.created_ns)
+                    age_ns = self._clock.now_ns() - order.created_ns
+                    left_ns = left_ns - age_ns if age_ns >= 0 else -1  # a clock set back says no age
                 if left_ns < 0:
                     return RejectReason(code=Code.DEADLINE_PASSED, scope=intent.ticker)
                 decision = self._decide(intent, order.content, reserve=False, plan=order.plan)

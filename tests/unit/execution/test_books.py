@@ -146,6 +146,25 @@ def test_a_zombie_is_hunted_until_it_has_ended(restarts: bool):
 
 
 @pytest.mark.invariant("I2")
+def test_a_correction_from_the_future_hides_no_later_fill():
+    """A corrected execution is dated as every other fill is: nobody knows a time that has not come."""
+
+    async def run():
+        w = world()
+        await w.trader.start()
+        told = elsewhere(trade_id="X1", ts_ns=w.clock.now_ns())
+        told = msgspec.structs.replace(told, revision=1)
+        w.venue.trade_elsewhere(told)
+        await w.trader.handle(FillSeen(told))
+        century_ns = w.clock.now_ns() + 100 * 365 * 86_400 * NANOS
+        anew = msgspec.structs.replace(told, price=PriceE4(told.price + 100), revision=2, ts_ns=century_ns)
+        await w.trader.handle(FillSeen(anew))
+        assert "execution_corrected" in w.log.violations()
+        assert w.account.last_fill_ns <= w.clock.now_ns()
+
+    go(run())
+
+
 def test_a_fill_from_the_future_hides_no_later_one():
     """Fills are read although the venue dated an earlier one centuries ahead."""
 

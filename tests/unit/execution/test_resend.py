@@ -28,7 +28,7 @@ from holdfast.execution.resend import (
     ends_it,
     wait_secs,
 )
-from holdfast.execution.venue import Ack, DedupProfile, PlaceAnswer
+from holdfast.execution.venue import Ack, DedupProfile, FillSeen, PlaceAnswer
 from holdfast.risk.account import Account
 from holdfast.risk.halt import TradingState
 from holdfast.risk.order import Order
@@ -503,6 +503,51 @@ def test_nothing_goes_again_that_could_not_be_written():
         await pass_time(w, 2, 4, 8)
         assert (order.status, times_sent(w, order)) == (OrderStatus.UNKNOWN, 1)
         assert "failure" not in w.venue.permits[2:]
+
+    go(run())
+
+
+@pytest.mark.invariant("I2")
+def test_a_refused_repetition_does_not_end_what_the_stream_told_a_fill_of():
+    """Its books lag behind its stream: the fill alone proves that the first bytes came."""
+
+    async def run():
+        w = lossy_world()
+        order = await lost_exit(w, Play.LATE, Play.REJECT)
+        await w.trader.tick(w.clock.now_ns())
+        hide(w, order, 9)
+
+        async def tells_late(intent: Any) -> None:
+            w.venue.set_book(TICKER, bids=[(5500, 4_00)], asks=[])
+            w.venue.arrive()
+            fill = w.venue._fills[-1]
+            assert fill.client_order_id == intent.client_order_id
+            await w.trader.handle(FillSeen(fill))
+
+        telling = []
+        w.venue._on_arrival = lambda intent: telling.append(asyncio.create_task(tells_late(intent)))
+        w.clock.advance(62)
+        w.venue.script(Play.REJECT)
+        await w.trader.tick(w.clock.now_ns())
+        await telling[0]
+        assert order.filled == 4_00
+        assert order.status is not OrderStatus.REJECTED
+        assert "zombie_order" not in w.log.violations()
+
+    go(run())
+
+
+def test_an_entry_whose_age_a_clock_set_back_hides_goes_nowhere_again():
+    """An age that nobody knows is not taken for none."""
+
+    async def run():
+        w = lossy_world()
+        await w.trader.start()
+        w.venue.script(Play.VANISHED)
+        order = w.account.orders[(await w.trader.route(signal(key="in"))).client_order_id]
+        w.clock.step_wall_secs(-3_600)
+        await pass_time(w, 1, 2, 61)
+        assert times_sent(w, order) == 1
 
     go(run())
 
