@@ -15,6 +15,7 @@ from holdfast.anchors.submit import Anchorer
 from holdfast.audit.keys import KeyHome
 from holdfast.core.clock import Clock
 from holdfast.core.errors import BadInput
+from holdfast.core.extras import how_to_install
 
 
 def anchor_by(
@@ -54,7 +55,7 @@ def open_sink(
         return _OPEN[spec.kind](spec, receipts, clock, os.environ if environ is None else environ)
     except ModuleNotFoundError as why:
         raise BadInput(
-            f"sink {spec.kind} needs {why.name}", hint="pip install 'holdfast[anchors,archive]'"
+            f"sink {spec.kind} needs {why.name}", hint=how_to_install("anchors", "archive")
         ) from why
 
 

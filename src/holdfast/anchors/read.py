@@ -25,6 +25,7 @@ from holdfast.audit.storage import PAGE_BYTES
 from holdfast.audit.tree import HASH_BYTES
 from holdfast.core.clock import iso_utc
 from holdfast.core.errors import BadInput
+from holdfast.core.extras import how_to_install
 
 MAX_BYTES = 16 << 20
 
@@ -120,7 +121,7 @@ def _stamped(path: Path, token: bytes, keys: list[VerifierKey]) -> list[Anchor]:
     except ModuleNotFoundError as why:
         raise BadInput(
             f"time stamp {path.name!r} cannot be checked without {why.name}",
-            hint="pip install 'holdfast[anchors]', or: openssl ts -verify -data NOTE -in TSR -CAfile PEM",
+            hint=f"{how_to_install('anchors')}, or: openssl ts -verify -data NOTE -in TSR -CAfile PEM",
         ) from why
     note_path = _beside(path, (f"{path.stem}.note", f"{path.stem}.checkpoint", path.stem))
     if note_path is None:

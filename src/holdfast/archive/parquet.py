@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from holdfast.core.errors import BadInput
+from holdfast.core.extras import how_to_install
 
 if TYPE_CHECKING:
     from holdfast.archive.export import Row
@@ -21,7 +22,7 @@ def _pyarrow() -> tuple[Any, Any]:
     try:
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ModuleNotFoundError as why:
-        raise BadInput("Parquet needs pyarrow", hint="pip install 'holdfast[lake]'") from why
+        raise BadInput("Parquet needs pyarrow", hint=how_to_install("lake")) from why
 
 
 class ParquetSink:

@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 from holdfast.archive.signed import Account, send_signed
 from holdfast.core.errors import ArchiveRefused, ArchiveUnreachable, AuditCorruption, BadInput
+from holdfast.core.extras import how_to_install
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -155,7 +156,7 @@ class Bucket:
             self._s3: type[S3Store] = importlib.import_module("obstore.store").S3Store
             base: type[Exception] = importlib.import_module("obstore.exceptions").BaseError
         except ModuleNotFoundError as why:
-            raise BadInput("an archive needs obstore", hint="pip install 'holdfast[archive]'") from why
+            raise BadInput("an archive needs obstore", hint=how_to_install("archive")) from why
         # obstore says "not found" by Python's own error, everything else by its own.
         self._errors: tuple[type[Exception], ...] = (base, OSError)
         self._plain = self._client({})

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from holdfast.core.errors import BadInput
+from holdfast.core.extras import how_to_install
 
 EXTRA_OF: Mapping[str, str] = {
     "deltalake": "lake",
@@ -32,7 +33,5 @@ def load(module: str) -> Any:
         library = (why.name or module).partition(".")[0]
         if library not in EXTRA_OF and library != module.partition(".")[0]:
             raise
-        package = f"'holdfast[{EXTRA_OF[library]}]'" if library in EXTRA_OF else library
-        raise BadInput(
-            f"this needs {library}, which is not installed", hint=f"pip install {package}"
-        ) from why
+        hint = how_to_install(EXTRA_OF[library]) if library in EXTRA_OF else f"pip install {library}"
+        raise BadInput(f"this needs {library}, which is not installed", hint=hint) from why

@@ -13,13 +13,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from holdfast.core.errors import BadInput, TradingError
+from holdfast.core.extras import how_to_install
 from holdfast.risk.stop_rules import BP, FAR, MAX_PREMIUM_E4, DistanceTrail, PercentTrail, VolatilityTrail
 from holdfast.risk.trailing_stop import StopState, TrailingStop, TrailingStopAction
 
 try:
     import numpy as np
 except ImportError as why:  # pragma: no cover  the tests' environment has it
-    raise TradingError("stops in columns need numpy", hint="pip install 'holdfast[stops]'") from why
+    raise TradingError("stops in columns need numpy", hint=how_to_install("stops")) from why
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -25,6 +25,7 @@ from typing import Any, Final, NamedTuple
 
 from holdfast.core.clock import NANOS
 from holdfast.core.errors import ConfigError
+from holdfast.core.extras import how_to_install
 from holdfast.core.greeks import BOUND, MODEL, Greeks
 from holdfast.core.money import PriceE4
 from holdfast.core.options import ExerciseStyle, OptionTerms, Right
@@ -85,7 +86,7 @@ class Model:
         except ImportError:
             raise ConfigError(
                 "Greeks cannot be computed: QuantLib is not installed",
-                hint="install the extra: pip install 'holdfast[options]'",
+                hint=how_to_install("options"),
             ) from None
         self._ql = quantlib
         self._carry = carry

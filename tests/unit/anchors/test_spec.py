@@ -66,7 +66,7 @@ def test_a_library_that_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "holdfast.anchors.rfc3161", raising=False)
     with pytest.raises(BadInput, match="rfc3161_client") as refused:
         open_sink(parse_sink("rfc3161:http://t ca.pem"), Receipts(KeyHome(tmp_path)), ManualClock())
-    assert "pip install 'holdfast[anchors" in refused.value.hint
+    assert "pip install -e '.[anchors" in refused.value.hint
     (tmp_path / "a.tsr").write_bytes(b"0")
     with pytest.raises(BadInput, match="rfc3161_client"):
         read_anchor(tmp_path / "a.tsr")

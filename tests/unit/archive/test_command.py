@@ -148,4 +148,4 @@ def test_missing_extra_is_named(small, url, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "obstore", None)
     code, _, err = _run(capsys, "archive", small.log, url)
     assert code == 1
-    assert "pip install 'holdfast[archive]'" in err
+    assert "pip install -e '.[archive]'" in err

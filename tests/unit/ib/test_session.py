@@ -120,7 +120,7 @@ def test_a_missing_library_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "ib_async", None)
     with pytest.raises(ConfigError) as caught:
         IBVenue(audit=MemoryLog())
-    assert "holdfast[ib]" in caught.value.hint
+    assert "pip install -e '.[ib]'" in caught.value.hint
 
 
 def test_the_package_is_imported_without_the_library():

@@ -231,7 +231,7 @@ def test_missing_library_is_named_with_its_extra(lake, monkeypatch, capsys):
     """Without duckdb, or matplotlib, the hint says which extra brings it."""
     monkeypatch.setitem(sys.modules, "duckdb", None)
     assert main(["lake", "sql", "SELECT 1", "--lake", str(lake)]) == 1
-    assert "holdfast[sql]" in capsys.readouterr().err
+    assert "pip install -e '.[sql]'" in capsys.readouterr().err
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

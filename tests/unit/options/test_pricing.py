@@ -239,4 +239,4 @@ def test_without_quantlib_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "QuantLib", None)
     with pytest.raises(ConfigError, match="QuantLib is not installed") as caught:
         Model()
-    assert "holdfast[options]" in caught.value.hint
+    assert "pip install -e '.[options]'" in caught.value.hint

@@ -45,6 +45,7 @@ from holdfast.cli.paper.session import (
 from holdfast.cli.paper.summary import sum_up
 from holdfast.config import Config, OptionsDeskConfig, load_config
 from holdfast.core.errors import BadInput, TradingError, VenueUnreachable
+from holdfast.core.extras import how_to_install
 from holdfast.core.money import PriceE4, format_qty
 from holdfast.execution.desk import Layer, read_layers
 from holdfast.execution.entry import EntryRules
@@ -201,9 +202,7 @@ def _lake_of(args: argparse.Namespace) -> str:
         return ""
     is_there = importlib.util.find_spec("deltalake") is not None
     if args.lake is not None and not is_there:
-        raise BadInput(
-            "--lake needs the extra 'lake', which is not installed", hint="pip install 'holdfast[lake]'"
-        )
+        raise BadInput("--lake needs the extra 'lake', which is not installed", hint=how_to_install("lake"))
     if args.lake is None:
         return OWN if is_there else ""
     from holdfast.lake.store import store_of
@@ -224,7 +223,7 @@ async def _session(plan: _Plan, screen: Screen) -> _Ended:
         story = DeskStory()
         for record in read_records(audit, missing_ok=True):
             story.recall(record)
-        why_none = "none, as asked" if args.lake == "none" else "none: pip install 'holdfast[lake]' makes one"
+        why_none = "none, as asked" if args.lake == "none" else f"none; for one, {how_to_install('lake')}"
         said = await _start_projector(desk) if lake else why_none
         try:
             with screen:

@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from holdfast.core.errors import ConfigError
+from holdfast.core.extras import how_to_install
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -25,7 +26,7 @@ def load() -> ModuleType:
     except ImportError as error:
         raise ConfigError(
             "Interactive Brokers needs ib_async, which is not installed here",
-            hint="install holdfast with its extra: pip install 'holdfast[ib]'",
+            hint=how_to_install("ib"),
         ) from error
     # What the library complains about is said by our own errors and records; who wants its log configures it.
     logger = logging.getLogger("ib_async")
