@@ -1286,3 +1286,19 @@ def test_the_command_names_a_missing_tape_and_a_taken_port():
         )
     assert taken.returncode == 1
     assert f"port {port}" in taken.stderr
+
+
+def test_a_client_that_leaves_during_the_handshake_leaves_no_traceback(monkeypatch, caplog):
+    """A bot that opens the stream and is gone before the answer is no error of the exchange: nothing is logged."""
+
+    async def gone(_socket, _request):
+        raise ConnectionResetError("Cannot write to closing transport")
+
+    async def scenario(exchange, client):
+        headers = headers_for(client.key, exchange.endpoints.key_id, "GET", "/trade-api/ws/v2")
+        monkeypatch.setattr("holdfast.venues.paper.exchange.web.WebSocketResponse.prepare", gone)
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await client.session.ws_connect(exchange.endpoints.ws, headers=headers)
+
+    run(scenario)
+    assert not caplog.records

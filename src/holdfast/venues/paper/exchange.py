@@ -401,7 +401,10 @@ class PaperExchange:
         if wrong is not None:
             return answer(wrong, 401)
         socket = web.WebSocketResponse(max_msg_size=1 << 20, compress=False)
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionResetError:  # gone before the handshake ended: a bot that asked and left
+            return web.Response()
         await self.hub.serve(socket)
         return socket
 
