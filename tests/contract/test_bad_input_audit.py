@@ -197,6 +197,7 @@ def _too_long(*_: object) -> None:
 
 READING: dict[str, list[object]] = {
     "cat": ["cat", "LOG"],
+    "show": ["show", "LOG", 3],
     "query": ["query", "LOG"],
     "query --saved": ["query", "LOG", "--saved", "violations"],
     "replay": ["replay", "LOG"],

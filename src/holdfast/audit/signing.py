@@ -300,10 +300,7 @@ class LogSigner:
             self._next, self._lost_epoch, self._changing = None, 0, False
             self._publish()
         if self._reason != ROTATION and self.key is not None:
-            self.keys.tell(
-                f"log {self.keys.log_id} is signed from here on; its key, pin and high-water mark are in"
-                f" {str(self.keys.path)!r}; to pin it elsewhere: {self.key.signer.vkey}"
-            )
+            self.keys.tell(f"this log is signed from here on; its keys are in {str(self.keys.path)!r}")
 
     # ------------------------------------------------------------------ start and end
 

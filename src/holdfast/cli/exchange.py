@@ -154,6 +154,14 @@ def read_secs(text: str) -> float:
     return secs
 
 
+def read_day(text: str) -> int:
+    """A day as YYYYMMDD, with or without hyphens."""
+    digits = text.replace("-", "")
+    if not digits.isdecimal() or len(digits) != len("YYYYMMDD"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no day such as 20230803")
+    return int(digits)
+
+
 def _start(text: str) -> int:
     """A moment as UTC ns."""
     try:

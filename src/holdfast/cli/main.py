@@ -103,7 +103,7 @@ def _dispatch(words: list[str]) -> int:
             f"verb {name!r} cannot start: module {error.name!r} is not installed",
             hint="install holdfast with its dependencies: make setup",
         ) from error
-    own = argparse.ArgumentParser(
+    own = _Parser(
         prog=f"holdfast {name}",
         description=VERBS[name][0].upper() + VERBS[name][1:] + ".",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -115,6 +115,24 @@ def _dispatch(words: list[str]) -> int:
     if unknown:
         _refuse_option(getattr(args, "parser", own), unknown)
     return verb.run(args)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that says of a wrong word what it resembles, in a person's words; its subcommands' are such too."""
+
+    def error(self, message: str) -> NoReturn:
+        import difflib
+        import re
+
+        chosen = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)$", message)
+        if chosen is not None:
+            word, known = chosen[1], [one.strip("'") for one in chosen[2].split(", ")]
+            close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+            what = "unknown verb" if "argument VERB" in message else message[: chosen.start()].rstrip(": ")
+            message = f"{what} {word!r}" + (
+                f"; did you mean {close[0]!r}?" if close else f"; one of: {', '.join(known)}"
+            )
+        super().error(re.sub(r"invalid int value: ('.*')$", r"\1 is not a whole number", message))
 
 
 def _refuse_option(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> NoReturn:

@@ -291,8 +291,9 @@ def read_line(line: bytes) -> Signal:
         raise BadInput(f"not one JSON object: {error}") from error
     if not fields.get("intent"):
         raise BadInput("'intent' is missing", hint="a name of your own; the same name is never sent twice")
-    if not isinstance(fields.get("price"), str) or not isinstance(fields.get("count"), str):
-        raise BadInput("'price' and 'count' must be decimal strings", hint='such as "0.56" and "10"')
+    for name in ("price", "count"):
+        if name in fields and not isinstance(fields[name], str):
+            raise BadInput("'price' and 'count' must be decimal strings", hint='such as "0.56" and "10"')
     return read_signal(fields)
 
 

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -142,6 +142,15 @@ def _flag(fields: Mapping[str, Any], name: str) -> bool:
     return value
 
 
+_Word = TypeVar("_Word", bound=StrEnum)
+
+
+def _one_of(words: type[_Word], name: str, value: object) -> _Word:
+    if isinstance(value, str) and value in set(words):
+        return words(value)
+    raise BadInput(f"{name} {value!r} is none of {', '.join(words)}")
+
+
 _FIELDS = frozenset(Signal.__struct_fields__) | {"intent"}
 
 
@@ -172,11 +181,11 @@ def read_signal(fields: Mapping[str, Any]) -> Signal:
     try:
         return Signal(
             ticker=ticker,
-            side=Side(fields["side"]),
+            side=_one_of(Side, "side", fields["side"]),
             count=parse_qty(fields["count"]),
             price=read_price(fields["price"]),
-            action=Action(fields.get("action", "buy")),
-            tif=TimeInForce(fields.get("tif", "ioc")),
+            action=_one_of(Action, "action", fields.get("action", "buy")),
+            tif=_one_of(TimeInForce, "tif", fields.get("tif", "ioc")),
             key=key,
             strategy=strategy,
             post_only=_flag(fields, "post_only"),

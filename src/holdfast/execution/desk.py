@@ -66,10 +66,11 @@ def read_layers(text: str) -> frozenset[Layer]:
     Raises:
         BadInput: An unknown one, or one without those before it.
     """
-    try:
-        named = frozenset(Layer(word.strip()) for word in text.split(","))
-    except ValueError as error:
-        raise BadInput(f"layers {text!r}: {error}", hint=f"of: {', '.join(Layer)}") from error
+    words = [word.strip() for word in text.split(",")]
+    unknown = next((word for word in words if word not in set(Layer)), None)
+    if unknown is not None:
+        raise BadInput(f"there is no layer {unknown!r}", hint=f"choose from {', '.join(Layer)}")
+    named = frozenset(map(Layer, words))
     order = list(Layer)
     for layer in named:
         lacking = [before for before in order[: order.index(layer)] if before not in named]

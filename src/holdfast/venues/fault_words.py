@@ -55,10 +55,10 @@ def read_script(text: str, known: Collection[str], start_ns: int) -> list[Asked]
     script: list[Asked] = []
     for left, value in _pairs(text, "--faults-at"):
         when, colon, word = left.partition(":")
-        if not colon or word not in known:
-            raise BadInput(
-                f"--faults-at {left!r} is not SECONDS:FAULT=COUNT", hint=f"faults: {', '.join(known)}"
-            )
+        if not colon:
+            raise BadInput(f"--faults-at '{left}={value}' is not SECONDS:FAULT=COUNT", hint=_SCRIPTED)
+        if word not in known:
+            raise BadInput(f"there is no scripted fault {word!r}", hint=f"faults: {', '.join(known)}")
         if not (when.isdecimal() and value.isdecimal() and int(value)):
             raise BadInput(
                 f"--faults-at {left}={value}: seconds and count are whole numbers, count above 0",

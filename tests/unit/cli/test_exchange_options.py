@@ -58,7 +58,7 @@ def test_a_tape_is_found_in_the_folder_of_recordings_and_a_day_chosen(monkeypatc
         (("--assign-at", "5:SPY=1"), "no contract of this market"),
         (("--assign-rate", "2"), "no rate from 0 to 1"),
         (("--faults", "dup=0.1"), "fault 'dup' is unknown"),
-        (("--faults-at", "5:dup_next_fill=1"), "is not SECONDS:FAULT=COUNT"),
+        (("--faults-at", "5:dup_next_fill=1"), "no scripted fault 'dup_next_fill'"),
         (("--host", "0.0.0.0"), "loopback"),  # noqa: S104  refused
         (("--tier", "basic"), "--tier belongs to --desk kalshi"),
         (("--desk", "kalshi", "--assign-at", "5:SPY=1"), "--assign-at belongs to --desk options"),

@@ -13,7 +13,7 @@ BEGUN = '{"seed":1,"tape":null,"symbols":["SPY"],"layers":["breaker"],"full_stor
 def test_flags_of_the_options_desk_need_it(tmp_path, capsys, monkeypatch, flag):
     """Each ends with exit code 1 on event contracts, and begins nothing."""
     monkeypatch.chdir(tmp_path)
-    assert main(["paper", flag, "1"]) == 1
+    assert main(["paper", flag, "20230803" if flag == "--day" else "1"]) == 1
     assert f"{flag} belongs to --desk options" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
 

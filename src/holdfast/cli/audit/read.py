@@ -1,4 +1,4 @@
-"""`holdfast audit cat | query`: the stored lines as they are, or the records that match."""
+"""`holdfast audit cat | show | query`: the stored lines as they are, single records, or those that match."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.cli.audit.conditions import TIMES, add_conditions, conditions
 from holdfast.cli.audit.verbs import Verbs, path_argument, refuse_folder_of_logs, require_log
-from holdfast.cli.output import on_terminal, print_csv, print_json, print_records, tell
+from holdfast.cli.output import on_terminal, print_csv, print_json, print_records, printable, tell
 from holdfast.core.errors import EXIT_OK, AuditCorruption, BadInput
 
 if TYPE_CHECKING:
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 _CAT_EXAMPLES = """examples:
   holdfast audit cat logs/audit | wc -l
   holdfast audit cat logs/audit --hash | tail -1
+"""
+_SHOW_EXAMPLES = """examples:
+  holdfast audit show logs/audit 48211
+  holdfast audit show logs/audit 48211 48215 --json
+
+exit code: 0 shown; 1 no such record; 3 the log is damaged where it was read
 """
 _QUERY_EXAMPLES = f"""examples:
   all trades of a user on one day:
@@ -51,6 +57,10 @@ def add(verbs: Verbs) -> None:
     cat.add_argument(
         "--hash", action="store_true", help="put each line's leaf hash (64 hex) and a tab before it"
     )
+
+    show = verbs.add("show", "print single records, by their sequence", _SHOW_EXAMPLES, _show)
+    show.add_argument("dir", metavar="DIR", type=path_argument)
+    show.add_argument("sequences", metavar="SEQ", type=int, nargs="+")
 
     query = verbs.add("query", "search the log", _QUERY_EXAMPLES, _query)
     query.add_argument("dir", metavar="DIR", type=path_argument, nargs="?")
@@ -95,6 +105,33 @@ def _cat(args: argparse.Namespace) -> int:
     out.write(b"".join(batch))
     out.flush()
     return EXIT_OK
+
+
+def _show(args: argparse.Namespace) -> int:
+    from holdfast.audit.query import AuditEntry, read_records
+
+    require_log(args.dir)
+    for sequence in args.sequences:
+        record = next(read_records(args.dir, start_seq=sequence), None) if sequence > 0 else None
+        if record is None:
+            raise BadInput(
+                f"no record {sequence} in {str(args.dir)!r}",
+                hint="sequences begin at 1; holdfast audit query DIR --newest-first --limit 1 shows the last",
+            )
+        if args.json:
+            print_json(AuditEntry.of(record).to_dict())
+        else:
+            _print_fields(AuditEntry.of(record))
+    return EXIT_OK
+
+
+def _print_fields(entry: AuditEntry) -> None:
+    """One record, a line for each of its fields."""
+    time, sequence, type_, user, component, _ = _table_row(entry)
+    print(printable("  ".join(filter(None, (time, sequence, type_, user, component)))))
+    width = max(map(len, entry.details), default=0)
+    for name, value in entry.details.items():
+        print(printable(f"    {name:<{width}}  {_cell(value, 'table')}"))
 
 
 def _query(args: argparse.Namespace) -> int:

@@ -44,8 +44,13 @@ def read_keys(named: Iterable[str]) -> list[VerifierKey]:
     for text in named:
         if os.path.lexists(text):
             keys += _keys_in(Path(text))
-        else:
+        elif "+" in text:
             keys.append(VerifierKey.parse(text))
+        else:
+            raise BadInput(
+                f"--key {text!r} is neither a file nor a verifier key",
+                hint="check the path; `holdfast audit keys show DIR` prints a log's key: name+12345678+A…",
+            )
     return keys
 
 

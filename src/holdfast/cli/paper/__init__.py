@@ -87,14 +87,17 @@ def _add_market_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_desk_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of the options desk."""
-    from holdfast.cli.exchange import read_secs
+    from holdfast.cli.exchange import read_day, read_secs
 
     desk = parser.add_argument_group("--desk options")
     desk.add_argument(
         "--symbols", metavar="A,B", help="underlyings (default SPY,QQQ,IWM,SPX; of a tape all of it)"
     )
     desk.add_argument(
-        "--day", type=int, metavar="YYYYMMDD", help="of the tape (default: every one, one after the other)"
+        "--day",
+        type=read_day,
+        metavar="YYYYMMDD",
+        help="of the tape (default: every one, one after the other)",
     )
     desk.add_argument(
         "--market-seconds", type=read_secs, metavar="S", help="stop when the market has run so long"

@@ -1,0 +1,96 @@
+"""What a hurried person types: each slip is answered with what was meant, in a person's words."""
+
+import pytest
+from support.journal import HandmadeLog
+
+from holdfast.cli.main import main
+from holdfast.core.errors import BadInput
+from holdfast.core.signals import read_signal
+from holdfast.execution.desk import read_layers
+from holdfast.venues.fault_words import read_script
+
+WISH = {"ticker": "KXRAIN", "side": "yes", "count": "5", "price": "0.50"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["audit", "verfy", "log"], "unknown verb 'verfy'; did you mean 'verify'?"),
+        (["audit", "keys", "shwo", "log"], "unknown verb 'shwo'; did you mean 'show'?"),
+        (["audit", "zzz"], "unknown verb 'zzz'; one of: append, cat,"),
+        (["lake", "verfiy"], "unknown verb 'verfiy'; did you mean 'verify'?"),
+        (["paper", "--desk", "option"], "argument --desk 'option'; did you mean 'options'?"),
+        (["paper", "--seed", "x"], "argument --seed: 'x' is not a whole number"),
+        (["paper", "--desk", "options", "--day", "monday"], "'monday' is no day such as 20230803"),
+    ],
+)
+def test_wrong_word_is_answered_with_the_right_one(words, said, capsys):
+    """A misspelt verb of a verb, a choice and a number are named with what is near or expected; exit code 2."""
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert "invalid" not in told
+
+
+def test_a_day_is_read_with_hyphens_or_without(capsys, tmp_path, monkeypatch):
+    """`--day` takes the day as other verbs do, too: what is then missing is the recording."""
+    monkeypatch.chdir(tmp_path)
+    for day in ("2023-08-03", "20230803"):
+        assert main(["paper", "--desk", "options", "--tape", "nowhere", "--day", day]) == 1
+        assert "'nowhere' does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"side": "YES"}, "side 'YES' is none of yes, no"),
+        ({"tif": "day"}, "tif 'day' is none of "),
+        ({"action": 1}, "action 1 is none of buy, sell"),
+    ],
+)
+def test_a_wrong_word_of_a_signal_is_named_with_the_right_ones(change, said):
+    """A signal's word that means nothing is refused with the field and the words it takes."""
+    with pytest.raises(BadInput) as refused:
+        read_signal(WISH | change)
+    assert str(refused.value).startswith(said)
+
+
+def test_a_layer_and_a_fault_that_do_not_exist_are_named():
+    """An unknown layer or scripted fault is called by its name, with those there are, not its form doubted."""
+    with pytest.raises(BadInput, match="there is no layer 'brekaer'") as refused:
+        read_layers("brekaer,stops")
+    assert "breaker, stops, limits" in (refused.value.hint or "")
+    with pytest.raises(BadInput, match="there is no scripted fault 'foo'") as refused:
+        read_script("10:foo=2", ["drop"], 0)
+    assert "drop" in (refused.value.hint or "")
+    with pytest.raises(BadInput, match="'foo=2' is not SECONDS:FAULT=COUNT"):
+        read_script("foo=2", ["drop"], 0)
+
+
+def test_a_key_that_is_no_file_is_called_neither(tmp_path, capsys):
+    """`--key` with a mistyped path says that it is neither a file nor a key."""
+    log = HandmadeLog(tmp_path / "audit")
+    log.segment([("NOTE", {})])
+    log.head()
+    assert main(["audit", "verify", str(tmp_path / "audit"), "--key", "log.vkye"]) == 1
+    assert "'log.vkye' is neither a file nor a verifier key" in capsys.readouterr().err
+
+
+def test_single_records_are_shown_by_their_sequence(tmp_path, capsys):
+    """`audit show` prints the records asked for, field by field or as JSON, and names what is not there."""
+    log = HandmadeLog(tmp_path / "audit")
+    log.segment([("TRADE", {"price": "0.56"}), ("NOTE", {"text": "limits\x1b[2J reviewed"})])
+    log.head()
+    words = ["audit", "show", str(tmp_path / "audit")]
+    assert main([*words, "3"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "  3  NOTE" in said[0]
+    assert said[1] == "    text  limits\\x1b[2J reviewed"
+    assert main([*words, "2", "3", "--json"]) == 0
+    assert [line[:14] for line in capsys.readouterr().out.splitlines()] == [
+        '{"sequence":2,',
+        '{"sequence":3,',
+    ]
+    for missing in ("99", "0"):
+        assert main([*words, missing]) == 1
+        assert f"no record {missing} in" in capsys.readouterr().err
