@@ -155,3 +155,27 @@ def test_repeated_lines_grow_rare():
     for _ in range(1000):
         journal.trade("hf-a")
     assert len(journal.lines) < 20
+
+
+def test_an_order_that_leaves_while_the_breaker_is_open_says_why():
+    """Only what reduces leaves while a breaker is open, and its line says so; before, and after, nothing is explained."""
+    journal = Journal()
+    journal.order("i1", "hf-1", "s1")
+    journal.breaker("closed", "open")
+    journal.order("i2", "hf-2", "s2")
+    journal.breaker("open", "half_open")
+    journal.breaker("half_open", "closed")
+    journal.order("i3", "hf-3", "s3")
+    orders = [line for line in journal.lines if " order " in line]
+    assert [line.partition("sent")[2] for line in orders] == [
+        "", ": it reduces, and an open breaker lets that through", "",
+    ]  # fmt: skip
+
+
+def test_money_in_the_story_is_said_in_dollars():
+    """A price and a fee carry their unit."""
+    journal = Journal()
+    journal.order("i1", "hf-1")
+    journal.trade("hf-1")
+    assert any("@ $0.5600" in line for line in journal.lines)
+    assert any("at $0.5600, fee $0.09" in line for line in journal.lines)

@@ -138,7 +138,7 @@ class DeskStory(Story):
                 "",
                 "fill",
                 f"{self._strategies.get(order, 'external')} {verb} {_plain(details['quantity'])} {ticker} "
-                f"at {_cents(details['price'])}, fee {details['fee']}",
+                f"at {_cents(details['price'])}, fee ${details['fee']}",
                 "good",
             )
 

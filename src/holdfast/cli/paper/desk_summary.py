@@ -27,6 +27,7 @@ from holdfast.core.errors import EXIT_CANNOT_ACT, EXIT_INTEGRITY, EXIT_OK, EXIT_
 _FACT_AT = 15
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDEST = 48
+_UNITS = {"delta": "shares", "gamma": "shares", "vega": "dollars", "theta": "dollars", "equity": "dollars"}
 
 
 class LakeFacts(msgspec.Struct, kw_only=True):
@@ -119,6 +120,7 @@ def print_desk_summary(outcome: DeskOutcome) -> None:
     if outcome.lake.rows is not None:
         lake = shlex.quote(outcome.lake.uri)
         print(f"  holdfast lake sql --lake {lake} --saved stop_history")
+        print(f"  holdfast lake sql --lake {lake} --saved limit_use --plot limits.png")
     print("  docs/options.md    # the structures, the stops, the layers, a strategy of your own")
 
 
@@ -165,11 +167,11 @@ def _greeks(stocks: list[dict[str, Any]]) -> list[str]:
         return ["  Greeks       too short a run: they are taken every 15 minutes of market time"]
     first, last = (utc(stock["ts_ns"]).strftime("%H:%M") for stock in (stocks[0], stocks[-1]))
     lines = [f"  Greeks       {first} to {last} UTC, every 15 minutes of market time"]
-    for name in ("delta", "gamma", "vega", "theta", "equity"):
+    for name, unit in _UNITS.items():
         values = [float(stock[name]) for stock in stocks if stock[name]]
         if values:
             lines.append(
-                f"    {name:<10} {sparkline(values)}  {values[0]:,.2f} to {values[-1]:,.2f}, "
+                f"    {name:<10} {sparkline(values)}  {values[0]:,.2f} to {values[-1]:,.2f} {unit}, "
                 f"between {min(values):,.2f} and {max(values):,.2f}"
             )
     return lines

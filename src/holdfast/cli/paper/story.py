@@ -101,7 +101,11 @@ class Story:
         value = parse_money(details["liquidation"])
         self._first_value = value if self._first_value is None else self._first_value
         self._today_value, self._deposited_before = value, self._deposited
-        yield Line("", "session", f"opened with ${details['cash']} and {len(details['positions'])} positions")
+        yield Line(
+            "",
+            "session",
+            f"opened with ${float(details['cash']):,.2f} and {len(details['positions'])} positions",
+        )
 
     def _tell_state(self, _seq: int, details: Mapping[str, Any]) -> Iterator[Line]:
         yield Line("", "state", f"{details['from']} -> {details['to']}: {details['reason']}", "state")
@@ -143,7 +147,11 @@ class Story:
         if self._denied.get(details["intent"]) is not None:
             self.proven.pop("refused", None)
         if self._seldom(f"order {details['strategy']}"):
-            yield Line("", "order", f"{details['strategy']} {_wish(details)} written at {seq}, then sent")
+            is_open = bool(self.breaker) and self.breaker[-1]["to"] == "open"
+            why = ": it reduces, and an open breaker lets that through" if is_open else ""
+            yield Line(
+                "", "order", f"{details['strategy']} {_wish(details)}, record {seq} on disk, then sent{why}"
+            )
 
     def _tell_order_update(self, seq: int, details: Mapping[str, Any]) -> Iterator[Line]:
         order, event = str(details["client_order_id"]), str(details["event"])
@@ -193,8 +201,8 @@ class Story:
             yield Line(
                 "",
                 "fill",
-                f"{strategy} {verb} {details['quantity']} YES {details['ticker']} at {details['price']}, "
-                f"fee {details['fee']}",
+                f"{strategy} {verb} {details['quantity']} YES {details['ticker']} at ${details['price']}, "
+                f"fee ${details['fee']}",
                 "good",
             )
 
@@ -224,7 +232,7 @@ class Story:
         yield Line(
             "",
             "settled",
-            f"{details['ticker']} {details['result']}: position {details['position']} paid {details['payout']}",
+            f"{details['ticker']} {details['result']}: position {details['position']} paid ${details['payout']}",
         )
 
     def _tell_recovery(self, seq: int, _details: Mapping[str, Any]) -> Iterator[Line]:
@@ -264,7 +272,7 @@ class Story:
 def _wish(details: Mapping[str, Any]) -> str:
     return (
         f"{details['action']} {str(details['side']).upper()} "
-        f"{details.get('count', details.get('quantity'))} {details['ticker']} @ {details['price']}"
+        f"{details.get('count', details.get('quantity'))} {details['ticker']} @ ${details['price']}"
     )
 
 

@@ -147,7 +147,7 @@ def print_summary(outcome: Outcome) -> None:
     print_page(
         [
             f"  orders       {counted(outcome.orders)}",
-            f"  refusals     {', '.join(f'{name} {count}' for name, count in outcome.refusals.items()) or 'none'}",
+            f"  refusals     {counted(outcome.refusals)}",
             f"  breaker      {breaker_path(outcome)}",
             f"  P&L          {gain(outcome.pnl_e6, 'a held market has no price')}",
             f"  books        {books(outcome, 'exchange')}",
