@@ -16,6 +16,7 @@ from holdfast.core.errors import AuditError, CircuitBreakerOpenError, VenueError
 from holdfast.core.orders import OrderEvent, OrderStatus
 from holdfast.core.reasons import HINTS, Code
 from holdfast.execution.books import DRIFT, Books
+from holdfast.execution.claimed import ClaimedEndings
 from holdfast.execution.ledger import COMPONENT, Ledger
 from holdfast.execution.resend import Resender
 from holdfast.execution.room import JournalRoom
@@ -106,6 +107,7 @@ class Starting:
         self._ledger.hold("journal", TradingState.ACTIVE, reason="journal reopened")
         for holder in (RUN, ADAPTER):
             self._ledger.hold(holder, TradingState.ACTIVE, reason="started anew")
+        ClaimedEndings(self._ledger).hold()  # what was said of an ending may have been cut off before its end
         await self._room.reserve_exits()
         self._room.watch_space()
         self._ledger.hold(_START, TradingState.CANCEL_ONLY, reason="not reconciled with the venue yet")

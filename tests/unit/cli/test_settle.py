@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 from support.contracts import EXPIRES_NS, NOW_NS, option_world, put, wish
-from support.execution import drain
+from support.execution import MemoryLog, drain, world
 
 from holdfast.audit.logger import AuditLogger
 from holdfast.audit.query import read_records
@@ -105,6 +105,35 @@ def test_what_cannot_be_is_refused_and_books_nothing(ended, capsys, words, named
     records = [one for one in read_records("journal") if one.component == "trader"]
     assert len(records) <= before
     assert replay_log(records).account.holds.state is TradingState.REDUCING
+
+
+@pytest.mark.invariant("I7")
+@pytest.mark.parametrize("is_told", [False, True])
+def test_a_settlement_cut_off_at_any_record_holds_nothing_back_for_ever(ended, is_told):
+    """The next start bars increases only while the cash of an ending is unknown, which a person can still say."""
+    before = len(list(read_records("journal")))
+    assert settle(PUT.ticker, "9.00", *SAID) == EXIT_OK
+    story = [one for one in read_records("journal") if one.component == "trader"]
+    tail = sum(1 for one in list(read_records("journal"))[before:] if one.component == "trader")
+
+    async def started(records):
+        w = await _ended()
+        w.venue._backlog.clear()
+        if is_told:
+            w.venue.tell_endings()
+        w = world(clock=w.clock, venue=w.venue, log=MemoryLog(records))
+        await w.trader.start()
+        for _ in range(5):
+            w.clock.advance(61)
+            await w.trader.tick(w.clock.now_ns())
+        return w
+
+    for cut in range(tail + 1):
+        w = asyncio.run(started(story[: len(story) - cut]))
+        lacks = [claim for claim in w.account.claims.settleable() if claim.amount == "unknown"]
+        assert w.account.holds.state is (TradingState.REDUCING if lacks else TradingState.ACTIVE)
+        assert w.account.portfolio.positions == {}
+        assert not (is_told and lacks)
 
 
 def test_the_journal_of_a_running_trader_is_left_alone(ended, capsys):
