@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
-from holdfast.cli.paper.screen import LiveScreen, hanging
+from holdfast.cli.paper.screen import TOGETHER, LiveScreen, hanging
 from holdfast.cli.paper.story import Line, Story
 
 LONG = Line(
@@ -58,3 +59,14 @@ def test_figures_stand_on_one_line_and_every_line_is_kept(width, height):
 def test_chapters_are_not_asked_of_a_run_that_does_not_owe_them():
     """A recording or a user's strategy shows no list of things missing."""
     assert "shown so far" not in shown(80, 24, chapters=False)
+
+
+def test_words_that_belong_together_stay_on_one_line():
+    """A quantity is never parted from its contract, and what is printed has plain spaces only."""
+    held = ", ".join(f"-{n}{TOGETHER}SPY230915P0042900{n}" for n in range(1, 10))
+    for width in (80, 60, 40):
+        lines = hanging(f"  held         {held}", 15, width).splitlines()
+        assert max(map(len, lines)) <= width
+        assert all(re.findall(r"-\d SPY", line) for line in lines)
+        assert TOGETHER not in "".join(lines)
+    assert hanging(f"a{TOGETHER}b", 15, 80) == "a b"

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from holdfast.cli.paper.desk_story import DeskStory
+from holdfast.cli.paper.screen import TOGETHER
 from holdfast.cli.paper.summary import (
     Outcome,
     books,
@@ -158,7 +159,8 @@ def _lake(lake: LakeFacts) -> str:
 
 def _held(held: dict[str, str]) -> str:
     """What stays on the books, a contract each: "-1 SPY230915P00438000"."""
-    return ", ".join(f"{qty.removesuffix('.00')} {ticker}" for ticker, qty in held.items()) or "nothing"
+    contracts = (f"{qty.removesuffix('.00')}{TOGETHER}{ticker}" for ticker, qty in held.items())
+    return ", ".join(contracts) or "nothing"
 
 
 def _greeks(stocks: list[dict[str, Any]]) -> list[str]:

@@ -128,14 +128,21 @@ class LiveScreen:
         return Panel(Group(*rows), title=title, title_align="left")
 
 
+TOGETHER = "\N{NO-BREAK SPACE}"
+"""Joins words that `hanging` keeps on one line."""
+
+
 def hanging(text: str, indent: int, width: int) -> str:
-    """*text* in lines of at most *width* columns, all but the first starting at column *indent*."""
+    """*text* in lines of at most *width* columns, all but the first starting at column *indent*.
+
+    What a no-break space joins stays on one line, and is printed with a plain one.
+    """
     if len(text) <= width or width < 2 * indent:
-        return text
+        return text.replace(TOGETHER, " ")
     # The times and the names stand in columns, whose blanks must stay.
     head, rest = text[:indent], text[indent:]
     parts = textwrap.wrap(rest, width - indent, break_on_hyphens=False, drop_whitespace=True)
-    return head + f"\n{' ' * indent}".join(parts)
+    return (head + f"\n{' ' * indent}".join(parts)).replace(TOGETHER, " ")
 
 
 def choose_screen(*, json: bool, terminal: bool, chapters: bool = True) -> Screen:

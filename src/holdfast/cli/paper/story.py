@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from holdfast.audit.format import Record
@@ -104,7 +105,7 @@ class Story:
         yield Line(
             "",
             "session",
-            f"opened with ${float(details['cash']):,.2f} and {len(details['positions'])} positions",
+            f"opened with ${Decimal(details['cash']):,} and {len(details['positions'])} positions",
         )
 
     def _tell_state(self, _seq: int, details: Mapping[str, Any]) -> Iterator[Line]:

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,7 @@ def gain(amount: MoneyE6 | None, why_unknown: str) -> str:
     """What was won or lost, in dollars."""
     if amount is None:
         return f"unknown ({why_unknown})"
-    return f"{'-' * (amount < 0)}${format_money(MoneyE6(abs(amount)))}, fees included"
+    return f"{'-' * (amount < 0)}${Decimal(format_money(MoneyE6(abs(amount)))):,}, fees included"
 
 
 def books(outcome: Outcome, whose: str) -> str:
