@@ -39,7 +39,7 @@ $(VENV)/lake.stamp: requirements-lake.lock $(VENV)/setup.stamp
 	@touch $@
 
 setup: $(VENV)/setup.stamp  ## build .venv from requirements.lock alone
-setup-lake: $(VENV)/lake.stamp
+setup-lake: $(VENV)/lake.stamp  ## and the lake, its SQL and plots
 setup-dev: $(VENV)/dev.stamp
 setup-bench: $(VENV)/bench.stamp
 
