@@ -1,9 +1,14 @@
 """What a hurried person types: each slip is answered with what was meant, in a person's words."""
 
+import socket
+
 import pytest
 from support.journal import HandmadeLog
 
+from holdfast.audit.keys import KeyHome
+from holdfast.audit.wal import WriteAheadLog
 from holdfast.cli.main import main
+from holdfast.core.clock import ManualClock
 from holdfast.core.errors import BadInput
 from holdfast.core.signals import read_signal
 from holdfast.execution.desk import read_layers
@@ -94,3 +99,26 @@ def test_single_records_are_shown_by_their_sequence(tmp_path, capsys):
     for missing in ("99", "0"):
         assert main([*words, missing]) == 1
         assert f"no record {missing} in" in capsys.readouterr().err
+
+
+def test_a_sink_that_is_not_there_comes_with_what_to_do(tmp_path, capsys):
+    """`audit anchor` to a directory that nobody made says who makes it, beside its exit code."""
+    log = WriteAheadLog(tmp_path / "audit", clock=ManualClock(10**18), keys=KeyHome(tmp_path / "home"))
+    log.append("NOTE", {"text": "x"}, user="u")
+    log.close()
+    assert main(["audit", "anchor", str(tmp_path / "audit"), "--sink", f"file:{tmp_path / 'no'}"]) == 5
+    told = capsys.readouterr()
+    assert "is not there" in told.out
+    assert "hint: a file: sink is a directory on another volume" in told.err
+
+
+def test_an_exchange_that_is_not_there_is_no_matter_of_ssl(tmp_path, capsys, monkeypatch):
+    """Where nothing listens that is said, not what the library's connector was set to."""
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        assert main(["paper", "--exchange", url, "--key-id", "a", "--pem", "b"]) == 5
+    told = capsys.readouterr().err
+    assert f"no paper exchange answers at '{url}': nothing listens there" in told
+    assert "ssl" not in told

@@ -147,6 +147,11 @@ def _report(args: argparse.Namespace, receipts: Iterable[Receipt]) -> int:
                 printable(f"{receipt.sink}: {receipt.outcome.value}, {receipt.size} records ({receipt.why})")
             )
     sys.stdout.flush()
+    if any(one.outcome is Outcome.UNKNOWN and one.sink.startswith("file:") for one in given):
+        print(
+            "hint: a file: sink is a directory on another volume: mount it, or make it (mode 0700)",
+            file=sys.stderr,
+        )
     worst = max((receipt.outcome for receipt in given), key=_gravity, default=Outcome.ANCHORED)
     return codes[worst]
 

@@ -121,9 +121,13 @@ async def market_time(rest: str) -> int:
         ):
             return msgspec.json.decode(await answer.read(), type=dict[str, int])["ts_ns"]
     except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
+        refused = isinstance(
+            error, aiohttp.ClientConnectorError
+        )  # its own words speak of ssl, also where there is none
         raise VenueUnreachable(
-            f"no paper exchange answers at {rest!r}: {str(error) or type(error).__name__}",
-            hint="start one with `holdfast exchange`; a run that lost its exchange verifies as it stands",
+            f"no paper exchange answers at {rest!r}: "
+            f"{'nothing listens there' if refused else str(error) or type(error).__name__}",
+            hint="start one with `holdfast exchange`; the journal of a run whose exchange is gone can still be verified",
         ) from error
 
 
