@@ -103,10 +103,12 @@ def _dispatch(words: list[str]) -> int:
             f"verb {name!r} cannot start: module {error.name!r} is not installed",
             hint="install holdfast with its dependencies: make setup",
         ) from error
+    from holdfast.cli.output import HelpText
+
     own = _Parser(
         prog=f"holdfast {name}",
         description=VERBS[name][0].upper() + VERBS[name][1:] + ".",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpText,
         allow_abbrev=False,
     )
     own.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)

@@ -18,6 +18,7 @@ from typing import Any
 _INDENT = "    "
 _GAP = "  "
 _NARROWEST = 20
+_WIDEST_PROSE = 118
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _CONTROL = (
     {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
@@ -30,6 +31,23 @@ _CONTROL = (
 def add_json_argument(parser: argparse.ArgumentParser) -> None:
     """Give *parser* the `--json` that every verb takes."""
     parser.add_argument("--json", action="store_true", help="print JSON, one object per line")
+
+
+class HelpText(argparse.RawDescriptionHelpFormatter):
+    """`--help` as wide as the terminal: prose is wrapped anew, commands and lists, which are indented, stay as written."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        told: list[str] = []
+        prose: list[str] = []
+        for line in [*text.splitlines(), ""]:
+            if prose and (not line.strip() or line[0] == " " or line.startswith("exit code")):
+                told += textwrap.wrap(" ".join(prose), min(width, _WIDEST_PROSE), break_on_hyphens=False)
+                prose = []
+            if line.strip() and line[0] != " ":
+                prose.append(line)
+            else:
+                told.append(line)
+        return "\n".join(indent + line if line else "" for line in told[:-1])
 
 
 def on_terminal() -> bool:

@@ -122,3 +122,21 @@ def test_an_exchange_that_is_not_there_is_no_matter_of_ssl(tmp_path, capsys, mon
     told = capsys.readouterr().err
     assert f"no paper exchange answers at '{url}': nothing listens there" in told
     assert "ssl" not in told
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["paper", "exchange", "submit", "settle", "audit verify", "audit anchor", "lake sql", "lake maintain"],
+)
+def test_help_fits_a_terminal_of_80_columns(verb, capsys, monkeypatch):
+    """Prose is wrapped to the terminal and no word of it lost; a command of the examples stays one line to copy."""
+    told = {}
+    for columns in (80, 400):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert main([*verb.split(), "--help"]) == 0
+        told[columns] = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in told[80].splitlines() if not line.startswith("  "))
+    assert told[80].split("examples:")[1].split() == told[400].split("examples:")[1].split()
+    for line in told[400].splitlines():
+        if line.startswith("  holdfast "):
+            assert line in told[80].splitlines()

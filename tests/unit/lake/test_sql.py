@@ -316,6 +316,7 @@ def test_list_prints_every_saved_question_with_its_sql(capsys):
         (["lake", "sql", "SELECT 1", "--saved", "stop_history"], "ask one question"),
         (["lake", "sql", "--saved", "stop_path"], "needs execution"),
         (["lake", "sql", "--saved", "stop_path", "--param", "x"], "has no value"),
+        (["lake", "sql", "SELECT 1", "--csv", "--json"], "--csv does not go with --json"),
         (["lake", "sql", "SELECT 1", "--from", "yesterday"], "--from 'yesterday' is neither"),
         (["lake", "sql", "SELECT 1", "--lake", "nowhere"], "there is no Delta table"),
     ],

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from holdfast.cli.output import add_json_argument
+from holdfast.cli.output import HelpText, add_json_argument
 from holdfast.core.errors import BadInput
 
 Handler = Callable[[argparse.Namespace], int]
@@ -35,7 +35,7 @@ class Verbs:
             help=line,
             description=line[0].upper() + line[1:] + ".",
             epilog=examples,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=HelpText,
             allow_abbrev=False,
         )
         child.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)

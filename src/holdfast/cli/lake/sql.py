@@ -71,6 +71,8 @@ def _sql(args: argparse.Namespace) -> int:
     else:
         text, title, drawn = args.sql, textwrap.shorten(args.sql, 100, placeholder=" …"), ALL
     since, until = _moment(args.since, "--from"), _moment(args.until, "--to")
+    if args.csv and args.json:
+        raise BadInput("--csv does not go with --json", hint="ask once for each")
     if args.limit < 0:
         raise BadInput(f"--limit {args.limit} is below 0", hint="0 prints the columns alone")
     with Lake(lake_of(args), since=since, until=until) as lake:
