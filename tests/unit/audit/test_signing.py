@@ -172,7 +172,7 @@ def test_rotate_begins_a_new_epoch_but_not_twice_over_nothing():
 
 
 def test_where_keys_were_made_is_told_once(tmp_path):
-    """The first append says where log id, key and pin are; nothing is said again."""
+    """The first append says where the log's key and pin are, on a line that fits a screen; nothing is said again."""
     said: list[str] = []
     for _ in range(2):
         with real(tmp_path, keys=KeyHome(tmp_path / "home", tell=said.append)) as log:
@@ -181,8 +181,8 @@ def test_where_keys_were_made_is_told_once(tmp_path):
     assert len(said) == 1
     assert log.log_id in said[0]
     assert str(tmp_path / "home" / "logs" / log.log_id) in said[0]
-    pinned = (tmp_path / "home" / "logs" / log.log_id / "pin").read_text().strip()
-    assert pinned in said[0]
+    assert len(said[0]) < 120 + len(str(tmp_path))
+    assert (tmp_path / "home" / "logs" / log.log_id / "pin").is_file()
 
 
 # -- checkpoints --------------------------------------------------------------------------------------------
