@@ -63,6 +63,8 @@ class TradingError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # a program that does not catch it shows it below its traceback
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled with all its attributes, whatever its constructor takes."""

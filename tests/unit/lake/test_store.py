@@ -215,7 +215,7 @@ def test_place_without_a_table_is_named(tmp_path):
             store_of(str(tmp_path)).open(name)
         assert "risk_events" in why.value.hint
         assert str(why.value).endswith("the directory holds none")
-    with pytest.raises(BadInput, match=r"\(open 'fills'\): the directory does not exist$"):
+    with pytest.raises(BadInput, match=r"\(open 'fills'\): the directory does not exist"):
         store_of(str(tmp_path / "nowhere")).open("fills")
 
 
