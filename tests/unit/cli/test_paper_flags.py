@@ -1,5 +1,7 @@
 """`holdfast paper` refuses what it would otherwise ignore without a word, and leaves other people's folders alone."""
 
+import importlib.util
+
 import pytest
 
 from holdfast.cli.main import main
@@ -60,3 +62,15 @@ def test_only_the_rules_as_they_come_are_held_to_the_story(tmp_path, setting, pl
     """Limits, stops or a schedule of one's own may well leave a chapter out; where files lie does not."""
     (tmp_path / "own.toml").write_text(setting)
     assert _is_plain(load_config(tmp_path / "own.toml")) is plain
+
+
+def test_a_recording_without_what_computes_greeks_begins_nothing(tmp_path, capsys, monkeypatch):
+    """Without QuantLib `--tape` is refused with what to install, before a run's directory or log is there."""
+    monkeypatch.chdir(tmp_path)
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "QuantLib" else find(name))
+    assert main(["paper", "--desk", "options", "--tape", "options"]) == 1
+    said = capsys.readouterr().err
+    assert "need QuantLib" in said
+    assert "pip install -e '.[options]'" in said
+    assert not any(tmp_path.iterdir())

@@ -118,6 +118,10 @@ def run_desk_session(args: argparse.Namespace) -> int:
     _reference(args, None, config.options_desk)  # what cannot be read is said before anything is begun
     layers = read_layers(args.layers or ",".join(config.options_desk.layers))
     lake = _lake_of(args)
+    if args.tape and importlib.util.find_spec("QuantLib") is None:
+        raise BadInput(
+            "the Greeks of a recording need QuantLib, which is not installed", hint=how_to_install("options")
+        )
     directory = run_directory(args, Path(config.paths.state), "options")
     try:
         facts = recall(args, config, directory, layers)
