@@ -36,6 +36,7 @@ from holdfast.execution.exits import STEP as EXIT_STEP
 from holdfast.execution.exits import ExitState, Ladder
 from holdfast.execution.ledger import COMPONENT
 from holdfast.risk.account import Account
+from holdfast.risk.claims import UNDONE
 from holdfast.risk.manager import COMPONENT as GATE_COMPONENT
 from holdfast.risk.trades import read_trade
 
@@ -206,6 +207,7 @@ class Executions:
         self.by_order: dict[str, Execution] = {}
         self.numbered = 0
         self.given_up: list[Trimmed] = []
+        self._undone: dict[tuple[str, int], int] = {}
 
     def name(self, kind: str, symbol: str) -> str:
         """A name for a new entry that none had before, in any run on this journal."""
@@ -301,7 +303,16 @@ class Executions:
         Held against the position of now, a leg that ended long ago would come back to life as soon as another
         execution holds the same contract the other way.
         """
-        left = int(fill.qty)
+        if (
+            UNDONE in fill.trade_id
+        ):  # what was claimed closed it already; what is told instead closes nothing more
+            key = fill.ticker, -fill.side.sign
+            self._undone[key] = self._undone.get(key, 0) + fill.qty
+            return
+        key = fill.ticker, fill.side.sign
+        told = min(int(fill.qty), self._undone.get(key, 0))
+        self._undone[key] = self._undone.get(key, 0) - told
+        left = int(fill.qty) - told
         for one in self.known.values():
             if one.held.get(fill.ticker, 0) * fill.delta < 0 and left:
                 gone = one.trim(fill.ticker, left)

@@ -456,3 +456,30 @@ def test_a_corrected_execution_leaves_what_is_held_as_it_was_through_a_restart(c
         assert again.log.violations() == ["execution_corrected"]
 
     go(run())
+
+
+@pytest.mark.invariant("I10")
+def test_an_assignment_that_is_told_late_closes_its_leg_once_through_a_restart():
+    """Claimed from positions, then told by the venue: what is left of the leg is still held, and can be left."""
+
+    async def run():
+        w = desk_world()
+        await opened(w, units=QtyE2(300))
+        await tick(w)
+        short = next(ticker for ticker, qty in w.venue._positions.items() if qty < 0)
+        w.venue.end_option(short, 540 * 10_000, 100, told=False)
+        w.board.quotes.clear()  # what is left cannot leave now
+        for _ in range(5):
+            await tick(w, 61)
+        assert "ended_unseen" in w.log.violations()
+        w.venue.tell_endings()
+        await tick(w)
+        was = w.engine.executions.known["iron_condor-SPY-1"].held
+        assert was[short] == w.venue._positions[short] == -200
+        w.venue._queue = None
+        again = desk_world(clock=w.clock, venue=w.venue, log=MemoryLog(w.log.lines))
+        await again.trader.start()
+        await tick(again)
+        assert again.engine.executions.known["iron_condor-SPY-1"].held == was
+
+    go(run())
