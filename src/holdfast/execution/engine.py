@@ -92,6 +92,8 @@ class OrderExecutionEngine:
         self._sender = Sender(
             trader, self.executions, clock=clock, breaker=circuit_breaker, events=event_logger, name=name
         )
+        # In the journal's order: what closes a leg before an exit fills is not taken for closed by that exit.
+        trader.ledger.on_external = self.executions.close
         self._way_out = WayOut(self._sender, board, by_legs=self._is_legged)
         self._legged = LeggedEntry(
             self._sender, board, legging, lambda one, rule: self.demand(one, rule=rule, demanded=True)

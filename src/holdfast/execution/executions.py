@@ -198,7 +198,7 @@ class Executions:
         by_order: Which execution an order is of.
         strategy: The name under which the desk's orders are written.
         numbered: How many names were given to entries, those that were refused included.
-        given_up: What the journal says that something else closed, until `trim` has told it.
+        given_up: What something else closed, until `trim` has told it.
     """
 
     def __init__(self, strategy: str) -> None:
@@ -295,17 +295,15 @@ class Executions:
                 if one is not None:
                     one.book(fill)
                 else:
-                    self._close(fill)
+                    self.close(fill)
 
-    def _close(self, fill: Fill) -> None:
-        """What no order of the desk's did closes what was held the other way then, as `trim` found it then.
+    def close(self, fill: Fill) -> None:
+        """What no order of the desk's did closes what was held the other way then; told by the next `trim`.
 
         Held against the position of now, a leg that ended long ago would come back to life as soon as another
         execution holds the same contract the other way.
         """
-        if (
-            UNDONE in fill.trade_id
-        ):  # what was claimed closed it already; what is told instead closes nothing more
+        if UNDONE in fill.trade_id:  # the claim closed it already: what is told instead closes nothing more
             key = fill.ticker, -fill.side.sign
             self._undone[key] = self._undone.get(key, 0) + fill.qty
             return

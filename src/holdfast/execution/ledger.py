@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from holdfast.audit.logger import AuditLogger
@@ -50,6 +50,7 @@ class Ledger:
         zombies: Orders to be canceled wherever they turn up, again and again until they have ended, by name.
         unrecorded: Cancels, halts and ends that neither journal nor reserve could take; they stand all the same.
         ended: Our own orders whose end was noted and nobody was told of yet, oldest first.
+        on_external: Told of each fill that no order of ours made, in the moment in which it is booked.
     """
 
     def __init__(self, account: Account, log: AuditLogger, *, user: str | None = None) -> None:
@@ -62,6 +63,7 @@ class Ledger:
         self.zombies: dict[str, None] = {}
         self.unrecorded = 0
         self.ended: deque[Order] = deque()
+        self.on_external: Callable[[Fill], None] | None = None
         self._reserve_hangs = False
 
     # Writing ------------------------------------------------------------------------------------------
@@ -307,6 +309,8 @@ class Ledger:
         name = order.client_order_id if order is not None and not order.external else ""
         self.note("TRADE", trade_details(fill, client_order_id=name, external=external))
         if external:
+            if self.on_external is not None:
+                self.on_external(fill)
             self.note(
                 "RECONCILE",
                 {

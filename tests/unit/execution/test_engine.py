@@ -483,3 +483,24 @@ def test_an_assignment_that_is_told_late_closes_its_leg_once_through_a_restart()
         assert again.engine.executions.known["iron_condor-SPY-1"].held == was
 
     go(run())
+
+
+@pytest.mark.invariant("I5")
+def test_an_assignment_that_an_exit_crosses_leaves_nothing_that_nobody_manages():
+    """Told in one breath, the assigned shares are an execution to leave, as they are after a restart."""
+
+    async def run():
+        w = desk_world()
+        await opened(w, units=QtyE2(300))
+        await tick(w)
+        w.venue.script(Play.LATE)
+        await w.engine.exit("iron_condor-SPY-1", rule="Test", demanded=True)
+        short = next(ticker for ticker, qty in w.venue._positions.items() if qty < 0)
+        w.venue.end_option(short, 540 * 10_000, 100)
+        w.venue.arrive()
+        await tick(w)
+        held = [one.held for one in w.engine.executions.known.values()]
+        assert held == [{short: 100}, {"SPY": w.venue._positions["SPY"]}]
+        assert "closed_elsewhere" in w.log.violations()
+
+    go(run())
