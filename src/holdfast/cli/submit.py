@@ -205,7 +205,7 @@ def _refuse_if_unable(desk: Desk) -> None:
         held = ", ".join(f"{who}={state}" for who, state in holds.snapshot().items())
         raise CannotAct(
             f"trading is restricted: {holds.state.name} ({held})",
-            hint=f"holdfast audit query {wal.directory} --type STATE; RECONCILE records say what differs",
+            hint=f"why: holdfast audit query {wal.directory} --type STATE --type RECONCILE --newest-first --limit 5",
         )
 
 
