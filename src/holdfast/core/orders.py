@@ -92,9 +92,11 @@ TRANSITIONS: Mapping[tuple[OrderStatus, OrderEvent], OrderStatus] = {
     (_S.UNKNOWN, _E.EXPIRED): _S.EXPIRED,
     (_S.UNKNOWN, _E.NEVER_ARRIVED): _S.NEVER_ARRIVED,
     (_S.UNKNOWN, _E.ANSWER_LOST): _S.UNKNOWN,
-    # The same bytes are about to go again, or may not any more: neither says what became of the first ones.
+    # The same bytes are about to go again, or nobody wants them any more: neither says what became of the first ones.
     (_S.UNKNOWN, _E.RESENT): _S.UNKNOWN,
     (_S.UNKNOWN, _E.WITHDRAWN): _S.UNKNOWN,
+    (_S.PENDING, _E.WITHDRAWN): _S.PENDING,
+    (_S.SENT, _E.WITHDRAWN): _S.SENT,
     (_S.WORKING, _E.ACKED): _S.WORKING,
     (_S.WORKING, _E.FOUND): _S.WORKING,
     (_S.WORKING, _E.COMPLETED): _S.FILLED,

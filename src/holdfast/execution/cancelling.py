@@ -4,14 +4,14 @@
     cancel_all_own()    every open order of this journal
     hunt_zombies()      orders that were declared gone and live, again and again until they have ended
 
-Limits: an order that the venue's books do not show cannot be cancelled; it stays UNKNOWN, with all that it reserves,
-and is cancelled in this run when they do.
+An order that the venue's books do not show cannot be cancelled yet: the wish is written down, and holds through a
+restart. Until they show it, it stays as it is, with all that it reserves.
 """
 
 from __future__ import annotations
 
 from holdfast.core.errors import BadInput
-from holdfast.core.orders import OrderEvent, OrderStatus
+from holdfast.core.orders import OrderEvent
 from holdfast.execution.ledger import Ledger
 from holdfast.execution.lost_orders import LostOrders
 from holdfast.execution.tries import Tries, quietly
@@ -19,7 +19,6 @@ from holdfast.execution.venue import (
     AlreadyClosed,
     CancelAnswer,
     Canceled,
-    DedupProfile,
     NotSent,
     Unknown,
     Venue,
@@ -57,18 +56,11 @@ class Cancelling:
             raise BadInput(f"no order {name!r} in this journal")
         if not order.order_id:
             await self._lost.look_up(order)
-            self._withdraw(order)
-            if order.is_open and not order.order_id:
-                self._ledger.zombies[name] = None
+            if order.is_open and not order.order_id and not order.withdrawn:
+                self._ledger.happened(order, OrderEvent.WITHDRAWN, evidence="canceled before it was found")
         answer = await self._cancel(order)
         await self._ledger.write()
         return answer
-
-    def _withdraw(self, order: Order) -> None:
-        """Where a lost order may be sent again: not any more."""
-        is_lost = order.status is OrderStatus.UNKNOWN and not order.order_id
-        if is_lost and self._venue.dedup is DedupProfile.ALL and not order.withdrawn:
-            self._ledger.happened(order, OrderEvent.WITHDRAWN, evidence="canceled before it was found")
 
     async def _cancel(self, order: Order) -> CancelAnswer:
         if not order.is_open:

@@ -43,7 +43,7 @@ class Order(msgspec.Struct, kw_only=True, gc=False):
         leg_filled: Executed per leg, in the order of `legs`, by fills seen.
         plan: Of which plan it is a step; "" of none.
         resent: How often its bytes were about to go again after its answer was lost.
-        withdrawn: It was to be canceled before the venue's books showed it; its bytes never go again.
+        withdrawn: It was to be canceled before the venue's books showed it: it is, once they do, and never goes again.
     """
 
     client_order_id: str

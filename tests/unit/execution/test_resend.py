@@ -253,20 +253,22 @@ def test_an_exit_that_never_arrived_goes_again_as_the_same_order_and_ends():
 @pytest.mark.parametrize("dedup", [DedupProfile.OPEN_ONLY, DedupProfile.NONE])
 @pytest.mark.parametrize("tif", ["ioc", "gtc"])
 def test_nothing_goes_again_where_a_name_can_be_taken_twice(dedup, tif):
-    """At such a venue a lost order arrives once and stays UNKNOWN, and a cancel of it changes nothing."""
+    """At such a venue a lost order arrives once and stays UNKNOWN; a cancel of it is written down, no more."""
 
     async def run():
         w = lossy_world(dedup)
         order = await lost_exit(w, tif=tif)
         before = len(w.log.lines)
         await pass_time(w, *[40] * 20)
-        await w.trader.cancel(order.client_order_id)
-        assert times_sent(w, order) == 1
-        assert order.status is OrderStatus.UNKNOWN
-        assert w.account.working(TICKER) == (0, 10_00)
         assert not [
             one for one in w.log.lines[before:] if one.type in {"ORDER_UPDATE", "DECISION", "RECONCILE"}
         ]
+        await w.trader.cancel(order.client_order_id)
+        await pass_time(w, *[40] * 20)
+        assert times_sent(w, order) == 1
+        assert order.status is OrderStatus.UNKNOWN
+        assert w.account.working(TICKER) == (0, 10_00)
+        assert [one["event"] for one in w.log.of("ORDER_UPDATE")].count("withdrawn") == 1
 
     go(run())
 
@@ -649,7 +651,37 @@ def test_an_order_canceled_on_its_way_goes_nowhere_again_and_rests_nowhere(dedup
         assert times_sent(w, order) == 1
         assert not await w.venue.open_orders()
         assert order.status is (OrderStatus.UNKNOWN if first is Play.VANISHED else OrderStatus.CANCELED)
-        assert order.withdrawn is (first in {Play.LATE, Play.VANISHED} and dedup is ALL)
+        assert order.withdrawn
+
+    go(run())
+
+
+@pytest.mark.invariant("I2", "I5")
+@pytest.mark.parametrize("dedup", DedupProfile)
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_a_cancel_of_what_nobody_finds_holds_through_a_restart(dedup, is_answered):
+    """An order that arrives after its trader died, canceled before its answer or after that was lost, rests nowhere."""
+
+    async def run():
+        w = lossy_world(dedup)
+        await held(w)
+        asked = []
+        if not is_answered:
+            w.venue._on_arrival = lambda one: asked.append(
+                asyncio.create_task(w.trader.cancel(one.client_order_id))
+            )
+        w.venue.script(Play.LATE)
+        result = await w.trader.route(signal(action="sell", key="out", tif="gtc", price=70))
+        await asyncio.gather(*asked)
+        if is_answered:
+            await w.trader.cancel(result.client_order_id)
+        again = world(log=MemoryLog(w.log.lines), clock=w.clock, venue=w.venue)
+        await again.trader.start()
+        w.venue.arrive()
+        assert await w.venue.open_orders()
+        await pass_time(again, 1, 2, 61)
+        assert not await w.venue.open_orders()
+        assert again.account.orders[result.client_order_id].status is OrderStatus.CANCELED
 
     go(run())
 

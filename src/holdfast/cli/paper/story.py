@@ -164,7 +164,11 @@ class Story:
             self._resent.add(order)
             yield Line("", "again", f"{order[:11]}… goes again, the same order: {details['evidence']}")
         elif event == "withdrawn":
-            yield Line("", "withdrawn", f"{order[:11]}… does not go again: {details['evidence']}")
+            yield Line(
+                "",
+                "withdrawn",
+                f"{order[:11]}… is canceled once the venue's books show it, and never sent again",
+            )
         elif event == "unknown":
             self._unknown[order] = seq
             yield Line(
