@@ -56,11 +56,15 @@ class Cancelling:
             raise BadInput(f"no order {name!r} in this journal")
         if not order.order_id:
             await self._lost.look_up(order)
-            if order.is_open and not order.order_id and not order.withdrawn:
-                self._ledger.happened(order, OrderEvent.WITHDRAWN, evidence="canceled before it was found")
+            self._withdraw(order)
         answer = await self._cancel(order)
         await self._ledger.write()
         return answer
+
+    def _withdraw(self, order: Order) -> None:
+        """Write down that *order* is to be canceled once the venue's books show it."""
+        if order.is_open and not order.order_id and not order.withdrawn:
+            self._ledger.happened(order, OrderEvent.WITHDRAWN, evidence="canceled before it was found")
 
     async def _cancel(self, order: Order) -> CancelAnswer:
         if not order.is_open:
