@@ -12,7 +12,7 @@ import argparse
 import asyncio
 import itertools
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ from holdfast.config import Config, KalshiConfig, load_config
 from holdfast.core.errors import (
     BadInput,
     CircuitBreakerOpenError,
+    VenueAnswerUnknown,
     VenueError,
     VenueUnreachable,
 )
@@ -40,6 +41,7 @@ from holdfast.execution.strategy import Strategy
 from holdfast.execution.trader import Trader
 from holdfast.execution.venue import VenueEvent, VenueOrder, VenueTime
 from holdfast.risk.account import Account
+from holdfast.venues.kalshi.values import Market
 from holdfast.wiring import Desk, open_desk
 
 DEFAULT_SPEED = "20"
@@ -50,6 +52,8 @@ STORY_FAULTS = "400:reads_500=5,760:drop_next_resting=1"
 _TELL_EVERY_SECS = 0.5
 _LEAVE_SECS = 2.0
 _READ_ATTEMPTS = 6
+_LIST_ATTEMPTS = 4
+"""One less than open the breaker."""
 _NONE = QtyE2(0)
 
 
@@ -239,11 +243,25 @@ async def _waited(stop: asyncio.Event) -> None:
 
 async def _follow(desk: Desk, stop: asyncio.Event) -> None:
     """Reconcile, then deal with the venue's events in order."""
-    markets = [market.ticker for market in await desk.client.list_markets()]
-    stream = until_final(stop, desk.venue.events(markets))
+    stream = until_final(stop, desk.venue.events(await open_markets(desk.client.list_markets)))
     async with aclosing(stream):
         await desk.trader.start()
         await desk.trader.run(stream)
+
+
+async def open_markets(read: Callable[[], Awaitable[Sequence[Market]]]) -> list[str]:
+    """The tickers that *read* lists; asked again where the exchange answered badly, a run is not over for that.
+
+    Raises:
+        VenueError: It cannot be reached, refuses us, or answers badly every time.
+    """
+    for attempt in range(_LIST_ATTEMPTS):
+        try:
+            return [market.ticker for market in await read()]
+        except VenueAnswerUnknown:
+            if attempt + 1 == _LIST_ATTEMPTS:
+                raise
+    raise AssertionError("the loop returns")
 
 
 async def until_final(stop: asyncio.Event, events: AsyncIterator[VenueEvent]) -> AsyncGenerator[VenueEvent]:
