@@ -10,10 +10,12 @@ WORKERS ?= 2
 SEED   ?=
 KILLS  ?= 100
 S3     ?=
+# Modules are compiled when they are first imported: most never are.
+PIP    := -m pip install --quiet --disable-pip-version-check --no-compile
 CEPH   := ceph-mon ceph-mgr ceph-osd radosgw ceph-common
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lake setup-dev setup-bench paper paper-options test test-fast ceph check fmt contract bench torture engines lock clean
+.PHONY: help setup setup-lake setup-dev setup-bench paper paper-options test test-fast ceph check check-style check-mypy check-pyright fmt contract bench torture engines lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -22,20 +24,20 @@ $(VENV)/setup.stamp: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "holdfast needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + "; try: make setup PYTHON=python3.12")'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "python venv is missing; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python $(PIP) --require-hashes -r requirements.lock
+	$(BIN)/python $(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/dev.stamp: requirements-dev.lock $(VENV)/setup.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python $(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
 $(VENV)/bench.stamp: requirements-bench.lock $(VENV)/dev.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	$(BIN)/python $(PIP) --require-hashes -r requirements-bench.lock
 	@touch $@
 
 $(VENV)/lake.stamp: requirements-lake.lock $(VENV)/setup.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-lake.lock
+	$(BIN)/python $(PIP) --require-hashes -r requirements-lake.lock
 	@touch $@
 
 setup: $(VENV)/setup.stamp  ## build .venv from requirements.lock alone
@@ -64,18 +66,24 @@ ceph: setup-dev  ## archive to a real S3 server: a Ceph of one machine, from Deb
 ENGINES := .venv-engines
 $(ENGINES)/engines.stamp: requirements-engines.lock
 	$(PYTHON) -m venv $(ENGINES)
-	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-engines.lock
+	$(ENGINES)/bin/python $(PIP) --require-hashes -r requirements-engines.lock
 	@touch $@
 
 engines: setup-dev $(ENGINES)/engines.stamp  ## read the lake with Daft and PySpark (needs Java 17; a venv of its own)
 	$(BIN)/python -m pytest tests/engines
 
-check: setup-dev  ## format, lint, strict types, import layers
+check: check-style check-mypy check-pyright  ## format, lint, strict types, import layers; `make -j2 check` is quicker
+
+check-style: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	@if [ -x tests/node/node_modules/.bin/pyright ]; then tests/node/node_modules/.bin/pyright; else echo "pyright: SKIPPED, run npm ci in tests/node"; fi
 	$(BIN)/lint-imports
+
+check-mypy: setup-dev
+	$(BIN)/mypy
+
+check-pyright: setup-dev
+	@if [ -x tests/node/node_modules/.bin/pyright ]; then tests/node/node_modules/.bin/pyright; else echo "pyright: SKIPPED, run npm ci in tests/node"; fi
 
 fmt: setup-dev
 	$(BIN)/ruff format .
