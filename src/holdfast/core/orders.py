@@ -96,7 +96,6 @@ TRANSITIONS: Mapping[tuple[OrderStatus, OrderEvent], OrderStatus] = {
     (_S.UNKNOWN, _E.RESENT): _S.UNKNOWN,
     (_S.UNKNOWN, _E.WITHDRAWN): _S.UNKNOWN,
     (_S.PENDING, _E.WITHDRAWN): _S.PENDING,
-    (_S.SENT, _E.WITHDRAWN): _S.SENT,
     (_S.WORKING, _E.ACKED): _S.WORKING,
     (_S.WORKING, _E.FOUND): _S.WORKING,
     (_S.WORKING, _E.COMPLETED): _S.FILLED,

@@ -373,6 +373,9 @@ class Trader:
     ) -> PlaceAnswer:
         """Send once; again only after `NotSent`, under the same id, while leave is given."""
         for attempt in range(self._retries + 1):
+            if order.withdrawn:  # canceled while it was written, or while it waited
+                permit.ignored()
+                return NotSent(reason="canceled")
             try:
                 answer = await self.venue.place(intent, admission, permit)
             except asyncio.CancelledError:

@@ -21,7 +21,12 @@ from holdfast.core.signals import BookSide, TimeInForce
 _NOTHING = QtyE2(0)
 _FREE = MoneyE6(0)
 _BID = BookSide.BID
-_SENT_EVENTS = frozenset(OrderEvent) - {OrderEvent.SENT, OrderEvent.NOT_SENT, OrderEvent.ANSWER_LOST}
+_SENT_EVENTS = frozenset(OrderEvent) - {
+    OrderEvent.SENT,
+    OrderEvent.NOT_SENT,
+    OrderEvent.ANSWER_LOST,
+    OrderEvent.WITHDRAWN,  # our own wish: it proves nothing
+}
 
 
 class Order(msgspec.Struct, kw_only=True, gc=False):

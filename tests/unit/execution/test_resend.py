@@ -28,6 +28,7 @@ from holdfast.execution.resend import (
     ends_it,
     wait_secs,
 )
+from holdfast.execution.results import RouteStatus
 from holdfast.execution.venue import Ack, DedupProfile, FillSeen, PlaceAnswer
 from holdfast.risk.account import Account
 from holdfast.risk.halt import TradingState
@@ -656,6 +657,33 @@ def test_an_order_canceled_on_its_way_goes_nowhere_again_and_rests_nowhere(dedup
     go(run())
 
 
+@pytest.mark.invariant("I2")
+def test_an_order_canceled_while_it_is_written_never_leaves():
+    """Who cancels before the first byte has no order at the venue, and nothing stays reserved for it."""
+
+    async def run():
+        w = lossy_world()
+        await w.trader.start()
+
+        async def writing(entries, level=None):
+            numbers = w.log.record_many(entries, level)
+            for entry in entries:
+                if entry.type == "ORDER":
+                    await w.trader.cancel(entry.details["client_order_id"])
+            return numbers
+
+        w.log.record_many_async = writing
+        result = await w.trader.route(signal(tif="gtc", price=50))
+        order = w.account.orders[result.client_order_id]
+        assert (result.status, result.reason) == (RouteStatus.NOT_SENT, "canceled")
+        assert (order.status, times_sent(w, order)) == (OrderStatus.NOT_SENT, 0)
+        assert w.account.working(TICKER) == (0, 0)
+        again = replay_log(w.log.lines).account
+        assert again.orders[result.client_order_id].status is OrderStatus.NOT_SENT
+
+    go(run())
+
+
 @pytest.mark.invariant("I2", "I5")
 @pytest.mark.parametrize("dedup", DedupProfile)
 @pytest.mark.parametrize("is_answered", [True, False])
@@ -675,8 +703,11 @@ def test_a_cancel_of_what_nobody_finds_holds_through_a_restart(dedup, is_answere
         await asyncio.gather(*asked)
         if is_answered:
             await w.trader.cancel(result.client_order_id)
-        again = world(log=MemoryLog(w.log.lines), clock=w.clock, venue=w.venue)
+        events = [line.details.get("event") for line in w.log.lines]
+        kept = w.log.lines[: events.index("withdrawn") + 1]  # the kill came right after
+        again = world(log=MemoryLog(kept), clock=w.clock, venue=w.venue)
         await again.trader.start()
+        assert again.account.orders[result.client_order_id].status is OrderStatus.UNKNOWN
         w.venue.arrive()
         assert await w.venue.open_orders()
         await pass_time(again, 1, 2, 61)
