@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 TAPE   ?=
 MINUTES ?= 10
-WORKERS ?= 3
+WORKERS ?= 2
 SEED   ?=
 KILLS  ?= 100
 S3     ?=
@@ -52,7 +52,7 @@ paper-options: setup-lake  ## trade options for a day on a seeded chain; TAPE=op
 	$(BIN)/holdfast paper --desk options $(if $(TAPE),--tape $(TAPE))
 
 PARALLEL = -n $(WORKERS) --dist worksteal
-test: setup-dev  ## run every test, in WORKERS=3 processes: on two cores one of them always waits for a disk
+test: setup-dev  ## run every test, in WORKERS=2 processes
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: setup-dev  ## run the tests that take under two seconds each
