@@ -278,7 +278,7 @@ def test_quotes_that_are_no_price_are_shown_and_nothing_trades_on_them(tmp_path)
 def test_a_flipped_byte_anywhere_is_refused_or_plays_to_the_end(tmp_path, capfd):
     """Of 120 flipped bytes of a recording, each is refused as BadInput or lets every minute be played.
 
-    The seed is fixed: a few flips make Polars itself abort the process, which is the exchange's and nobody else's.
+    The seed is fixed, so this shows less than every flip: one of another seed made Polars abort the whole process.
     """
     tape = record(tmp_path / "tape", *ROWS)
     rnd = random.Random(20261121)
