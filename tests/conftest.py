@@ -4,6 +4,7 @@ At the end: how many tests needed recordings, how many were skipped for want of 
 or a right.
 """
 
+import contextlib
 import itertools
 import os
 
@@ -36,6 +37,22 @@ def own_key_home(tmp_path_factory):
 def key_home_of_one_test(own_key_home, tmp_path_factory, monkeypatch):
     """Each test has keys of its own: two that write a log of the same id do not meet."""
     monkeypatch.setenv("HOLDFAST_HOME", str(tmp_path_factory.getbasetemp() / "home" / f"{next(_NUMBERS)}"))
+
+
+@pytest.fixture(scope="session")
+def decoder():
+    """One child that decodes recordings, for all tests of a session."""
+    from holdfast.venues.decoding import Decoder
+
+    with Decoder() as child:
+        yield child
+
+
+@pytest.fixture
+def one_decoder(decoder, monkeypatch):
+    """Many recordings are opened: each time by the same child instead of one of their own."""
+    for tape in ("holdfast.venues.paper.tape", "holdfast.venues.broker.tape"):
+        monkeypatch.setattr(f"{tape}.Decoder", lambda: contextlib.nullcontext(decoder))
 
 
 @pytest.fixture(autouse=True)

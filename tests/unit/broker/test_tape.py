@@ -18,6 +18,8 @@ from holdfast.venues.broker.engine import Engine
 from holdfast.venues.broker.feed import MINUTE_NS, closing_ns, day_of
 from holdfast.venues.broker.tape import LAST_DAY, OptionTape
 
+pytestmark = pytest.mark.usefixtures("one_decoder")
+
 TS_MS = 1_609_770_600_000
 ROW = {
     "ts_ms": TS_MS,
@@ -135,7 +137,7 @@ def test_what_is_no_recording_is_refused(tmp_path):
         OptionTape(folder, day=20210105)
     assert "recorded are: 2" in caught.value.hint
     (folder / "y-quotes.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(BadInput, match="no readable parquet file"):
+    with pytest.raises(BadInput, match="no parquet file"):
         OptionTape(folder / "y-quotes.parquet")
     pl.DataFrame({"ts_ms": [1]}).write_parquet(folder / "y-quotes.parquet")
     with pytest.raises(BadInput, match="column 'root' is missing"):

@@ -42,6 +42,7 @@ from holdfast.venues.broker.feed import (
     closing_ns,
     day_of,
 )
+from holdfast.venues.decoding import Decoder
 
 UNDERLYINGS: Final = "underlyings.parquet"
 QUOTES: Final = "*-quotes.parquet"
@@ -110,7 +111,9 @@ class OptionTape:
                 f"{str(path)!r} holds no {QUOTES}", hint="name the folder with the option recordings"
             )
         folder = path if path.is_dir() else path.parent
-        frame = pl.concat([_read_quotes(file) for file in files])
+        with Decoder() as decoder:
+            frame = pl.concat([_read_quotes(decoder, file) for file in files])
+            self._stocks = _read_underlyings(decoder, folder / UNDERLYINGS)
         self._others: list[int] = []
         recorded = _days_of(frame)
         self.recorded = _symbols_of(frame, recorded)
@@ -125,7 +128,6 @@ class OptionTape:
             )
         self._frame = frame.sort(_KEY)
         self._contracts = self._listed()
-        self._stocks = _read_underlyings(folder / UNDERLYINGS)
         symbols = dict.fromkeys(listing.underlying for listing in self._contracts.values())
         shares = tuple(Listing(ticker=symbol) for symbol in symbols if symbol not in _NO_STOCK)
         self.listings = shares + tuple(self._contracts.values())
@@ -243,18 +245,10 @@ def _symbols_of(frame: pl.DataFrame, days: Mapping[int, list[int]]) -> dict[int,
     return {day: tuple(sorted(symbols)) for day, symbols in found.items()}
 
 
-def _read(path: Path, columns: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
+def _read(decoder: Decoder, path: Path, columns: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
     if not path.exists():
         raise BadInput(f"{str(path)!r} does not exist", hint="it lies beside the quotes")
-    if not path.is_file():  # opening a pipe would wait for its other end
-        raise BadInput(f"{str(path)!r} is not a file", hint="name a recording, or the folder that holds it")
-    try:
-        frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
-        raise BadInput(
-            f"{str(path)!r} is no readable parquet file: {str(error)[:120]}",
-            hint="the recording is damaged, or no recording",
-        ) from error
+    frame = decoder.frame(path)
     for name, kind in columns.items():
         found = frame.schema.get(name)
         if found != kind:
@@ -279,8 +273,8 @@ def _refuse_first(path: Path, frame: pl.DataFrame, wrong: Mapping[str, pl.Expr])
             raise BadInput(f"{str(path)!r}, row {number}: {what}: {row}", hint="the recording is damaged")
 
 
-def _read_quotes(path: Path) -> pl.DataFrame:
-    frame = _read(path, _QUOTE_COLUMNS)
+def _read_quotes(decoder: Decoder, path: Path) -> pl.DataFrame:
+    frame = _read(decoder, path, _QUOTE_COLUMNS)
     price = {
         side: pl.col(side).is_not_null() & ~pl.col(side).is_between(1, _MOST_E4)
         for side in ("bid_c", "ask_c")
@@ -308,9 +302,9 @@ def _read_quotes(path: Path) -> pl.DataFrame:
     return frame
 
 
-def _read_underlyings(path: Path) -> dict[tuple[str, int], _Stock]:
+def _read_underlyings(decoder: Decoder, path: Path) -> dict[tuple[str, int], _Stock]:
     """By symbol and start of the bar, ms."""
-    frame = _read(path, _SPOT_COLUMNS)
+    frame = _read(decoder, path, _SPOT_COLUMNS)
     is_trade, is_quote = pl.col("kind") == "trade", pl.col("kind") == "quote"
     _refuse_first(
         path,

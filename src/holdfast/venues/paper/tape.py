@@ -17,7 +17,7 @@ below no, anything else leaves the market closed and undetermined. Prints: the l
 "B6787": the 25-point bucket that holds 6787). DETERMINED follows CLOSED by `DETERMINED_AFTER_NS`, FINALIZED
 that by `FINALIZED_AFTER_NS`: shorter than at the venue, so that a run sees them.
 
-polars is imported here and nowhere else. Events are built from columns as they are asked for.
+Events are built from columns as they are asked for.
 """
 
 # The signatures of polars name numpy types, and numpy is not installed.
@@ -27,8 +27,7 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -40,6 +39,7 @@ from holdfast.core.errors import BadInput
 from holdfast.core.instruments import PriceRange
 from holdfast.core.money import ONE_DOLLAR_E4, PriceE4, QtyE2
 from holdfast.core.signals import Side
+from holdfast.venues.decoding import Decoder
 from holdfast.venues.paper.events import (
     Delta,
     Feed,
@@ -115,18 +115,8 @@ def open_feed(
     """
     root = Path(path)
     wanted = None if tickers is None else frozenset(tickers)
-    files = _files(root)
-    found = [_recognise(file) for file in files]
+    found, tables = _tables(root, wanted)
     kinds = {source.kind for source in found}
-    if len(kinds) > 1:
-        first = {source.kind: source.file.name for source in reversed(found)}
-        _refuse(
-            root,
-            f"mixes full depth ({first[FeedKind.DEPTH]!r}) with prints ({first[FeedKind.PRINTS]!r})",
-            "name one of the folders or files inside it",
-        )
-    # A depth file names its market, so those that are not wanted need not be read.
-    tables = [_read(source) for source in found if wanted is None or source.ticker in {*wanted, ""}]
     known = frozenset(chain.from_iterable(table.tickers for table in tables))
     if wanted is not None and not wanted <= known:
         held = sorted(known | {source.ticker for source in found if source.ticker})
@@ -198,6 +188,23 @@ def _refuse(path: Path, reason: str, hint: str) -> NoReturn:
     raise BadInput(f"recording {str(path)!r} {reason}", hint=hint)
 
 
+def _tables(root: Path, wanted: frozenset[str] | None) -> tuple[list[_Source], list[_Table]]:
+    """What was found, all of one kind, and of it what is wanted, read."""
+    files = _files(root)
+    with Decoder() as decoder:
+        found = [_recognise(decoder, file) for file in files]
+        first = {source.kind: source.file.name for source in reversed(found)}
+        if len(first) > 1:
+            _refuse(
+                root,
+                f"mixes full depth ({first[FeedKind.DEPTH]!r}) with prints ({first[FeedKind.PRINTS]!r})",
+                "name one of the folders or files inside it",
+            )
+        # A depth file names its market, so those that are not wanted need not be read.
+        chosen = [source for source in found if wanted is None or source.ticker in {*wanted, ""}]
+        return found, [_read(decoder, source) for source in chosen]
+
+
 def _files(root: Path) -> list[Path]:
     try:
         if root.is_file():
@@ -214,28 +221,12 @@ def _files(root: Path) -> list[Path]:
     return files
 
 
-@contextmanager
-def _damage(file: Path) -> Generator[None, None, None]:
-    """Whatever polars makes of a damaged file becomes one refusal."""
-    try:
-        yield
-    except BadInput:
-        raise
-    # A damaged footer can also surface as polars' Rust panic, which derives from BaseException.
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError, TypeError) as error:
-        reason = str(error).strip().split("\n")[0][:160] or type(error).__name__
-        raise BadInput(
-            f"recording {str(file)!r} is damaged or no parquet file: {reason}",
-            hint="restore the file; a download that stopped half-way looks like this",
-        ) from error
-
-
-def _recognise(file: Path) -> _Source:
-    with _damage(file):
-        names = set(pl.read_parquet_schema(file))
-        if names >= set(_DEPTH_COLUMNS):
-            ticker = pl.read_parquet_metadata(file).get("market_ticker") or file.stem
-            return _Source(file, FeedKind.DEPTH, _DEPTH_COLUMNS, ticker)
+def _recognise(decoder: Decoder, file: Path) -> _Source:
+    contents = decoder.contents(file)
+    names = contents.columns
+    if names >= set(_DEPTH_COLUMNS):
+        ticker = contents.metadata.get("market_ticker") or file.stem
+        return _Source(file, FeedKind.DEPTH, _DEPTH_COLUMNS, ticker)
     if names >= set(_PRINT_COLUMNS):
         index = _INDEX_COLUMN if names >= set(_INDEX_COLUMN) else {}
         return _Source(file, FeedKind.PRINTS, {**_PRINT_COLUMNS, **index}, "")
@@ -247,12 +238,15 @@ def _recognise(file: Path) -> _Source:
     )
 
 
-def _read(source: _Source) -> _Table:
+def _read(decoder: Decoder, source: _Source) -> _Table:
     file, columns = source.file, source.columns
-    with _damage(file):
-        frame = pl.read_parquet(file, columns=list(columns)).select(
+    try:
+        frame = decoder.frame(file, list(columns)).select(
             pl.col(name).cast(dtype) for name, dtype in columns.items()
         )
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).split("\n", 1)[0]
+        raise BadInput(f"recording {str(file)!r} is damaged: {reason}", hint="restore the file") from error
     if frame.is_empty():
         _refuse(file, "holds no rows", "restore the file")
     if source.kind is FeedKind.DEPTH:
