@@ -5,6 +5,7 @@ Run it to write the page: `python tests/docs/contract_table.py`.
 
 import ast
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,33 +59,47 @@ ROWS = {
 
 
 def marked(marker: str) -> dict[str, set[str]]:
-    """The test functions that carry *marker*, by its argument: "A7" -> {"tests/…::test_…", …}."""
+    """The tests that carry *marker*, by its argument: "A7" -> {"tests/…::test_…", …}."""
     found: dict[str, set[str]] = defaultdict(set)
-    for path in sorted((ROOT / "tests").rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        everywhere = [
-            row
-            for node in tree.body
-            if isinstance(node, ast.Assign)
-            and any(getattr(target, "id", "") == "pytestmark" for target in node.targets)
-            for row in _arguments(ast.walk(node.value), marker)
-        ]
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                is_test = node.name.startswith(("test_", "Test"))
-                rows = list(
-                    _arguments((part for each in node.decorator_list for part in ast.walk(each)), marker)
-                )
-                for row in rows + (everywhere if is_test else []):
-                    found[row].add(f"{path.relative_to(ROOT)}::{node.name}")
+    for name, carried in _carried():
+        for argument in carried.get(marker, ()):
+            found[argument].add(name)
     return found
 
 
-def _arguments(nodes, marker):
-    for node in nodes:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == marker:
-            for argument in node.args:
-                yield ast.literal_eval(argument)
+@cache
+def _carried() -> list[tuple[str, dict[str, list]]]:
+    """Of each test function and class, the arguments of each marker; a module's `pytestmark` is on all of them."""
+    carried = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        everywhere = _markers(
+            node.value
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            and any(getattr(target, "id", "") == "pytestmark" for target in node.targets)
+        )
+        outer = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        for node in (*tree.body, *(inner for each in outer for inner in each.body)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                markers = _markers(node.decorator_list)
+                if node.name.startswith(("test_", "Test")):
+                    for marker, arguments in everywhere.items():
+                        markers[marker].extend(arguments)
+                carried.append((f"{path.relative_to(ROOT)}::{node.name}", markers))
+    return carried
+
+
+def _markers(expressions) -> dict[str, list]:
+    """The calls of attributes in *expressions* with their arguments: @pytest.mark.contract("A7") -> contract: A7."""
+    found = defaultdict(list)
+    for expression in expressions:
+        for node in ast.walk(expression):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                found[node.func.attr] += [
+                    argument.value for argument in node.args if isinstance(argument, ast.Constant)
+                ]
+    return found
 
 
 def render() -> str:
