@@ -10,7 +10,8 @@ WORKERS ?= 2
 SEED   ?=
 KILLS  ?= 100
 S3     ?=
-# Modules are compiled when they are first imported: most never are.
+# Modules are compiled when they are first imported: most never are. Those that are shall be kept.
+unexport PYTHONDONTWRITEBYTECODE
 PIP    := -m pip install --quiet --disable-pip-version-check --no-compile
 CEPH   := ceph-mon ceph-mgr ceph-osd radosgw ceph-common
 
