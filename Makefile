@@ -10,9 +10,11 @@ WORKERS ?= 2
 SEED   ?=
 KILLS  ?= 100
 S3     ?=
-# Modules are compiled when they are first imported: most never are. Those that are shall be kept.
+# What a trader imports is compiled here and now: Python leaves a module cut off that it compiles on a full disk.
+# What only tests import is compiled when it is first imported: most never is.
+PIP    := -m pip install --quiet --disable-pip-version-check
+LAZY   := --no-compile
 unexport PYTHONDONTWRITEBYTECODE
-PIP    := -m pip install --quiet --disable-pip-version-check --no-compile
 CEPH   := ceph-mon ceph-mgr ceph-osd radosgw ceph-common
 
 .DEFAULT_GOAL := help
@@ -27,14 +29,15 @@ $(VENV)/setup.stamp: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP) --require-hashes -r requirements.lock
 	$(BIN)/python $(PIP) --no-deps --no-build-isolation -e .
+	$(BIN)/python -m compileall -q src
 	@touch $@
 
 $(VENV)/dev.stamp: requirements-dev.lock $(VENV)/setup.stamp
-	$(BIN)/python $(PIP) --require-hashes -r requirements-dev.lock
+	$(BIN)/python $(PIP) $(LAZY) --require-hashes -r requirements-dev.lock
 	@touch $@
 
 $(VENV)/bench.stamp: requirements-bench.lock $(VENV)/dev.stamp
-	$(BIN)/python $(PIP) --require-hashes -r requirements-bench.lock
+	$(BIN)/python $(PIP) $(LAZY) --require-hashes -r requirements-bench.lock
 	@touch $@
 
 $(VENV)/lake.stamp: requirements-lake.lock $(VENV)/setup.stamp
@@ -67,7 +70,7 @@ ceph: setup-dev  ## archive to a real S3 server: a Ceph of one machine, from Deb
 ENGINES := .venv-engines
 $(ENGINES)/engines.stamp: requirements-engines.lock
 	$(PYTHON) -m venv $(ENGINES)
-	$(ENGINES)/bin/python $(PIP) --require-hashes -r requirements-engines.lock
+	$(ENGINES)/bin/python $(PIP) $(LAZY) --require-hashes -r requirements-engines.lock
 	@touch $@
 
 engines: setup-dev $(ENGINES)/engines.stamp  ## read the lake with Daft and PySpark (needs Java 17; a venv of its own)

@@ -10,7 +10,6 @@ import contextlib
 import io
 import json
 import os
-import resource
 import shutil
 import socket
 import subprocess
@@ -31,7 +30,7 @@ from support.exchange import (
     lifecycle,
     quiet_feed,
 )
-from support.places import NOBODY, Volume, as_nobody, folder_for_everybody, small_volume
+from support.places import NOBODY, Volume, as_nobody, folder_for_everybody, small_files, small_volume
 from support.recordings import uncountable
 
 from holdfast import KalshiClient, OrderRouter, RiskManager
@@ -811,12 +810,8 @@ def test_a_full_disk_refuses_an_append_and_keeps_what_it_acknowledged(volume):
 
 def test_a_file_size_limit_refuses_an_append_and_keeps_what_it_acknowledged(tmp_path):
     """A file that may not grow is a full disk: exit code 4, a hint, and nothing acknowledged is lost."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300 << 10, 300 << 10))
-
     log = tmp_path / "log"
-    seen, said = until_refused(log, preexec_fn=limit)
+    seen, said = until_refused(log, **small_files(300 << 10))
     explains(said, EXIT_CANNOT_ACT, "free space")
     assert len(seen) > 20
     after = child("audit", "append", log, stdin=NOTE)

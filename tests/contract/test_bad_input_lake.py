@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 import pytest
 from support.lake import all_rows, make_journal
 from support.moto_process import moto_process
+from support.places import only_small_files, small_files
 from support.s3 import Store
 
 from holdfast.cli.main import main
@@ -214,22 +214,11 @@ FULL = [
 ]
 
 
-@contextmanager
-def full_disk() -> Generator[None]:
-    """No file may grow beyond 2,000 bytes, as on a disk without room."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("words", FULL, ids=lambda words: words[-1])
 def test_a_full_disk_ends_with_4_and_leaves_nothing_half(desk, capsys, words):
     """An answer, a picture or a new lake that finds no room is named, and no half file stays to be taken for whole."""
     before = files(desk)
-    with full_disk():
+    with only_small_files(2_000):
         code = main(["lake", *words, "--lake", "lake"])
     err = capsys.readouterr().err
     assert code == EXIT_CANNOT_ACT, err
@@ -246,8 +235,7 @@ def test_maintenance_on_a_full_disk_loses_no_row(desk):
     )
     done = subprocess.run(
         [sys.executable, "-m", "holdfast", "lake", *words],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000)),
-        capture_output=True, text=True, check=False, timeout=30,
+        **small_files(2_000), capture_output=True, text=True, check=False, timeout=30,
     )  # fmt: skip
     assert done.returncode == EXIT_CANNOT_ACT, done.stderr
     assert "hint: free space" in done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from support.image import image_folder
 from support.lake import make_journal
+from support.places import small_files
 from support.projectors import assert_exact
 
 from holdfast.cli.main import main
@@ -191,8 +191,7 @@ def _limited(log: Path, lake: Path, most: int, *options: str) -> subprocess.Comp
     """Project where no file may grow beyond *most* bytes, as on a disk without room."""
     return subprocess.run(
         [sys.executable, "-m", "holdfast", "lake", "project", str(log), "--lake", str(lake), "--no-maintenance", *options],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
-        capture_output=True, text=True, check=False,
+        **small_files(most), capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 

@@ -7,7 +7,6 @@ import math
 import os
 import random
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from support.places import small_files
 from support.portfolio import call, loose, noon, options_gate, put, wish
 from support.recordings import flipped, uncountable
 
@@ -171,9 +171,7 @@ def test_a_run_whose_disk_fills_up_ends_by_name(tmp_path):
     run = tmp_path / "run"
     done = subprocess.run(
         [sys.executable, "-m", "holdfast", *RUN, "--dir", str(run), "--market-seconds", "600"],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
-        env=os.environ | {"HOLDFAST_HOME": str(tmp_path / "home")}, cwd=tmp_path,
-        capture_output=True, text=True, check=False, timeout=30,
+        **small_files(20_000), cwd=tmp_path, capture_output=True, text=True, check=False, timeout=30,
     )  # fmt: skip
     assert done.returncode == EXIT_CANNOT_ACT, done.stderr
     assert "no space left" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -54,6 +55,31 @@ def small_volume(place: Path) -> Iterator[Volume]:
         yield Volume(place)
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def small_files(most: int) -> dict[str, Any]:
+    """Options of a child process none of whose files may grow beyond *most* bytes, as on a disk without room.
+
+    It keeps no module that it compiles: Python would leave a cut off one there, for everybody.
+    """
+    return {
+        "preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+        "env": os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+    }
+
+
+@contextmanager
+def only_small_files(most: int) -> Iterator[None]:
+    """The same in this process and the children it starts."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", True)
+        patch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @contextmanager
