@@ -69,6 +69,11 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def pytest_unconfigure():
+    """Whatever ends with the process is collected as ever."""
+    gc.unfreeze()
+
+
 def pytest_terminal_summary(terminalreporter):
     """Say how many data tests ran; a skipped one is never silent."""
     reports = {

@@ -54,9 +54,6 @@ def test_a_paper_run_keeps_its_promises_and_repeats_itself(tmp_path, capsys, mon
     assert again["decisions"] == first["decisions"]
     assert again["decisions_sha256"] == first["decisions_sha256"]
 
-    _, other = paper(tmp_path, capsys, monkeypatch, "--seed", "2", *FAST)
-    assert other["decisions_sha256"] != first["decisions_sha256"]
-
 
 def test_the_refused_order_made_no_api_call(tmp_path, capsys, monkeypatch):
     """Between the refusal and the next record nothing was sent, and no ORDER record exists for its intent."""
