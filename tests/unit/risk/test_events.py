@@ -1,5 +1,7 @@
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from holdfast.audit.logger import AuditLogger
 from holdfast.audit.schemas import RiskEventDetails
@@ -8,6 +10,7 @@ from holdfast.breaker.events import BreakerEvent, BreakerEventKind
 from holdfast.breaker.machine import BreakerState
 from holdfast.core.clock import ManualClock
 from holdfast.core.errors import BadInput
+from holdfast.core.money import PriceE4, format_price
 from holdfast.risk.events import RiskEvent, RiskEventType, details_of, event_of_record, of_breaker
 
 EVENTS = [
@@ -116,3 +119,33 @@ def test_a_record_that_is_no_risk_event_is_refused():
         event_of_record(Seen({"event_type": "weather"}))
     with pytest.raises(BadInput, match="stop_premium 'much'"):
         event_of_record(Seen({"event_type": "trailing_stop_add", "stop_premium": "much"}))
+
+
+@given(entry=st.integers(-(10**13), 10**13), current=st.integers(-(10**13), 10**13), more=st.integers(0, 1))
+@pytest.mark.contract("B8")
+def test_premiums_are_written_as_prices(entry, current, more):
+    """Each is the exact text of its price, also where the best one is the current one."""
+    details = details_of(
+        RiskEvent(
+            event_type=RiskEventType.TRAILING_STOP_UPDATE,
+            component="trailing_stop",
+            entry_premium=PriceE4(entry),
+            current_premium=PriceE4(current),
+            highest_premium=PriceE4(current + more),
+        )
+    )
+    assert details.entry_premium == format_price(PriceE4(entry))
+    assert details.current_premium == format_price(PriceE4(current))
+    assert details.highest_premium == format_price(PriceE4(current + more))
+    assert not details.stop_premium
+
+
+@pytest.mark.parametrize("name", ["entry_premium", "current_premium", "highest_premium", "stop_premium"])
+def test_a_premium_that_is_no_integer_is_refused(name):
+    """Neither a float, equal to one that was written before or not, nor a text becomes a price."""
+    premiums = {"entry_premium": 12, "current_premium": 12, "highest_premium": 12, "stop_premium": 12}
+    event = RiskEvent(event_type=RiskEventType.TRAILING_STOP_UPDATE, component="trailing_stop", **premiums)
+    details_of(event)
+    for wrong in (12.0, 1.5, "12"):
+        with pytest.raises(TypeError, match="no integer"):
+            details_of(msgspec.structs.replace(event, **{name: wrong}))
