@@ -515,7 +515,7 @@ BAD_TAPES = {
     "text": "damaged or no parquet file",
     "cut off": "damaged or no parquet file",
     "footer flipped": "damaged or no parquet file",
-    "a negative count": "its decoder died of it (SIGABRT",
+    "a negative count": "its decoder died (SIGABRT",
     "a pipe inside": "is not a file",
     "another table": "of no known schema",
     "price of 12,000": "damaged at row 100",

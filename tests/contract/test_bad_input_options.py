@@ -157,6 +157,12 @@ def test_a_run_names_a_word_that_cannot_be_meant(refused, words, code, said):
     refused((*RUN, *words.split(" ")), code, said)
 
 
+def test_a_path_that_is_no_text_is_refused_before_a_run(refused):
+    """The name of a recording or a directory goes into the run's records: bytes that are no UTF-8 end with 2."""
+    for word in ("--tape", "--dir"):
+        refused((*RUN, word, os.fsdecode(b"bad\xff")), 2, "is no UTF-8 text")
+
+
 def test_no_run_begins_inside_an_audit_log(refused, tmp_path):
     """`--dir` of a log is refused: its books and notes would make the log one with unknown files."""
     with WriteAheadLog(tmp_path / "log", clock=ManualClock(), seal=False) as log:

@@ -6,7 +6,9 @@ import os
 import select
 import subprocess
 import sys
+from pathlib import Path
 
+import msgspec
 import polars as pl
 import pytest
 from support.recordings import uncountable
@@ -24,6 +26,19 @@ decoder = Decoder()
 decoder.contents(Path(sys.argv[1]))
 print(decoder._child.pid, flush=True)
 sys.stdin.read()
+"""
+
+TIGHT = """
+import resource, sys
+from pathlib import Path
+from holdfast.core.errors import BadInput
+from holdfast.venues.decoding import Decoder
+resource.setrlimit(resource.RLIMIT_AS, (400_000_000, 400_000_000))
+try:
+    with Decoder() as decoder:
+        decoder.frame(Path(sys.argv[1]))
+except BadInput as why:
+    print(why, why.hint)
 """
 
 
@@ -113,7 +128,7 @@ def test_the_child_ends_with_the_block_and_with_its_parent(file):
     with Decoder() as decoder:
         decoder.contents(file)
         child = decoder._child
-    assert child.returncode == 0
+    assert child.returncode is not None
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -122,3 +137,69 @@ def test_the_child_ends_with_the_block_and_with_its_parent(file):
     parent.communicate()
     assert select.select([orphan], [], [], 20)[0] == [orphan]
     os.close(orphan)
+
+
+@pytest.mark.parametrize("name", ["a*.parquet", "a[1].parquet", "a?.parquet", "-a.parquet", "file:a.parquet"])
+def test_a_name_is_no_pattern_and_no_address(file, monkeypatch, name):
+    """The file of that name is read, and none that a pattern would match or a URL would lead to."""
+    monkeypatch.chdir(file.parent)
+    (file.parent / "a1.parquet").write_bytes(file.read_bytes())
+    other = pl.DataFrame({"a": [7]})
+    other.write_parquet(file.parent / "x")
+    (file.parent / "x").rename(file.parent / name)
+    with Decoder() as decoder:
+        assert decoder.contents(Path(name)).columns == {"a"}
+        assert decoder.frame(Path(name)).equals(other)
+
+
+def test_a_name_that_is_no_text_is_read(file):
+    """A path is bytes."""
+    odd = Path(os.fsdecode(os.fsencode(file.parent) + b"/bad\xff.parquet"))
+    file.rename(odd)
+    with Decoder() as decoder:
+        assert decoder.frame(odd).equals(FRAME)
+
+
+def test_nothing_is_imported_from_the_working_directory(file, monkeypatch):
+    """What lies there under the name of a module stays unread."""
+    for name in ("polars", "msgspec", "json"):
+        (file.parent / f"{name}.py").write_text("print('mine'); raise SystemExit(3)")
+    monkeypatch.chdir(file.parent)
+    with Decoder() as decoder:
+        assert decoder.frame(file).equals(FRAME)
+
+
+def test_who_is_interrupted_gets_no_earlier_answer(file, tmp_path, monkeypatch):
+    """A question whose answer nobody waited for is not answered to the next one."""
+
+    class Impatient(Exception):
+        pass
+
+    def interrupt(*_, **__):
+        raise Impatient
+
+    other = tmp_path / "other.parquet"
+    pl.DataFrame({"a": [7]}).write_parquet(other)
+    with Decoder() as decoder:
+        decoder.contents(file)
+        with monkeypatch.context() as patch:
+            patch.setattr(msgspec.json, "decode", interrupt)  # between the question and its answer
+            with pytest.raises(Impatient):
+                decoder.frame(file)
+        assert decoder.frame(other)["a"].to_list() == [7]
+
+
+def test_an_interrupt_of_the_terminal_is_not_the_childs(file):
+    """Ctrl-C goes to the group of processes in front, which the child is not in."""
+    with Decoder() as decoder:
+        decoder.contents(file)
+        assert os.getpgid(decoder._child.pid) != os.getpgid(0)
+
+
+def test_too_little_memory_is_told_as_that(file):
+    """Where the machine cannot hold a whole file, nobody is told that it is damaged."""
+    done = subprocess.run(
+        [sys.executable, "-c", TIGHT, str(file)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert "cannot be decoded: its decoder died" in done.stdout, done
+    assert "too little memory" in done.stdout

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -89,10 +91,12 @@ def test_a_missing_index_level_comes_from_put_call_parity_of_the_nearest_expiry(
     ("change", "what"),
     [
         ({"ts_ms": TS_MS + 1}, "time is no whole minute"),
+        ({"ts_ms": 9_223_372_036_854_720_000}, "time is no whole minute before 2100"),
         ({"root": "spx"}, "root is no option class"),
         ({"right": "X"}, "right is neither C nor P"),
         ({"style": "bermudan"}, "style is neither american nor european"),
         ({"expiry": 20210132}, "expiry is no day"),
+        ({"expiry": 99991231}, "expiry is no day of this century"),
         ({"expiry": 20210101}, "quoted after its expiry"),
         ({"strike_e4": 0}, "strike is not above 0"),
         ({"bid_c": 0}, "bid is no price"),
@@ -222,3 +226,15 @@ def test_contracts_end_at_the_close_of_their_day(day, hour):
     """16:00 in New York, winter and summer; 13:00 on half days."""
     ends = datetime.fromtimestamp(closing_ns(date.fromisoformat(day)) // NANOS, UTC)
     assert (ends.hour, ends.minute) == (hour, 0)
+
+
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path, monkeypatch):
+    """Its name and the reason are told."""
+    folder = written(tmp_path, [ROW])
+
+    def closed(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    with pytest.raises(BadInput, match=r"cannot be read: Permission denied"):
+        OptionTape(folder)

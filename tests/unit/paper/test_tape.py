@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -290,6 +293,41 @@ def test_damaged_depth_file_is_refused_before_the_first_event(tmp_path, rows, re
     assert file.name in str(refused.value)
     assert refused.value.hint
     assert refused.value.exit_code == EXIT_USER_ERROR
+
+
+@pytest.mark.parametrize("secs", [9_223_372_037, 4_102_444_801, 0, -5])
+def test_a_time_that_nobody_lives_in_is_refused(tmp_path, secs):
+    """Seconds that do not fit the clock would make time run backwards."""
+    late = (secs, "KXINX-26JAN02H1600-B6887", "yes", 4_000, 1, 690_000)
+    file = write_prints(tmp_path, [(four_pm(), *late[1:]), late])
+    with pytest.raises(BadInput, match="row 1: time is missing or beyond 2100"):
+        open_feed(file)
+
+
+@pytest.mark.parametrize("name", ["i", "seq", "ts_us", "price_e4", "kind"])
+def test_a_column_of_another_kind_is_refused(tmp_path, name):
+    """A struct where a number or a word is expected is bad input that names the file."""
+    file = write_depth(tmp_path, "KXA-26MAR07X-A", GOOD)
+    frame = pl.read_parquet(file)
+    frame.with_columns(pl.struct(pl.col(name).alias("x")).alias(name)).write_parquet(file)
+    with pytest.raises(BadInput, match="is damaged"):
+        open_feed(file)
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out(game, monkeypatch):
+    """Half a recording is none: the folder inside it that is closed to us is named."""
+    closed = game / "closed"
+    closed.mkdir()
+    scandir = os.scandir
+
+    def ours(path):
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", ours)
+    with pytest.raises(BadInput, match=r"closed' cannot be read: Permission denied"):
+        open_feed(game)
 
 
 def test_cut_or_foreign_files_are_refused_by_name(tmp_path):

@@ -132,7 +132,14 @@ def _path(text: str) -> str:
     """One that was named."""
     from holdfast.cli.audit.verbs import path_argument
 
-    return str(path_argument(text))
+    path = str(path_argument(text))
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(
+            f"{path!r} is no UTF-8 text, and a run writes it down: rename it"
+        ) from error
+    return path
 
 
 def run(args: argparse.Namespace) -> int:

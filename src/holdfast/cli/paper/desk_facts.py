@@ -97,7 +97,7 @@ def _begin(args: argparse.Namespace, own: OptionsDeskConfig, layers: frozenset[L
 async def _recorded(tape: str) -> Recorded:
     """What *tape* holds, asked of the only process that reads recordings."""
     async with running_exchange(
-        ["--desk", "options", "--port", "0", "--tape", tape, "--day", LAST], BrokerEndpoints
+        ["--desk", "options", "--port", "0", f"--tape={tape}", "--day", LAST], BrokerEndpoints
     ) as broker:
         return broker.days
 

@@ -306,7 +306,7 @@ def _broker_arguments(args: argparse.Namespace, facts: DeskFacts, directory: Pat
     if args.market_seconds is not None:
         arguments += ["--market-seconds", str(args.market_seconds)]
     if facts.tape:
-        arguments += ["--tape", facts.tape, "--day", str(facts.day or LAST)]
+        arguments += [f"--tape={facts.tape}", "--day", str(facts.day or LAST)]
     else:
         arguments += ["--symbols", ",".join(facts.symbols)]
     if facts.cash:

@@ -186,7 +186,7 @@ async def _exchange(
         arguments += ["--market-seconds", str(DEFAULT_MARKET_SECS)]
     arguments += [] if taped else ["--start", SEEDED_START]
     if facts.tape is not None:
-        arguments += ["--tape", facts.tape]
+        arguments += [f"--tape={facts.tape}"]
     if facts.full_story:
         arguments += ["--faults-at", STORY_FAULTS]
     async with running_exchange(arguments, Endpoints) as endpoints:

@@ -14,6 +14,7 @@ Units and columns: `data/README.md` of the recordings.
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from itertools import groupby
@@ -50,6 +51,7 @@ LAST_DAY: Final = -1
 """As the day of a tape: the last one that is recorded."""
 _MINUTE_MS: Final = 60_000
 _NS_PER_MS: Final = 1_000_000
+_LAST_MS: Final = 4_102_444_800_000
 _MOST_E4: Final = 10**9
 _MOST_SIZE: Final = 10**7
 UNDERLYING_OF: Final[Mapping[str, str]] = {"SPXW": "SPX", "SPX": "SPX"}
@@ -105,7 +107,7 @@ class OptionTape:
                 f"{str(path)!r} does not exist",
                 hint=f"name a folder with {QUOTES}, here or in $HOLDFAST_DATA, or one such file",
             )
-        files = sorted(path.glob(QUOTES)) if path.is_dir() else [path]
+        files = _quote_files(path) if path.is_dir() else [path]
         if not files:
             raise BadInput(
                 f"{str(path)!r} holds no {QUOTES}", hint="name the folder with the option recordings"
@@ -222,6 +224,16 @@ class OptionTape:
         return listed
 
 
+def _quote_files(folder: Path) -> list[Path]:
+    try:
+        names = [file.name for file in folder.iterdir()]
+    except OSError as error:
+        raise BadInput(
+            f"{str(folder)!r} cannot be read: {error.strerror}", hint="check the permissions"
+        ) from error
+    return [folder / name for name in sorted(fnmatch.filter(names, QUOTES))]
+
+
 def _date(day: int) -> date:
     return date(day // 10_000, day // 100 % 100, day % 100)
 
@@ -284,11 +296,13 @@ def _read_quotes(decoder: Decoder, path: Path) -> pl.DataFrame:
         path,
         frame,
         {
-            "time is no whole minute": (pl.col("ts_ms") <= 0) | (pl.col("ts_ms") % _MINUTE_MS != 0),
+            "time is no whole minute before 2100": ~pl.col("ts_ms").is_between(1, _LAST_MS)
+            | (pl.col("ts_ms") % _MINUTE_MS != 0),
             "root is no option class": ~pl.col("root").str.contains(r"^[A-Z][A-Z0-9.]{0,5}$"),
             "right is neither C nor P": ~pl.col("right").is_in(["C", "P"]),
             "style is neither american nor european": ~pl.col("style").is_in(["american", "european"]),
-            "expiry is no day": day.is_null(),
+            "expiry is no day of this century": day.is_null()
+            | ~pl.col("expiry").is_between(20_000_101, 20_991_231),
             "strike is not above 0 in steps of 0.001 USD": (pl.col("strike_e4") <= 0)
             | (pl.col("strike_e4") % 10 != 0),
             "bid is no price": price["bid_c"],
@@ -310,7 +324,8 @@ def _read_underlyings(decoder: Decoder, path: Path) -> dict[tuple[str, int], _St
         path,
         frame,
         {
-            "time is no whole minute": (pl.col("ts_ms") <= 0) | (pl.col("ts_ms") % _MINUTE_MS != 0),
+            "time is no whole minute before 2100": ~pl.col("ts_ms").is_between(1, _LAST_MS)
+            | (pl.col("ts_ms") % _MINUTE_MS != 0),
             "kind is neither trade nor quote": ~(is_trade | is_quote),
             "trade without a price": is_trade
             & ~(

@@ -26,6 +26,7 @@ Events are built from columns as they are asked for.
 from __future__ import annotations
 
 import heapq
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -60,6 +61,7 @@ INDEX_AGE_SECS: Final = 300
 YES_FROM_E4: Final = 9_500
 NO_UP_TO_E4: Final = 500
 
+_LAST_SECS: Final = 4_102_444_800
 _DAY_NS: Final = 86_400_000_000_000
 _BATCH_ROWS: Final = 16_384
 _SIDES: Final = {"yes": Side.YES, "no": Side.NO}
@@ -205,16 +207,27 @@ def _tables(root: Path, wanted: frozenset[str] | None) -> tuple[list[_Source], l
         return found, [_read(decoder, source) for source in chosen]
 
 
+def _stop(error: OSError) -> NoReturn:
+    """A folder that cannot be read is no empty one: half a recording is none."""
+    raise error
+
+
 def _files(root: Path) -> list[Path]:
     try:
         if root.is_file():
             return [root]
         if not root.is_dir():
             _refuse(root, "does not exist", "name a parquet file or a folder that holds some")
-        files = sorted(root.rglob("*.parquet"))
+        files = sorted(
+            Path(folder, name)
+            for folder, _, names in os.walk(root, onerror=_stop)
+            for name in names
+            if name.endswith(".parquet")
+        )
     except OSError as error:
         raise BadInput(
-            f"recording {str(root)!r} cannot be read: {error.strerror}", hint="check the permissions"
+            f"recording {str(error.filename or root)!r} cannot be read: {error.strerror}",
+            hint="check the permissions",
         ) from error
     if not files:
         _refuse(root, "holds no parquet file", "name the folder of one recording, such as kalshi/spx-tape")
@@ -244,9 +257,14 @@ def _read(decoder: Decoder, source: _Source) -> _Table:
         frame = decoder.frame(file, list(columns)).select(
             pl.col(name).cast(dtype) for name, dtype in columns.items()
         )
-    except pl.exceptions.PolarsError as error:
+        return _checked(source, frame)
+    except pl.exceptions.PolarsError as error:  # a column of another kind
         reason = str(error).split("\n", 1)[0]
         raise BadInput(f"recording {str(file)!r} is damaged: {reason}", hint="restore the file") from error
+
+
+def _checked(source: _Source, frame: pl.DataFrame) -> _Table:
+    file = source.file
     if frame.is_empty():
         _refuse(file, "holds no rows", "restore the file")
     if source.kind is FeedKind.DEPTH:
@@ -279,7 +297,8 @@ def _check_depth(file: Path, frame: pl.DataFrame) -> None:
             "price outside 0 to 10000 (1/10,000 dollar)": bare | price.is_between(1, 9_999),
             "quantity is missing, zero or negative": bare
             | pl.when(kind == "delta").then(qty != 0).otherwise(qty > 0),
-            "time is missing": snapshot | (pl.col("ts_us") > 0),
+            "time is missing or beyond 2100": snapshot
+            | pl.col("ts_us").is_between(1, _LAST_SECS * 1_000_000),
             "trade_id is missing": ~trade | pl.col("trade_id").is_not_null(),
             "message number goes back": pl.col("i") >= pl.col("i").shift(1, fill_value=-1),
             "seq does not rise": _rises(),
@@ -316,7 +335,7 @@ def _check_prints(file: Path, frame: pl.DataFrame) -> None:
         frame,
         {
             "ticker is missing": pl.col("ticker").is_not_null() & (pl.col("ticker") != ""),
-            "time is missing": pl.col("ts_s") > 0,
+            "time is missing or beyond 2100": pl.col("ts_s").is_between(1, _LAST_SECS),
             "taker_side is not yes or no": pl.col("taker_side").is_in(["yes", "no"]),
             "price outside 0 to 10000 (1/10,000 dollar)": pl.col("yes_price_e4").is_between(1, 9_999),
             "quantity is missing, zero or negative": pl.col("qty") > 0,
