@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import subprocess
@@ -121,6 +122,17 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
             with pytest.raises(BadInput, match=f"{name}' is not a file"):
                 decoder.frame(tmp_path / name)
         assert decoder._child is None
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(file, monkeypatch):
+    """What the system says is told."""
+
+    def closed(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", closed)
+    with Decoder() as decoder, pytest.raises(BadInput, match=r"a\.parquet' cannot be read: Permission denied"):
+        decoder.frame(file)
 
 
 def test_the_child_ends_with_the_block_and_with_its_parent(file):

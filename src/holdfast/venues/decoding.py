@@ -101,6 +101,12 @@ class Decoder:
             raise BadInput(
                 f"recording {str(file)!r} is not a file", hint="name a recording, or the folder that holds it"
             )
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            raise BadInput(
+                f"recording {str(file)!r} cannot be read: {error.strerror}", hint="check the permissions"
+            ) from error
         # As it is called without our own working directory and descriptors: /dev/stdin is another file there.
         asked = _Asked(os.fsencode(os.path.realpath(file)).hex(), columns)
         try:

@@ -41,6 +41,33 @@ def test_a_run_taken_up_again_stays_what_it_was(tmp_path, capsys, flag, value, h
     assert f"begun with {had}" in said
 
 
+KALSHI = '{"seed":1,"tape":null,"full_story":true}'
+
+
+@pytest.mark.parametrize(
+    ("begun", "of", "asked"), [(BEGUN, "options", "kalshi"), (KALSHI, "kalshi", "options")]
+)
+def test_a_run_is_taken_up_by_its_own_desk_alone(tmp_path, capsys, begun, of, asked):
+    """Another desk would book what it does not know as gone: it is refused and nothing of the run changes."""
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "run.json").write_text(begun)
+    assert main(["paper", "--desk", asked, "--dir", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert f"was begun with --desk {of}" in said
+    assert f"hint: take it up with --desk {of}" in said
+    assert (tmp_path / "run.json").read_text() == begun
+    assert not any((tmp_path / "audit").iterdir())
+
+
+def test_a_word_that_is_refused_leaves_a_run_of_several_days_what_it_was(tmp_path, capsys):
+    """Its days have logs of their own; what it was begun with is kept, so that it can be taken up."""
+    (tmp_path / "run.json").write_text(BEGUN)
+    (tmp_path / "20151223" / "audit").mkdir(parents=True)
+    assert main(["paper", "--desk", "options", "--dir", str(tmp_path), "--symbols", "QQQ"]) == 1
+    assert "--symbols QQQ" in capsys.readouterr().err
+    assert (tmp_path / "run.json").read_text() == BEGUN
+
+
 def test_a_day_without_a_tape_is_refused(tmp_path, capsys, monkeypatch):
     """A seeded chain has its own day."""
     monkeypatch.chdir(tmp_path)

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from holdfast.cli.paper.exchange_process import BrokerEndpoints, running_exchange
+from holdfast.cli.paper.session import refuse_another_desk
 from holdfast.config import Config, OptionsDeskConfig
 from holdfast.core.errors import BadInput
 from holdfast.core.money import format_money
@@ -59,7 +60,9 @@ def recall(args: argparse.Namespace, config: Config, directory: Path, layers: fr
     """
     path = directory / "run.json"
     try:
-        begun = msgspec.json.decode(path.read_bytes(), type=DeskFacts)
+        content = path.read_bytes()
+        refuse_another_desk(content, directory, "options")
+        begun = msgspec.json.decode(content, type=DeskFacts)
     except FileNotFoundError:
         facts = _begin(args, config.options_desk, layers)
         path.write_bytes(msgspec.json.encode(facts))

@@ -92,7 +92,9 @@ def _recall(args: argparse.Namespace, directory: Path) -> Facts:
     """What the run in *directory* was begun with; written down when it begins now."""
     path = directory / "run.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Facts)
+        begun = path.read_bytes()
+        refuse_another_desk(begun, directory, "kalshi")
+        return msgspec.json.decode(begun, type=Facts)
     except FileNotFoundError:
         story = not (args.tape or args.strategy or args.exchange)
         facts = Facts(seed=args.seed, tape=args.tape, full_story=story)
@@ -102,6 +104,21 @@ def _recall(args: argparse.Namespace, directory: Path) -> Facts:
         raise BadInput(
             f"{str(path)!r} cannot be read: {error}", hint="start a new run without --dir"
         ) from error
+
+
+def refuse_another_desk(begun: bytes, directory: Path, desk: str) -> None:
+    """Only the desk that began a run takes it up: another one would close in its books what it does not know.
+
+    Raises:
+        BadInput: The run was *begun* by another desk.
+        msgspec.MsgspecError: It is no JSON object.
+    """
+    of = "options" if "symbols" in msgspec.json.decode(begun, type=dict[str, object]) else "kalshi"
+    if of != desk:
+        raise BadInput(
+            f"the run in {str(directory)!r} was begun with --desk {of}",
+            hint=f"take it up with --desk {of}, or start a new run without --dir",
+        )
 
 
 class Plan(NamedTuple):
@@ -336,7 +353,7 @@ def differences_of(account: Account, theirs: Mapping[str, QtyE2], resting: Seque
 
 def forget_unbegun(directory: Path) -> None:
     """Leave no directory behind for a run that never began."""
-    if (directory / "audit").exists():
+    if (directory / "audit").exists() or next(directory.glob("*/audit"), None) is not None:
         return
     (directory / "run.json").unlink(missing_ok=True)
     for one in (directory / "exchange", directory):
