@@ -131,7 +131,10 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(file, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "open", closed)
-    with Decoder() as decoder, pytest.raises(BadInput, match=r"a\.parquet' cannot be read: Permission denied"):
+    with (
+        Decoder() as decoder,
+        pytest.raises(BadInput, match=r"a\.parquet' cannot be read: Permission denied"),
+    ):
         decoder.frame(file)
 
 
